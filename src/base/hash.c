@@ -1,0 +1,56 @@
+#include "base/hash.h"
+
+#include <stdio.h>
+
+#include <xxhash.h>
+
+#include "base/file.h"
+
+/* struct hash_state is never defined: its address is an XXH3_state_t's. */
+static XXH3_state_t *inner(struct hash_state *state)
+{
+    return (XXH3_state_t *)(void *)state;
+}
+
+static void format(XXH128_hash_t hash, char out[HASH_TEXT_BYTES])
+{
+    snprintf(out, HASH_TEXT_BYTES, "%016llx%016llx", (unsigned long long)hash.high64, (unsigned long long)hash.low64);
+}
+
+void hash_bytes(const void *data, size_t len_bytes, char out[HASH_TEXT_BYTES])
+{
+    format(XXH3_128bits(data, len_bytes), out);
+}
+
+struct hash_state *hash_create(void)
+{
+    XXH3_state_t *state = XXH3_createState();
+    if (state != NULL) {
+        XXH3_128bits_reset(state);
+    }
+    return (struct hash_state *)(void *)state;
+}
+
+void hash_update(struct hash_state *state, const void *data, size_t len_bytes)
+{
+    XXH3_128bits_update(inner(state), data, len_bytes);
+}
+
+void hash_digest(const struct hash_state *state, char out[HASH_TEXT_BYTES])
+{
+    format(XXH3_128bits_digest((const XXH3_state_t *)(const void *)state), out);
+}
+
+void hash_destroy(struct hash_state *state)
+{
+    XXH3_freeState(inner(state));
+}
+
+enum status hash_file(const char *path, char out[HASH_TEXT_BYTES], struct error *err)
+{
+    struct file_map map;
+    TRY(file_map_open(path, &map, err));
+    hash_bytes(map.data, map.len_bytes, out);
+    file_map_close(&map);
+    return STATUS_OK;
+}

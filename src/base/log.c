@@ -1,0 +1,80 @@
+#include "base/log.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "base/clock.h"
+#include "base/json.h"
+
+static const char *const level_names[] = {"debug", "info", "warning", "error"};
+
+void log_init(struct log *log, FILE *human, int rank, enum log_level level)
+{
+    log->human = human;
+    log->fd = -1;
+    log->rank = rank;
+    log->level = level;
+}
+
+enum status log_open(struct log *log, const char *path, struct error *err)
+{
+    int fd = open(path, O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0666);
+    if (fd < 0) {
+        return FAIL_ERRNO(err, "cannot open log %s", path);
+    }
+    log_close(log);
+    log->fd = fd;
+    return STATUS_OK;
+}
+
+void log_close(struct log *log)
+{
+    if (log->fd >= 0) {
+        close(log->fd);
+        log->fd = -1;
+    }
+}
+
+static void write_json(const struct log *log, const char *time, enum log_level level, const char *room,
+                       const char *message)
+{
+    cJSON *line = cJSON_CreateObject();
+    cJSON_AddStringToObject(line, "time", time);
+    cJSON_AddStringToObject(line, "level", level_names[level]);
+    cJSON_AddNumberToObject(line, "rank", log->rank);
+    cJSON_AddStringToObject(line, "room", room);
+    cJSON_AddStringToObject(line, "message", message);
+    char *text = cJSON_PrintUnformatted(line);
+    cJSON_Delete(line);
+    if (text != NULL) {
+        size_t length = strlen(text);
+        text[length] = '\n'; /* over the NUL: one write keeps lines of several ranks whole */
+        ssize_t ignored = write(log->fd, text, length + 1);
+        (void)ignored;
+        cJSON_free(text);
+    }
+}
+
+void log_write(struct log *log, enum log_level level, const char *room, const char *format, ...)
+{
+    if (log == NULL || level < log->level) {
+        return;
+    }
+    char message[2048];
+    va_list arguments;
+    va_start(arguments, format);
+    vsnprintf(message, sizeof(message), format, arguments);
+    va_end(arguments);
+    char time[32];
+    clock_format_utc(clock_wall_s(), time, sizeof(time));
+    if (log->human != NULL) {
+        const char *mark = level >= LOG_WARNING ? level_names[level] : "";
+        fprintf(log->human, "%.8s %s%s%s\n", time + 11, mark, mark[0] != '\0' ? ": " : "", message);
+        fflush(log->human);
+    }
+    if (log->fd >= 0) {
+        write_json(log, time, level, room, message);
+    }
+}
