@@ -8,6 +8,7 @@
 
 #include "base/buffer.h"
 #include "base/status.h"
+#include "model/tokenizer.h"
 
 enum chat_format {
     CHAT_PLAIN,  /* contents one after the other, nothing in between: base models */
@@ -31,6 +32,20 @@ struct chat_message {
  * enable_thinking false puts Qwen3's empty thinking block there. */
 enum status chat_render(enum chat_format format, const struct chat_message *messages, int64_t count,
                         bool add_generation_prompt, bool enable_thinking, struct buffer *out, struct error *err);
+
+/* Appends the ids of messages to ids. answer_mask may be NULL; else it gets as many entries: 1 for each id that an
+ * assistant's turn wrote (its content and its end token), 0 for all others. Equal to encoding chat_render's text, with
+ * three differences, each for a reason:
+ *   - contents come from data: text in them such as "<|im_end|>" stays plain text (special tokens are the template's);
+ *   - an answer's ids begin where its prompt's end, whatever the answer begins with, so the ids with
+ *     add_generation_prompt are a prefix of the ids with the answer (same enable_thinking; if that is false, for an
+ *     answer without reasoning of its own). With enable_thinking, Qwen3's thinking block belongs to the answer;
+ *   - CHAT_PLAIN begins with bos if the tokenizer adds it, and puts eos (if there is one) behind each answer.
+ * Errors: STATUS_INVALID for no messages or a NULL, STATUS_UNSUPPORTED for a role that is not one of the three or a
+ * tokenizer without the template's tokens, STATUS_FORMAT for invalid UTF-8, STATUS_LIMIT; the lists are then as before. */
+enum status chat_encode(const struct tokenizer *tokenizer, enum chat_format format, const struct chat_message *messages,
+                        int64_t count, bool add_generation_prompt, bool enable_thinking, struct token_list *ids,
+                        struct token_list *answer_mask, struct error *err);
 
 /* The token whose appearance ends an answer ("<|im_end|>"), or NULL for CHAT_PLAIN (the tokenizer's eos). */
 const char *chat_end_token(enum chat_format format);

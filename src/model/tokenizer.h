@@ -35,6 +35,7 @@ enum status token_list_append(struct token_list *list, const int32_t *ids, int64
 enum {
     TOKENIZER_ADD_SPECIAL = 1,   /* put bos (and eos) where tokenizer_config.json says so */
     TOKENIZER_PARSE_SPECIAL = 2, /* text such as "<|im_end|>" becomes its added token; else it is plain text */
+    TOKENIZER_CONTINUE = 4,      /* the text goes on from text encoded before: no dummy prefix (SentencePiece) */
 };
 
 /* Appends the ids of text to list. STATUS_FORMAT if it is not UTF-8, STATUS_LIMIT over the cap. Linear in the
@@ -45,6 +46,10 @@ enum status tokenizer_encode(const struct tokenizer *tokenizer, const char *text
 /* Appends the text of ids to out; special tokens are left out if skip_special. Invalid UTF-8 becomes U+FFFD. */
 enum status tokenizer_decode(const struct tokenizer *tokenizer, const int32_t *ids, int64_t count, bool skip_special,
                              struct buffer *out, struct error *err);
+
+/* The same for ids that go on from earlier ones, such as a model's continuation: a leading space is kept. */
+enum status tokenizer_decode_continuation(const struct tokenizer *tokenizer, const int32_t *ids, int64_t count,
+                                          bool skip_special, struct buffer *out, struct error *err);
 
 int64_t tokenizer_vocab_size(const struct tokenizer *tokenizer); /* largest id + 1 */
 int32_t tokenizer_bos(const struct tokenizer *tokenizer);        /* -1 if there is none */
