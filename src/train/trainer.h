@@ -1,0 +1,99 @@
+/* The training loop of one candidate on one rank or a group of ranks.
+ *
+ *   create -> (restore) -> run -> state / weights -> destroy
+ *
+ * All that the future of a training depends on is in its state: parameters, moments, cursor, counters, curve. Restored
+ * from it, a training goes on to the same bits (same backend, ranks and threads). */
+#ifndef TRAIN_TRAINER_H
+#define TRAIN_TRAINER_H
+
+#include "base/log.h"
+#include "base/progress.h"
+#include "data/packer.h"
+#include "model/model.h"
+#include "model/transformer.h"
+#include "train/config.h"
+
+/* How ranks of a group add up; run/ implements it with MPI. NULL or size 1: alone. Collective. */
+struct train_group {
+    int rank;
+    int size;
+    /* Sums `count` f32 on the host in place, the same bits on every rank. */
+    enum status (*sum_f32)(void *context, float *values, int64_t count, struct error *err);
+    enum status (*sum_f64)(void *context, double *values, int64_t count, struct error *err);
+    void *context;
+};
+
+/* One point of the curve; every step has a train loss, some have a validation loss. */
+struct train_point {
+    int64_t step;           /* 1-based */
+    int64_t tokens;         /* trained on so far, all ranks */
+    double train_loss;      /* mean nats per answer token of this step */
+    double validation_loss; /* NaN where it was not measured */
+    double gradient_norm;   /* before clipping */
+    double learning_rate;
+    double seconds;         /* spent training so far, all allocations together; not part of the bits */
+};
+
+enum train_end { TRAIN_RUNNING, TRAIN_FINISHED, TRAIN_STOPPED_EARLY };
+
+struct trainer; /* opaque */
+
+struct trainer_inputs {
+    const struct model *model;                 /* the base, in the precision's dtype */
+    const struct weights *start;               /* NULL: the base; else weights of another candidate to start from:
+                                                  full only, in the layout of model->table */
+    const struct train_config *config;
+    const struct encoded_dataset *train;       /* borrowed */
+    const struct encoded_dataset *validation;  /* may be empty: no validation loss */
+    const struct train_group *group;           /* NULL: alone */
+    struct log *log;
+};
+
+/* STATUS_NO_MEMORY with what is needed, STATUS_INVALID for a configuration that cannot be (e.g. LoRA with start). */
+enum status trainer_create(struct device *device, const struct trainer_inputs *inputs, struct trainer **out,
+                           struct error *err);
+void trainer_destroy(struct trainer *trainer);
+
+/* Device bytes of a training (parameters, optimizer, activations), without making it. */
+int64_t trainer_bytes(const struct model_config *model, const struct train_config *config);
+
+/* Trains to the end, calling progress after each step (phase "train", done steps of total). On STATUS_INTERRUPTED the
+ * state is that after the last whole step. STATUS_DIVERGED when the loss is not finite, or has for long been far above
+ * its start; the message says at which step. Collective in the group. */
+enum status trainer_run(struct trainer *trainer, const struct progress *progress, struct error *err);
+
+/* At most `steps` further steps: for tests, dry runs and benchmarks. */
+enum status trainer_run_steps(struct trainer *trainer, int64_t steps, const struct progress *progress,
+                              struct error *err);
+
+enum train_end trainer_end(const struct trainer *trainer);
+int64_t trainer_steps_done(const struct trainer *trainer);
+int64_t trainer_steps_total(const struct trainer *trainer);
+const struct train_point *trainer_curve(const struct trainer *trainer, int64_t *count);
+double trainer_step_seconds(const struct trainer *trainer); /* median of the recent steps; 0 before the first */
+
+/* What was learned, for evaluation and export: full weights, or the base with an adapter. Borrowed. With early stop it
+ * is the state of the best validation loss. */
+void trainer_network(const struct trainer *trainer, struct network *out);
+
+/* ---- state: named arrays on the host, to be stored and restored by whoever owns files ------------------------- */
+enum trainer_array_type { TRAINER_F32, TRAINER_F64, TRAINER_I64 };
+struct trainer_array {
+    char name[64];       /* "parameters", "first_moment", "second_moment", "best_parameters", "counters", "curve" */
+    char meaning[128];   /* for a reader of the file */
+    enum trainer_array_type type;
+    int64_t rows, cols;
+};
+enum { TRAINER_ARRAYS_MAX = 8 };
+
+/* The arrays of this training's state and their sizes at this moment. */
+int trainer_state_arrays(const struct trainer *trainer, struct trainer_array out[TRAINER_ARRAYS_MAX]);
+/* Copies array `index` to / from host memory of its size. Restoring: all arrays in order, then trainer_state_check,
+ * which refuses a state that is not of this training (sizes, configuration fingerprint, non-finite parameters). */
+void trainer_state_get(const struct trainer *trainer, int index, void *out);
+enum status trainer_state_set(struct trainer *trainer, const struct trainer_array *array, const void *values,
+                              struct error *err);
+enum status trainer_state_check(struct trainer *trainer, struct error *err);
+
+#endif

@@ -1,0 +1,174 @@
+/* Everything a search knows: the tree, and for each node its plan, its candidates and what was learned.
+ *
+ *   event -> journal (synced) -> search_apply -> struct search
+ *
+ * A search is the fold of its events: search_apply is the only function that changes it. Resuming is reading the last
+ * snapshot and applying the events that came after it. Events are JSON objects, checked as if hostile. */
+#ifndef TREE_SEARCH_H
+#define TREE_SEARCH_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include <cjson/cJSON.h>
+
+#include "base/status.h"
+#include "tree/tree.h"
+
+enum { SEARCH_CANDIDATES_MAX = 5, SEARCH_CASES_MAX = 32, SEARCH_CONFUSIONS_MAX = 16, SEARCH_CURVE_MAX = 1024 };
+
+/* Set aside after it was running this many times when its job died. */
+enum { SEARCH_ATTEMPTS_MAX = 2 };
+
+struct search_score {
+    bool present;
+    double value;          /* of the task's metric */
+    double standard_error;
+    double loss;           /* nats per answer token; NaN if not measured */
+    int64_t rows;
+    int64_t truncated;       /* prompts cut to fit */
+    int64_t unfinished;      /* outputs that ran into the length limit */
+    int64_t format_failures; /* outputs that are no possible answer */
+    double seconds;
+};
+
+struct search_curve_point {
+    int64_t step, tokens;
+    double train_loss, validation_loss; /* validation NaN where not measured */
+    double gradient_norm, learning_rate, seconds;
+};
+
+struct search_case {
+    int64_t row;
+    double score;
+    char *prompt, *answer, *output;
+};
+
+struct search_confusion {
+    char *expected, *found;
+    int64_t count;
+};
+
+enum candidate_state {
+    CANDIDATE_PLANNED,
+    CANDIDATE_RUNNING,   /* a worker has it, or had it when the job died */
+    CANDIDATE_SUSPENDED, /* its training state is in inflight/ */
+    CANDIDATE_FINISHED,
+    CANDIDATE_FAILED,
+    CANDIDATE_STATE_COUNT
+};
+
+/* One configuration of a round: a training and its result. Named n0007-c2. */
+struct candidate {
+    enum candidate_state state;
+    char *config;     /* JSON of train/config.h; "{}" for the baseline */
+    int32_t attempts; /* times it was started and has not come back */
+    int64_t steps_done; /* when suspended or finished */
+    int64_t samples;  /* rows trained on */
+    int64_t tokens;   /* trained on */
+    char *end;        /* "finished", "stopped early" */
+    struct search_score validation;
+    struct search_score test; /* root and winner only, once */
+    struct search_curve_point *curve;
+    int32_t curve_count;
+    struct search_case *cases; /* failed rows of validation, a sample */
+    int32_t case_count;
+    struct search_confusion *confusions;
+    int32_t confusion_count;
+    double rank_seconds; /* cost: seconds times ranks */
+    bool weights_kept;   /* weights/n0007-c2.h5 is there */
+    struct error error;  /* when failed */
+    char *log_tail;      /* when failed: what its rank said last */
+};
+
+struct search_node {
+    char *strategy;  /* "baseline", "first recipe", "refine data", "more data", "change training", ... */
+    char *goal;      /* one line: what this round is to find out */
+    char *rationale; /* why, in words */
+    char *recipe;    /* JSON of data/recipe.h */
+    char *researcher; /* who planned it: "rules", or provider and model */
+    char *diagnosis; /* set when closed */
+    struct candidate candidates[SEARCH_CANDIDATES_MAX];
+    int32_t candidate_count;
+    int32_t best;         /* candidate with the best validation score, -1 if none */
+    double planned_at_s;  /* wall time */
+    double closed_at_s;
+    char *recipe_report;  /* JSON: what each step of the recipe did; "" before the first candidate is back */
+};
+
+struct search_insight {
+    char *text;
+    int32_t nodes[8]; /* that support it */
+    int32_t node_count;
+};
+
+/* What the search is of, fixed by its first event. Resuming with another identity is refused. */
+struct search_identity {
+    char *job;        /* the job file as it was read, JSON, without secrets */
+    char *model_hash; /* of the base model */
+    char *task_hash;  /* of validation and test split and metric */
+    char *metric;
+    bool larger_is_better;
+    char *version;    /* of the program that began it */
+    uint64_t seed;
+};
+
+enum search_end { SEARCH_RUNNING, SEARCH_FINISHED };
+
+struct search {
+    struct search_identity identity;
+    struct tree tree;          /* ids match nodes */
+    struct search_node *nodes; /* tree.count */
+    int32_t node_capacity;
+    struct search_insight *insights;
+    int32_t insight_count;
+    int64_t last_sequence;   /* number of the last event applied; 0: none */
+    double rank_seconds;     /* spent by candidates, failed ones included */
+    double allocation_seconds; /* wall time of all allocations up to the last event */
+    int32_t allocations;
+    enum search_end end;
+    char *end_reason;     /* "rounds", "budget", "goal", ... */
+    int32_t winner_node, winner_candidate; /* -1 until finished */
+};
+
+void search_init(struct search *search);
+void search_fini(struct search *search);
+
+/* Events: {"sequence": 12, "time_s": wall, "event": "<kind>", ...}. sequence must be last_sequence + 1.
+ *   started              job, model_hash, task_hash, metric, larger_is_better, version, seed
+ *   allocation_started   ranks, host
+ *   allocation_progress  seconds                       wall seconds of this allocation so far
+ *   node_planned         node, parent, strategy, goal, rationale, recipe[], configs[{}], researcher
+ *   candidate_started    node, candidate, rank
+ *   candidate_suspended  node, candidate, steps_done, rank_seconds
+ *   candidate_finished   node, candidate, result{...}, weights_kept
+ *   candidate_failed     node, candidate, error{code,message,file,line,rank}, log_tail, rank_seconds
+ *   node_closed          node, diagnosis, insights[{text, nodes[]}]
+ *   weights_dropped      node, candidate               its weights file was removed
+ *   test_scored          node, candidate, score{...}
+ *   finished             reason, winner_node, winner_candidate
+ * STATUS_INVALID (the search is then unchanged) names the key or the state that does not fit. */
+enum status search_apply(struct search *search, const cJSON *event, struct error *err);
+
+/* Result object of candidate_finished, shared by worker and search: keys validation{value, standard_error, loss, rows,
+ * truncated, unfinished, format_failures, seconds}, curve[[step, tokens, train_loss, validation_loss|null,
+ * gradient_norm, learning_rate, seconds]...], cases[{row, score, prompt, answer, output}], confusions[{expected, found,
+ * count}], steps_done, samples, tokens, end, rank_seconds, recipe_report[]. */
+cJSON *search_score_to_json(const struct search_score *score);
+
+/* Name "n0007-c2", and back: false if the text is no such name. */
+enum { SEARCH_NAME_BYTES = 32 };
+void search_candidate_name(int32_t node, int32_t candidate, char out[SEARCH_NAME_BYTES]);
+bool search_candidate_parse(const char *name, int32_t *node, int32_t *candidate);
+
+/* Best finished candidate by validation score; ties go to the earlier one. False if there is none. */
+bool search_best(const struct search *search, int32_t *node, int32_t *candidate);
+
+/* Whether the difference of two scores is above `errors` standard errors of the difference. */
+bool search_score_above(const struct search_score *a, const struct search_score *b, double errors,
+                        bool larger_is_better);
+
+/* Rank of state for people: "planned", "running", "suspended", "finished", "failed". */
+const char *candidate_state_name(enum candidate_state state);
+
+#endif
