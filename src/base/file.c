@@ -148,7 +148,9 @@ static enum status sync_path(const char *path, int flags, struct error *err)
 
 enum status file_aside(const char *path, char out[FILE_PATH_BYTES], struct error *err)
 {
-    int used = snprintf(out, FILE_PATH_BYTES, "%s.tmp", path);
+    char host[65] = "";
+    gethostname(host, sizeof(host) - 1);
+    int used = snprintf(out, FILE_PATH_BYTES, "%s.%s.%d.tmp", path, host, (int)getpid());
     if (used < 0 || used >= FILE_PATH_BYTES) {
         return FAIL(err, STATUS_LIMIT, "path longer than %d bytes: %.80s...", FILE_PATH_BYTES - 1, path);
     }

@@ -30,8 +30,9 @@ enum status file_read(const char *path, struct buffer *out, struct error *err);
 /* Writes aside, syncs, renames over `path`, syncs the folder. At any kill the old or the new contents are there. */
 enum status file_write(const char *path, const void *data, size_t len_bytes, struct error *err);
 
-/* For files written by a library: name of the file to write aside ("<path>.tmp"), and the step that makes it count
- * (sync, rename over path, sync the folder). `previous`, if not NULL, is where the old `path` is kept. */
+/* For files written by a library: name of the file to write aside ("<path>.<host>.<pid>.tmp", so that two ranks
+ * never share one), and the step that makes it count (sync, rename over path, sync the folder). `previous`, if not
+ * NULL, is where the old `path` is kept. */
 enum status file_aside(const char *path, char out[FILE_PATH_BYTES], struct error *err);
 enum status file_commit(const char *aside, const char *path, const char *previous, struct error *err);
 

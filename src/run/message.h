@@ -1,0 +1,94 @@
+/* What ranks say to each other. Fixed-size header, bounded JSON payload, parsed as if hostile.
+ *
+ *   controller (rank 0)                     worker (leader of a group)
+ *                        <-- HELLO          what it is: host, threads, device, memory
+ *   ORDER {train | test} -->
+ *                        <-- PROGRESS       phase, done, total; now and then
+ *   STOP                 -->                at the next step boundary
+ *                        <-- RESULT | FAILED | SUSPENDED
+ *   QUIT                 -->                                                                                  */
+#ifndef RUN_MESSAGE_H
+#define RUN_MESSAGE_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include <cjson/cJSON.h>
+#include <mpi.h>
+
+#include "base/status.h"
+
+enum { MESSAGE_MAGIC = 0x54524558, MESSAGE_VERSION = 1, MESSAGE_MAX_BYTES = 64 << 20 };
+
+/* Every MPI tag of the program. */
+enum message_tag {
+    MESSAGE_TO_WORKER = 1,
+    MESSAGE_TO_CONTROLLER = 2,
+};
+
+enum message_kind {
+    MESSAGE_HELLO,
+    MESSAGE_ORDER,
+    MESSAGE_PROGRESS,
+    MESSAGE_STOP,
+    MESSAGE_RESULT,
+    MESSAGE_FAILED,
+    MESSAGE_SUSPENDED,
+    MESSAGE_QUIT,
+    MESSAGE_KIND_COUNT
+};
+
+/* As it travels: 48 bytes, same layout on all ranks of one binary. */
+struct message_header {
+    uint32_t magic;
+    uint32_t version;
+    uint32_t kind;
+    int32_t node;
+    int32_t candidate;
+    int32_t phase; /* PROGRESS: index into message_phases */
+    int64_t done;  /* PROGRESS */
+    int64_t total;
+    uint64_t payload_bytes; /* JSON that follows */
+};
+
+extern const char *const message_phases[]; /* "", "data", "train", "validate", "evaluate", NULL */
+
+struct message {
+    struct message_header header;
+    cJSON *payload; /* owned; NULL if there is none */
+    int rank;       /* sender or receiver */
+};
+
+/* Messages under way; one per process. Sends never block: buffers live here until MPI has taken them. */
+struct mailbox; /* opaque */
+
+enum status mailbox_create(MPI_Comm comm, struct mailbox **out, struct error *err);
+
+/* Waits for sends under way for at most timeout_s, then frees. NULL allowed. */
+void mailbox_destroy(struct mailbox *mailbox, double timeout_s);
+
+/* Takes message->payload. */
+enum status mailbox_send(struct mailbox *mailbox, int rank, enum message_tag tag,
+                         struct message *message, struct error *err);
+
+/* True and a message in *out if one has come (message_fini it). A message that is not well formed is dropped and
+ * reported in *err with its sender; the return is then STATUS_FORMAT and *came false. Never blocks. */
+enum status mailbox_receive(struct mailbox *mailbox, enum message_tag tag, bool *came,
+                            struct message *out, struct error *err);
+void message_fini(struct message *message);
+
+/* Checks a header and the bytes behind it: for the mailbox and for tests. */
+enum status message_parse(const void *bytes, size_t len_bytes, struct message *out, struct error *err);
+
+/* STATUS_MPI with MPI's own text. */
+enum status message_mpi_status(int mpi_error, const char *call, const char *file, int line,
+                               struct error *err);
+#define TRY_MPI(call)                                                                              \
+    do {                                                                                           \
+        int try_mpi_ = (call);                                                                     \
+        if (try_mpi_ != MPI_SUCCESS) {                                                             \
+            return message_mpi_status(try_mpi_, #call, __FILE__, __LINE__, err);                   \
+        }                                                                                          \
+    } while (0)
+
+#endif
