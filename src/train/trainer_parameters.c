@@ -1,0 +1,137 @@
+/* The arrays of a training on the device, and how the optimizer walks them. */
+#include <stdlib.h>
+
+#include "base/mem.h"
+#include "train/trainer_internal.h"
+
+struct tensor trainer_parameters_row(const struct trainer_parameters *parameters, void *data,
+                                     enum dtype dtype)
+{
+    return tensor_matrix(data, dtype, 1, parameters->table->elements);
+}
+
+/* Neighbours with the same decay become one slot: the padding between them stays 0 under AdamW,
+ * because its gradient is 0, and a step is fewer and longer loops. */
+static enum status build_slots(struct trainer_parameters *parameters,
+                               const struct train_config *config, struct error *err)
+{
+    const struct param_table *table = parameters->table;
+    parameters->slots = mem_calloc((size_t)table->count, sizeof(*parameters->slots));
+    if (parameters->slots == NULL) {
+        return mem_fail(err, (size_t)table->count * sizeof(*parameters->slots), "optimizer slots");
+    }
+    for (int64_t i = 0; i < table->count; i++) {
+        const struct param *param = &table->items[i];
+        float decay = param->decay ? (float)config->weight_decay : 0.0F;
+        int64_t end = param->offset + param->rows * param->cols;
+        if (i > 0 && param->decay == table->items[i - 1].decay) {
+            struct optimizer_slot *last = &parameters->slots[parameters->slot_count - 1];
+            last->count = end - (last->master - parameters->master);
+            continue;
+        }
+        struct optimizer_slot *slot = &parameters->slots[parameters->slot_count++];
+        *slot = (struct optimizer_slot){
+            .master = parameters->master + param->offset,
+            .grad = parameters->gradients + param->offset,
+            .first_moment = parameters->first_moment + param->offset,
+            .second_moment = parameters->second_moment + param->offset,
+            .count = end - param->offset,
+            .weight_decay = decay,
+        };
+        if (parameters->current.dtype == DTYPE_BF16) {
+            slot->weights_bf16 = (uint16_t *)parameters->current.data + param->offset;
+        }
+    }
+    return STATUS_OK;
+}
+
+static enum status alloc_array(struct device *device, int64_t elements, const char *what,
+                               float **out, struct error *err)
+{
+    void *data = NULL;
+    TRY(device->ops->alloc(device, (size_t)elements * sizeof(float), what, &data, err));
+    *out = data;
+    return STATUS_OK;
+}
+
+static enum status alloc_all(struct trainer_parameters *p, struct device *device,
+                             enum train_precision precision, bool keep_best, struct error *err)
+{
+    int64_t n = p->table->elements;
+    enum dtype dtype = trainer_dtype(precision);
+    TRY(weights_create(device, p->table, dtype, &p->current, err));
+    if (dtype == DTYPE_F32) {
+        p->master = p->current.data;
+    } else {
+        TRY(alloc_array(device, n, "f32 master parameters", &p->master, err));
+    }
+    TRY(alloc_array(device, n, "gradients", &p->gradients, err));
+    TRY(alloc_array(device, n, "first moments", &p->first_moment, err));
+    TRY(alloc_array(device, n, "second moments", &p->second_moment, err));
+    TRY(alloc_array(device, 1, "gradient norm", &p->norm, err));
+    if (keep_best) {
+        TRY(weights_create(device, p->table, dtype, &p->best, err));
+    }
+    return STATUS_OK;
+}
+
+enum status trainer_parameters_init(struct trainer_parameters *parameters, struct device *device,
+                                    const struct param_table *table,
+                                    const struct train_config *config, const struct weights *source,
+                                    bool keep_best, struct error *err)
+{
+    *parameters = (struct trainer_parameters){.table = table};
+    TRY(alloc_all(parameters, device, config->precision, keep_best, err));
+    struct tensor master = trainer_parameters_row(parameters, parameters->master, DTYPE_F32);
+    if (source != NULL) {
+        device->ops->copy(device, master,
+                          trainer_parameters_row(parameters, source->data, source->dtype));
+    } else {
+        struct weights fresh = {
+            .device = device, .table = table, .dtype = DTYPE_F32, .data = parameters->master};
+        device->ops->fill(device, master, 0.0F);
+        lora_init(&fresh, config->seed);
+    }
+    trainer_parameters_round(parameters);
+    device->ops->fill(
+        device, trainer_parameters_row(parameters, parameters->first_moment, DTYPE_F32), 0.0F);
+    device->ops->fill(
+        device, trainer_parameters_row(parameters, parameters->second_moment, DTYPE_F32), 0.0F);
+    TRY(build_slots(parameters, config, err));
+    return device->ops->check(device, err);
+}
+
+void trainer_parameters_fini(struct trainer_parameters *parameters, struct device *device)
+{
+    if (parameters->master != parameters->current.data) {
+        device->ops->free(device, parameters->master);
+    }
+    device->ops->free(device, parameters->gradients);
+    device->ops->free(device, parameters->first_moment);
+    device->ops->free(device, parameters->second_moment);
+    device->ops->free(device, parameters->norm);
+    weights_fini(&parameters->current);
+    weights_fini(&parameters->best);
+    free(parameters->slots);
+    *parameters = (struct trainer_parameters){0};
+}
+
+void trainer_parameters_round(const struct trainer_parameters *parameters)
+{
+    const struct weights *current = &parameters->current;
+    if (current->data != parameters->master) {
+        current->device->ops->copy(
+            current->device, trainer_parameters_row(parameters, current->data, current->dtype),
+            trainer_parameters_row(parameters, parameters->master, DTYPE_F32));
+    }
+}
+
+int64_t trainer_parameters_bytes(const struct param_table *table, enum train_precision precision,
+                                 bool keep_best)
+{
+    int64_t read_bytes = (int64_t)dtype_bytes(trainer_dtype(precision));
+    int64_t master_bytes = precision == TRAIN_F32 ? 0 : (int64_t)sizeof(float);
+    int64_t per_element =
+        read_bytes + master_bytes + 3 * (int64_t)sizeof(float) + (keep_best ? read_bytes : 0);
+    return per_element * table->elements + (int64_t)sizeof(float);
+}
