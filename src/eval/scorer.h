@@ -25,10 +25,21 @@ struct scorer {
      * right each row is (for failed cases) and *score is the figure. */
     enum status (*score)(const struct task *task, const struct scorer_row *rows, int64_t count, double *row_score,
                          double *score, struct error *err);
+    /* For a figure that is no mean: its standard error by bootstrap (eval/statistics.h) from what the rows are parsed
+     * into once. NULL: eval resamples the rows and calls `score` on each sample, which is right but slow. */
+    enum status (*standard_error)(const struct task *task, const struct scorer_row *rows, int64_t count,
+                                  uint64_t seed, double *out, struct error *err);
 };
 
 /* NULL if there is none of that name. */
 const struct scorer *scorer_find(const char *name);
 const struct scorer *const *scorer_list(void); /* NULL at the end */
+
+/* ---- for scorers ---- */
+
+enum { SCORER_TEXT_MAX_BYTES = 1 << 30 }; /* of any buffer for one row's text */
+
+double scorer_mean(const double *row_score, int64_t count); /* 0 without rows */
+const char *scorer_text(const char *text);                  /* "" for NULL */
 
 #endif
