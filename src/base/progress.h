@@ -2,6 +2,7 @@
 #ifndef BASE_PROGRESS_H
 #define BASE_PROGRESS_H
 
+#include <stddef.h>
 #include <stdint.h>
 
 #include "base/status.h"

@@ -1,0 +1,156 @@
+#include "run/group.h"
+
+#include <string.h>
+
+#include "base/clock.h"
+#include "base/mem.h"
+#include "run/message.h"
+
+enum { SUM_CHUNK = 1 << 20 };
+
+int group_count(int size, int ranks_per_group)
+{
+    int workers = size > 1 ? size - 1 : 1;
+    return (workers + ranks_per_group - 1) / ranks_per_group;
+}
+
+int group_leader(int size, int ranks_per_group, int index)
+{
+    return size > 1 ? 1 + index * ranks_per_group : 0;
+}
+
+static enum status count_node_workers(const struct group_layout *layout, int *out, struct error *err)
+{
+    MPI_Comm node;
+    TRY_MPI(MPI_Comm_split_type(MPI_COMM_WORLD, MPI_COMM_TYPE_SHARED, layout->rank, MPI_INFO_NULL,
+                                &node));
+    int works = layout->group >= 0 ? 1 : 0;
+    TRY_MPI(MPI_Allreduce(&works, out, 1, MPI_INT, MPI_SUM, node));
+    TRY_MPI(MPI_Comm_free(&node));
+    return STATUS_OK;
+}
+
+enum status group_create(int ranks_per_group, struct group_layout *out, struct error *err)
+{
+    memset(out, 0, sizeof(*out));
+    out->comm = MPI_COMM_NULL;
+    TRY_MPI(MPI_Comm_rank(MPI_COMM_WORLD, &out->rank));
+    TRY_MPI(MPI_Comm_size(MPI_COMM_WORLD, &out->size));
+    out->groups = group_count(out->size, ranks_per_group);
+    bool works = out->size == 1 || out->rank > 0;
+    int worker = out->size == 1 ? 0 : out->rank - 1;
+    out->group = works ? worker / ranks_per_group : -1;
+    out->leader = works ? group_leader(out->size, ranks_per_group, out->group) : -1;
+    MPI_Comm comm;
+    TRY_MPI(MPI_Comm_split(MPI_COMM_WORLD, works ? out->group : MPI_UNDEFINED, out->rank, &comm));
+    if (comm != MPI_COMM_NULL) {
+        int members = 0;
+        TRY_MPI(MPI_Comm_size(comm, &members));
+        if (members > 1) {
+            out->comm = comm;
+        } else {
+            TRY_MPI(MPI_Comm_free(&comm));
+        }
+    }
+    return count_node_workers(out, &out->node_workers, err);
+}
+
+void group_fini(struct group_layout *layout)
+{
+    if (layout->comm != MPI_COMM_NULL) {
+        MPI_Comm_free(&layout->comm);
+    }
+}
+
+/* Waits without spinning: short naps that grow to a millisecond. */
+static enum status wait_politely(MPI_Request *request, struct error *err)
+{
+    double nap_s = 1e-6;
+    for (;;) {
+        int done = 0;
+        TRY_MPI(MPI_Test(request, &done, MPI_STATUS_IGNORE));
+        if (done) {
+            return STATUS_OK;
+        }
+        clock_sleep_s(nap_s);
+        nap_s = nap_s < 1e-3 ? nap_s * 2.0 : 1e-3;
+    }
+}
+
+/* Reduce, then broadcast: every rank gets the very same bits, which an allreduce does not promise. */
+static enum status sum(MPI_Comm comm, void *values, int64_t count, MPI_Datatype type, size_t size,
+                       struct error *err)
+{
+    int rank = 0;
+    TRY_MPI(MPI_Comm_rank(comm, &rank));
+    for (int64_t first = 0; first < count; first += SUM_CHUNK) {
+        int part = (int)(count - first < SUM_CHUNK ? count - first : SUM_CHUNK);
+        void *at = (char *)values + (size_t)first * size;
+        MPI_Request request;
+        TRY_MPI(MPI_Ireduce(rank == 0 ? MPI_IN_PLACE : at, rank == 0 ? at : NULL, part, type,
+                            MPI_SUM, 0, comm, &request));
+        TRY(wait_politely(&request, err));
+        TRY_MPI(MPI_Ibcast(at, part, type, 0, comm, &request));
+        TRY(wait_politely(&request, err));
+    }
+    return STATUS_OK;
+}
+
+static enum status sum_f32(void *context, float *values, int64_t count, struct error *err)
+{
+    return sum(*(MPI_Comm *)context, values, count, MPI_FLOAT, sizeof(*values), err);
+}
+
+static enum status sum_f64(void *context, double *values, int64_t count, struct error *err)
+{
+    return sum(*(MPI_Comm *)context, values, count, MPI_DOUBLE, sizeof(*values), err);
+}
+
+struct train_group group_trainer(MPI_Comm *comm)
+{
+    struct train_group group = {.size = 1, .sum_f32 = sum_f32, .sum_f64 = sum_f64, .context = comm};
+    MPI_Comm_rank(*comm, &group.rank);
+    MPI_Comm_size(*comm, &group.size);
+    return group;
+}
+
+enum status group_share_int(MPI_Comm comm, int *value, struct error *err)
+{
+    MPI_Request request;
+    TRY_MPI(MPI_Ibcast(value, 1, MPI_INT, 0, comm, &request));
+    return wait_politely(&request, err);
+}
+
+enum status group_share_text(MPI_Comm comm, char **text, size_t max_bytes, struct error *err)
+{
+    int rank = 0;
+    TRY_MPI(MPI_Comm_rank(comm, &rank));
+    int length = rank == 0 ? (int)strlen(*text) : 0;
+    TRY(group_share_int(comm, &length, err));
+    if (length < 0 || (size_t)length > max_bytes) {
+        return FAIL(err, STATUS_LIMIT, "a text of %d bytes from the group's leader", length);
+    }
+    if (rank != 0) {
+        *text = mem_calloc((size_t)length + 1, 1);
+        if (*text == NULL) {
+            return mem_fail(err, (size_t)length, "a group's message");
+        }
+    }
+    MPI_Request request;
+    TRY_MPI(MPI_Ibcast(*text, length, MPI_CHAR, 0, comm, &request));
+    return wait_politely(&request, err);
+}
+
+enum status group_agree(MPI_Comm comm, enum status mine, struct error *err)
+{
+    int worst = (int)mine;
+    int own = (int)mine;
+    MPI_Request request;
+    TRY_MPI(MPI_Iallreduce(&own, &worst, 1, MPI_INT, MPI_MAX, comm, &request));
+    TRY(wait_politely(&request, err));
+    if (mine == STATUS_OK && worst != (int)STATUS_OK) {
+        return FAIL(err, (enum status)worst, "another rank of the group failed: %s",
+                    status_text((enum status)worst));
+    }
+    return mine;
+}

@@ -1,0 +1,98 @@
+#include "run/training_file.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/mem.h"
+
+static enum store_type store_type_of(enum trainer_array_type type)
+{
+    switch (type) {
+    case TRAINER_F32:
+        return STORE_F32;
+    case TRAINER_F64:
+        return STORE_F64;
+    default:
+        return STORE_I64;
+    }
+}
+
+static enum status read_state(void *context, int64_t index, void *to, struct error *err)
+{
+    (void)err;
+    trainer_state_get(context, (int)index, to);
+    return STATUS_OK;
+}
+
+enum status training_file_write(const char *path, const struct trainer *trainer,
+                                const char *fingerprint, struct error *err)
+{
+    struct trainer_array state[TRAINER_ARRAYS_MAX];
+    struct store_array arrays[TRAINER_ARRAYS_MAX];
+    memset(arrays, 0, sizeof(arrays));
+    int count = trainer_state_arrays(trainer, state);
+    for (int i = 0; i < count; i++) {
+        snprintf(arrays[i].name, sizeof(arrays[i].name), "%s", state[i].name);
+        snprintf(arrays[i].meaning, sizeof(arrays[i].meaning), "%s", state[i].meaning);
+        arrays[i].type = store_type_of(state[i].type);
+        arrays[i].rows = state[i].rows;
+        arrays[i].cols = state[i].cols;
+    }
+    const struct store_attribute attributes[] = {{"fingerprint", fingerprint}};
+    /* The trainer is only read; the callback's context has no const. */
+    return store_arrays_write(path, "training", arrays, count, attributes, 1, read_state,
+                              (void *)(uintptr_t)trainer, err);
+}
+
+static enum status restore_array(struct store_file *file, int64_t index, const char *path,
+                                 struct trainer *trainer, struct error *err)
+{
+    const struct store_array *stored = store_arrays_at(file, index);
+    struct trainer_array array;
+    memset(&array, 0, sizeof(array));
+    snprintf(array.name, sizeof(array.name), "%.63s", stored->name);
+    array.rows = stored->rows;
+    array.cols = stored->cols;
+    if (stored->type == STORE_F32) {
+        array.type = TRAINER_F32;
+    } else if (stored->type == STORE_F64) {
+        array.type = TRAINER_F64;
+    } else if (stored->type == STORE_I64) {
+        array.type = TRAINER_I64;
+    } else {
+        return FAIL(err, STATUS_CORRUPT, "%s: %s has a type that no training state has", path,
+                    stored->name);
+    }
+    size_t bytes = (size_t)(stored->rows * stored->cols) * store_type_bytes(stored->type);
+    void *host = mem_aligned(bytes, 1);
+    if (host == NULL) {
+        return mem_fail(err, bytes, stored->name);
+    }
+    enum status status = store_arrays_read(file, index, host, err);
+    if (status == STATUS_OK) {
+        status = trainer_state_set(trainer, &array, host, err);
+    }
+    free(host);
+    return status;
+}
+
+enum status training_file_read(const char *path, struct trainer *trainer, const char *fingerprint,
+                               struct error *err)
+{
+    struct store_file *file = NULL;
+    TRY(store_arrays_open(path, "training", &file, err));
+    enum status status = STATUS_OK;
+    const char *found = store_arrays_attribute(file, "fingerprint");
+    if (found == NULL || strcmp(found, fingerprint) != 0) {
+        status = FAIL(err, STATUS_INVALID, "%s is the state of another training", path);
+        goto cleanup;
+    }
+    for (int64_t i = 0; i < store_arrays_count(file); i++) {
+        TRY_CLEANUP(restore_array(file, i, path, trainer, err));
+    }
+    TRY_CLEANUP(trainer_state_check(trainer, err));
+cleanup:
+    store_arrays_close(file);
+    return status;
+}

@@ -1,0 +1,329 @@
+#include "run/worker.h"
+
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "base/clock.h"
+#include "base/json.h"
+#include "base/mem.h"
+#include "run/candidate.h"
+#include "run/group.h"
+#include "run/workspace.h"
+#include "store/store.h"
+
+static const double idle_nap_s = 2e-3;
+static const double progress_interval_s = 0.5;
+
+struct worker {
+    struct worker_options options;
+    struct workspace workspace;
+    MPI_Comm group;
+    struct train_group train_group;
+    bool leader;
+    /* The order that is being carried out. */
+    int32_t node, candidate;
+    bool stop_asked;
+    double reported_at_s;
+};
+
+enum status worker_create(const struct worker_options *options, struct worker **out,
+                          struct error *err)
+{
+    struct worker *worker = mem_calloc(1, sizeof(*worker));
+    if (worker == NULL) {
+        return mem_fail(err, sizeof(*worker), "a worker");
+    }
+    worker->options = *options;
+    worker->group = options->group;
+    worker->leader = true;
+    if (worker->group != MPI_COMM_NULL) {
+        worker->train_group = group_trainer(&worker->group);
+        worker->leader = worker->train_group.rank == 0;
+    }
+    enum status status =
+        workspace_open(options->job, options->threads, options->log, &worker->workspace, err);
+    if (status != STATUS_OK) {
+        free(worker);
+        return status;
+    }
+    *out = worker;
+    return STATUS_OK;
+}
+
+void worker_destroy(struct worker *worker)
+{
+    if (worker != NULL) {
+        workspace_close(&worker->workspace);
+        free(worker);
+    }
+}
+
+static enum status answer(struct worker *worker, enum message_kind kind, cJSON *payload,
+                          struct error *err)
+{
+    struct message message = {
+        .header = {.kind = kind, .node = worker->node, .candidate = worker->candidate},
+        .payload = payload,
+    };
+    return mailbox_send(worker->options.mailbox, 0, MESSAGE_TO_CONTROLLER, &message, err);
+}
+
+enum status worker_hello(struct worker *worker, struct error *err)
+{
+    if (!worker->leader) {
+        return STATUS_OK;
+    }
+    char host[65] = "";
+    gethostname(host, sizeof(host) - 1);
+    char device[256];
+    struct device *opened = worker->workspace.device;
+    opened->ops->describe(opened, device, sizeof(device));
+    cJSON *hello = cJSON_CreateObject();
+    cJSON_AddStringToObject(hello, "host", host);
+    cJSON_AddStringToObject(hello, "device", device);
+    cJSON_AddNumberToObject(hello, "threads", worker->options.threads);
+    cJSON_AddNumberToObject(hello, "ranks",
+                            worker->group != MPI_COMM_NULL ? worker->train_group.size : 1);
+    cJSON_AddBoolToObject(hello, "bf16", workspace_precision(&worker->workspace) == TRAIN_BF16);
+    return answer(worker, MESSAGE_HELLO, hello, err);
+}
+
+/* ---- while an order is carried out ---- */
+
+static int32_t phase_index(const char *phase)
+{
+    for (int32_t i = 0; message_phases[i] != NULL; i++) {
+        if (strcmp(message_phases[i], phase) == 0) {
+            return i;
+        }
+    }
+    return 0;
+}
+
+/* Messages that may come meanwhile: only STOP and QUIT mean anything now. */
+static enum status read_while_busy(struct worker *worker, struct error *err)
+{
+    for (;;) {
+        bool came = false;
+        struct message message;
+        TRY(mailbox_receive(worker->options.mailbox, MESSAGE_TO_WORKER, &came, &message, err));
+        if (!came) {
+            return STATUS_OK;
+        }
+        if (message.header.kind == MESSAGE_STOP || message.header.kind == MESSAGE_QUIT) {
+            worker->stop_asked = true;
+        } else {
+            log_write(worker->options.log, LOG_WARNING, "run",
+                      "worker: a message of kind %u while busy is ignored", message.header.kind);
+        }
+        message_fini(&message);
+    }
+}
+
+static enum status leader_tick(struct worker *worker, const char *phase, int64_t done,
+                               int64_t total, struct error *err)
+{
+    double now_s = clock_monotonic_s();
+    if (now_s - worker->reported_at_s >= progress_interval_s) {
+        worker->reported_at_s = now_s;
+        struct message message = {.header = {.kind = MESSAGE_PROGRESS,
+                                             .node = worker->node,
+                                             .candidate = worker->candidate,
+                                             .phase = phase_index(phase),
+                                             .done = done,
+                                             .total = total}};
+        TRY(mailbox_send(worker->options.mailbox, 0, MESSAGE_TO_CONTROLLER, &message, err));
+    }
+    if (worker->options.turn != NULL) {
+        TRY(worker->options.turn(worker->options.turn_context, err));
+    }
+    return read_while_busy(worker, err);
+}
+
+static enum status on_tick(void *context, const char *phase, int64_t done, int64_t total,
+                           struct error *err)
+{
+    struct worker *worker = context;
+    if (worker->leader) {
+        TRY(leader_tick(worker, phase, done, total, err));
+    }
+    /* Evaluation is the leader's alone; in training the whole group stops at one step. */
+    int stop = worker->stop_asked ? 1 : 0;
+    if (worker->group != MPI_COMM_NULL && strcmp(phase, "train") == 0) {
+        TRY(group_share_int(worker->group, &stop, err));
+    }
+    if (stop != 0) {
+        return FAIL(err, STATUS_INTERRUPTED, "stopped on request");
+    }
+    return STATUS_OK;
+}
+
+/* ---- orders ---- */
+
+struct order_paths {
+    char name[SEARCH_NAME_BYTES];
+    char weights[FILE_PATH_BYTES];
+    char state[FILE_PATH_BYTES];
+    char data[FILE_PATH_BYTES];
+};
+
+static enum status make_paths(struct worker *worker, struct order_paths *out, struct error *err)
+{
+    const char *folder = worker->options.job->output;
+    search_candidate_name(worker->node, worker->candidate, out->name);
+    TRY(store_weights_path(folder, worker->node, worker->candidate, out->weights, err));
+    TRY(store_inflight_path(folder, worker->node, worker->candidate, out->state, err));
+    return file_join(folder, "data", out->data, err);
+}
+
+/* The order's JSON: {"work": "train"|"test", "recipe": [...], "config": {...}, "weights": bool}. */
+static enum status carry_out(struct worker *worker, const cJSON *order, cJSON **result,
+                             struct error *err)
+{
+    struct order_paths paths;
+    TRY(make_paths(worker, &paths, err));
+    const cJSON *work = cJSON_GetObjectItemCaseSensitive(order, "work");
+    const cJSON *recipe = cJSON_GetObjectItemCaseSensitive(order, "recipe");
+    const cJSON *config = cJSON_GetObjectItemCaseSensitive(order, "config");
+    if (!cJSON_IsString(work) || !cJSON_IsArray(recipe) || !cJSON_IsObject(config)) {
+        return FAIL(err, STATUS_FORMAT, "an order without work, recipe or config");
+    }
+    const struct progress progress = {.tick = on_tick, .context = worker};
+    struct candidate_order candidate = {
+        .name = paths.name,
+        .recipe = recipe,
+        .config = config,
+        .weights_path = paths.weights,
+        .state_path = paths.state,
+        .data_folder = paths.data,
+    };
+    const struct train_group *group =
+        worker->group != MPI_COMM_NULL ? &worker->train_group : NULL;
+    if (strcmp(work->valuestring, "test") == 0) {
+        if (cJSON_GetArraySize(config) == 0) {
+            candidate.weights_path = NULL;
+        }
+        return worker->leader ? candidate_score(&worker->workspace, &candidate, TASK_TEST,
+                                                &progress, result, err)
+                              : STATUS_OK;
+    }
+    return candidate_train(&worker->workspace, &candidate, group, &progress, result, err);
+}
+
+static cJSON *failure_to_json(const struct error *failure, double rank_seconds)
+{
+    cJSON *object = cJSON_CreateObject();
+    cJSON *error = cJSON_AddObjectToObject(object, "error");
+    cJSON_AddStringToObject(error, "code", status_name(failure->code));
+    cJSON_AddStringToObject(error, "message",
+                            json_utf8_valid(failure->message, strlen(failure->message))
+                                ? failure->message
+                                : "(not text)");
+    cJSON_AddStringToObject(error, "file", failure->file);
+    cJSON_AddNumberToObject(error, "line", failure->line);
+    cJSON_AddNumberToObject(error, "rank", failure->rank);
+    cJSON_AddStringToObject(object, "log_tail", "");
+    cJSON_AddNumberToObject(object, "rank_seconds", rank_seconds);
+    return object;
+}
+
+static enum status report_outcome(struct worker *worker, enum status outcome, cJSON *result,
+                                  struct error *failure, double seconds, struct error *err)
+{
+    double ranks = worker->group != MPI_COMM_NULL ? (double)worker->train_group.size : 1.0;
+    if (outcome == STATUS_OK) {
+        return answer(worker, MESSAGE_RESULT, result, err);
+    }
+    cJSON_Delete(result);
+    if (outcome == STATUS_INTERRUPTED) {
+        cJSON *object = cJSON_CreateObject();
+        cJSON_AddNumberToObject(object, "rank_seconds", seconds * ranks);
+        return answer(worker, MESSAGE_SUSPENDED, object, err);
+    }
+    failure->code = outcome;
+    MPI_Comm_rank(MPI_COMM_WORLD, &failure->rank);
+    return answer(worker, MESSAGE_FAILED, failure_to_json(failure, seconds * ranks), err);
+}
+
+static enum status do_order(struct worker *worker, const struct message *message, struct error *err)
+{
+    worker->node = message->header.node;
+    worker->candidate = message->header.candidate;
+    worker->stop_asked = false;
+    worker->reported_at_s = 0.0;
+    double started_s = clock_monotonic_s();
+    cJSON *result = NULL;
+    struct error failure = {0};
+    enum status outcome = carry_out(worker, message->payload, &result, &failure);
+    if (!worker->leader) {
+        cJSON_Delete(result);
+        return STATUS_OK;
+    }
+    return report_outcome(worker, outcome, result, &failure, clock_monotonic_s() - started_s, err);
+}
+
+/* The leader's message for all ranks of the group. */
+static enum status share_message(struct worker *worker, struct message *message, struct error *err)
+{
+    int head[3] = {(int)message->header.kind, message->header.node, message->header.candidate};
+    for (int i = 0; i < 3; i++) {
+        TRY(group_share_int(worker->group, &head[i], err));
+    }
+    message->header.kind = (uint32_t)head[0];
+    message->header.node = head[1];
+    message->header.candidate = head[2];
+    char *text = worker->leader ? json_print_line(message->payload) : NULL;
+    char *empty = NULL;
+    if (worker->leader && text == NULL) {
+        text = empty = mem_strdup("null");
+    }
+    enum status status = group_share_text(worker->group, &text, MESSAGE_MAX_BYTES, err);
+    if (status == STATUS_OK && !worker->leader) {
+        status = json_parse(text, strlen(text), "order", &message->payload, err);
+    }
+    free(text);
+    return status;
+}
+
+enum status worker_step(struct worker *worker, bool *done, struct error *err)
+{
+    bool came = false;
+    struct message message;
+    memset(&message, 0, sizeof(message));
+    *done = false;
+    if (worker->leader) {
+        TRY(mailbox_receive(worker->options.mailbox, MESSAGE_TO_WORKER, &came, &message, err));
+        if (!came) {
+            return STATUS_OK;
+        }
+    }
+    if (worker->group != MPI_COMM_NULL) {
+        TRY(share_message(worker, &message, err)); /* the others wait here for the next order */
+    }
+    enum status status = STATUS_OK;
+    if (message.header.kind == MESSAGE_QUIT) {
+        *done = true;
+    } else if (message.header.kind == MESSAGE_ORDER) {
+        status = do_order(worker, &message, err);
+    } else if (message.header.kind == MESSAGE_STOP && worker->leader) {
+        log_write(worker->options.log, LOG_DEBUG, "run", "worker: nothing to stop");
+    }
+    message_fini(&message);
+    return status;
+}
+
+enum status worker_run(struct worker *worker, struct error *err)
+{
+    TRY(worker_hello(worker, err));
+    for (;;) {
+        bool done = false;
+        TRY(worker_step(worker, &done, err));
+        if (done) {
+            return STATUS_OK;
+        }
+        clock_sleep_s(idle_nap_s);
+    }
+}

@@ -1,0 +1,112 @@
+#include "run/workspace.h"
+
+#include <string.h>
+
+enum status workspace_open(const struct job *job, int threads, struct log *log,
+                           struct workspace *out, struct error *err)
+{
+    memset(out, 0, sizeof(*out));
+    out->job = job;
+    out->log = log;
+    out->threads = threads;
+    const struct device_options options = {
+        .threads = threads,
+        .limit_bytes = (int64_t)job->memory_bytes,
+    };
+    TRY(device_open(job->backend, &options, &out->device, err));
+    char description[256];
+    out->device->ops->describe(out->device, description, sizeof(description));
+    log_write(log, LOG_DEBUG, "run", "device: %s", description);
+    return STATUS_OK;
+}
+
+void workspace_close(struct workspace *workspace)
+{
+    for (int split = 0; split < TASK_SPLIT_COUNT; split++) {
+        if (workspace->split_loaded[split]) {
+            dataset_fini(&workspace->splits[split]);
+        }
+    }
+    for (int dtype = 0; dtype < DTYPE_COUNT; dtype++) {
+        model_destroy(workspace->models[dtype]);
+    }
+    device_close(workspace->device);
+    memset(workspace, 0, sizeof(*workspace));
+}
+
+enum train_precision workspace_precision(const struct workspace *workspace)
+{
+    switch (workspace->job->precision) {
+    case JOB_PRECISION_F32:
+        return TRAIN_F32;
+    case JOB_PRECISION_BF16:
+        return TRAIN_BF16;
+    default:
+        return workspace->device->ops->fast_bf16(workspace->device) ? TRAIN_BF16 : TRAIN_F32;
+    }
+}
+
+enum status workspace_model(struct workspace *workspace, enum dtype dtype, const struct model **out,
+                            struct error *err)
+{
+    if (workspace->models[dtype] == NULL) {
+        TRY(model_load(workspace->job->model, workspace->device, dtype, &workspace->models[dtype],
+                       err));
+    }
+    *out = workspace->models[dtype];
+    return STATUS_OK;
+}
+
+enum status workspace_split(struct workspace *workspace, enum task_split split,
+                            const struct dataset **out, struct error *err)
+{
+    if (!workspace->split_loaded[split]) {
+        TRY(task_load_split(&workspace->job->task, split, &workspace->splits[split], err));
+        workspace->split_loaded[split] = true;
+    }
+    *out = &workspace->splits[split];
+    return STATUS_OK;
+}
+
+enum chat_format workspace_chat(const struct workspace *workspace, const struct model *model)
+{
+    const struct task *task = &workspace->job->task;
+    return task->chat_auto ? model->chat : task->chat;
+}
+
+enum status workspace_task_hash(struct workspace *workspace, char out[HASH_TEXT_BYTES],
+                                struct error *err)
+{
+    struct buffer text;
+    buffer_init(&text, 1 << 20);
+    enum status status = STATUS_OK;
+    const struct task *task = &workspace->job->task;
+    for (int split = TASK_VALIDATION; split <= TASK_TEST; split++) {
+        const struct dataset *rows = NULL;
+        char hash[HASH_TEXT_BYTES];
+        TRY_CLEANUP(workspace_split(workspace, (enum task_split)split, &rows, err));
+        dataset_hash(rows, hash);
+        buffer_printf(&text, "%s %s\n", task_split_names[split], hash);
+    }
+    buffer_printf(&text, "%s\n%s\n%s\n%s\n%d\n", task->metric, task->template_text,
+                  task->answer_template, task->system != NULL ? task->system : "",
+                  (int)task->predict);
+    TRY_CLEANUP(buffer_check(&text, "the task's description", err));
+    hash_bytes(buffer_text(&text), text.len_bytes, out);
+cleanup:
+    buffer_fini(&text);
+    return status;
+}
+
+int64_t workspace_sequence_length(const struct job *job, const struct model_config *model,
+                                  const struct train_config *config)
+{
+    int64_t length = model->max_positions;
+    if (job->sequence_length > 0 && job->sequence_length < length) {
+        length = job->sequence_length;
+    }
+    if (config != NULL && config->sequence_length > 0 && config->sequence_length < length) {
+        length = config->sequence_length;
+    }
+    return length;
+}

@@ -1,0 +1,52 @@
+/* What one worker keeps between candidates: the device, the base model in each precision, the task's splits. Loaded when
+ * first needed. */
+#ifndef RUN_WORKSPACE_H
+#define RUN_WORKSPACE_H
+
+#include "base/log.h"
+#include "base/progress.h"
+#include "data/dataset.h"
+#include "data/encode.h"
+#include "kernels/ops.h"
+#include "model/model.h"
+#include "run/job.h"
+
+struct workspace {
+    const struct job *job; /* borrowed */
+    struct log *log;       /* borrowed */
+    struct device *device;
+    int threads;
+    struct model *models[DTYPE_COUNT]; /* by dtype of the weights; NULL until used */
+    struct dataset splits[TASK_SPLIT_COUNT];
+    bool split_loaded[TASK_SPLIT_COUNT];
+};
+
+/* Opens the device the job names. threads: CPU threads of this rank. */
+enum status workspace_open(const struct job *job, int threads, struct log *log,
+                           struct workspace *out, struct error *err);
+void workspace_close(struct workspace *workspace);
+
+/* The precision that a configuration without a wish of its own gets on this device. */
+enum train_precision workspace_precision(const struct workspace *workspace);
+
+/* The base model with its weights in `dtype`. Borrowed. */
+enum status workspace_model(struct workspace *workspace, enum dtype dtype, const struct model **out,
+                            struct error *err);
+
+/* Rows of a split. Borrowed. */
+enum status workspace_split(struct workspace *workspace, enum task_split split,
+                            const struct dataset **out, struct error *err);
+
+/* The job's chat format, "auto" resolved by the model. */
+enum chat_format workspace_chat(const struct workspace *workspace, const struct model *model);
+
+/* Identity of what scores depend on: validation and test rows, templates, metric. */
+enum status workspace_task_hash(struct workspace *workspace, char out[HASH_TEXT_BYTES],
+                                struct error *err);
+
+/* Longest sequence of a training with this configuration: the smallest of the configuration's, the job's and the
+ * model's limit. */
+int64_t workspace_sequence_length(const struct job *job, const struct model_config *model,
+                                  const struct train_config *config);
+
+#endif
