@@ -1,9 +1,11 @@
-/* Everything a search knows: the tree, and for each node its plan, its candidates and what was learned.
+/* Everything a search knows: the tree, and for each node its plan, its candidates and what was
+ * learned.
  *
  *   event -> journal (synced) -> search_apply -> struct search
  *
- * A search is the fold of its events: search_apply is the only function that changes it. Resuming is reading the last
- * snapshot and applying the events that came after it. Events are JSON objects, checked as if hostile. */
+ * A search is the fold of its events: search_apply is the only function that changes it. Resuming
+ * is reading the last snapshot and applying the events that came after it. Events are JSON objects,
+ * checked as if hostile. */
 #ifndef TREE_SEARCH_H
 #define TREE_SEARCH_H
 
@@ -12,19 +14,29 @@
 
 #include <cjson/cJSON.h>
 
+#include "base/arena.h"
 #include "base/status.h"
 #include "tree/tree.h"
 
-enum { SEARCH_CANDIDATES_MAX = 5, SEARCH_CASES_MAX = 32, SEARCH_CONFUSIONS_MAX = 16, SEARCH_CURVE_MAX = 1024 };
+enum {
+    SEARCH_CANDIDATES_MAX = 5,
+    SEARCH_CASES_MAX = 32,
+    SEARCH_CONFUSIONS_MAX = 16,
+    SEARCH_CURVE_MAX = 1024
+};
 
 /* Set aside after it was running this many times when its job died. */
 enum { SEARCH_ATTEMPTS_MAX = 2 };
 
+/* Longest texts of an event; one that is longer is refused. */
+enum { SEARCH_TEXT_MAX_BYTES = 256 * 1024, SEARCH_JOB_MAX_BYTES = 4 * 1024 * 1024 };
+enum { SEARCH_INSIGHT_NODES_MAX = 8, SEARCH_INSIGHTS_MAX = 64 /* of one node */ };
+
 struct search_score {
     bool present;
-    double value;          /* of the task's metric */
+    double value; /* of the task's metric */
     double standard_error;
-    double loss;           /* nats per answer token; NaN if not measured */
+    double loss; /* nats per answer token; NaN if not measured */
     int64_t rows;
     int64_t truncated;       /* prompts cut to fit */
     int64_t unfinished;      /* outputs that ran into the length limit */
@@ -61,12 +73,12 @@ enum candidate_state {
 /* One configuration of a round: a training and its result. Named n0007-c2. */
 struct candidate {
     enum candidate_state state;
-    char *config;     /* JSON of train/config.h; "{}" for the baseline */
-    int32_t attempts; /* times it was started and has not come back */
+    char *config;       /* JSON of train/config.h; "{}" for the baseline */
+    int32_t attempts;   /* times it was started and has not come back */
     int64_t steps_done; /* when suspended or finished */
-    int64_t samples;  /* rows trained on */
-    int64_t tokens;   /* trained on */
-    char *end;        /* "finished", "stopped early" */
+    int64_t samples;    /* rows trained on */
+    int64_t tokens;     /* trained on */
+    char *end;          /* "finished", "stopped early" */
     struct search_score validation;
     struct search_score test; /* root and winner only, once */
     struct search_curve_point *curve;
@@ -82,23 +94,23 @@ struct candidate {
 };
 
 struct search_node {
-    char *strategy;  /* "baseline", "first recipe", "refine data", "more data", "change training", ... */
-    char *goal;      /* one line: what this round is to find out */
-    char *rationale; /* why, in words */
-    char *recipe;    /* JSON of data/recipe.h */
+    char *strategy;   /* "baseline", "first recipe", "refine data", "more data", ... */
+    char *goal;       /* one line: what this round is to find out */
+    char *rationale;  /* why, in words */
+    char *recipe;     /* JSON of data/recipe.h */
     char *researcher; /* who planned it: "rules", or provider and model */
-    char *diagnosis; /* set when closed */
+    char *diagnosis;  /* set when closed */
     struct candidate candidates[SEARCH_CANDIDATES_MAX];
     int32_t candidate_count;
-    int32_t best;         /* candidate with the best validation score, -1 if none */
-    double planned_at_s;  /* wall time */
+    int32_t best;        /* candidate with the best validation score, -1 if none */
+    double planned_at_s; /* wall time */
     double closed_at_s;
-    char *recipe_report;  /* JSON: what each step of the recipe did; "" before the first candidate is back */
+    char *recipe_report; /* JSON: what each step of the recipe did; NULL before the first result */
 };
 
 struct search_insight {
     char *text;
-    int32_t nodes[8]; /* that support it */
+    int32_t nodes[SEARCH_INSIGHT_NODES_MAX]; /* that support it */
     int32_t node_count;
 };
 
@@ -109,7 +121,7 @@ struct search_identity {
     char *task_hash;  /* of validation and test split and metric */
     char *metric;
     bool larger_is_better;
-    char *version;    /* of the program that began it */
+    char *version; /* of the program that began it */
     uint64_t seed;
 };
 
@@ -122,46 +134,64 @@ struct search {
     int32_t node_capacity;
     struct search_insight *insights;
     int32_t insight_count;
-    int64_t last_sequence;   /* number of the last event applied; 0: none */
-    double rank_seconds;     /* spent by candidates, failed ones included */
+    int64_t last_sequence;     /* number of the last event applied; 0: none */
+    double rank_seconds;       /* spent by candidates, failed ones included */
     double allocation_seconds; /* wall time of all allocations up to the last event */
+    double earlier_seconds;    /* of it, before the allocation that is running */
     int32_t allocations;
     enum search_end end;
-    char *end_reason;     /* "rounds", "budget", "goal", ... */
+    char *end_reason;                      /* "rounds", "budget", "goal", ... */
     int32_t winner_node, winner_candidate; /* -1 until finished */
+    struct arena arena; /* of a copy: holds all of it; else empty, each part owned by itself */
 };
 
+/* Strings of a search are NULL where nothing set them yet: readers go through search_text. */
 void search_init(struct search *search);
 void search_fini(struct search *search);
 
-/* Events: {"sequence": 12, "time_s": wall, "event": "<kind>", ...}. sequence must be last_sequence + 1.
+/* Text, or "" for NULL. */
+const char *search_text(const char *text);
+
+/* Deep copy in one arena, for a thread that writes while the search goes on. The copy is only read:
+ * search_apply refuses it. STATUS_NO_MEMORY leaves *out empty. */
+enum status search_copy(const struct search *from, struct search *out, struct error *err);
+
+/* Events: {"sequence": 12, "time_s": wall, "event": "<kind>", ...}; sequence is last_sequence + 1.
+ *
  *   started              job, model_hash, task_hash, metric, larger_is_better, version, seed
  *   allocation_started   ranks, host
- *   allocation_progress  seconds                       wall seconds of this allocation so far
+ *   allocation_progress  seconds                   wall seconds of this allocation so far
  *   node_planned         node, parent, strategy, goal, rationale, recipe[], configs[{}], researcher
  *   candidate_started    node, candidate, rank
  *   candidate_suspended  node, candidate, steps_done, rank_seconds
  *   candidate_finished   node, candidate, result{...}, weights_kept
- *   candidate_failed     node, candidate, error{code,message,file,line,rank}, log_tail, rank_seconds
+ *   candidate_failed     node, candidate, error{code, message, file, line, rank}, log_tail,
+ *                        rank_seconds
  *   node_closed          node, diagnosis, insights[{text, nodes[]}]
- *   weights_dropped      node, candidate               its weights file was removed
+ *   weights_dropped      node, candidate           its weights file was removed
  *   test_scored          node, candidate, score{...}
- *   finished             reason, winner_node, winner_candidate
- * STATUS_INVALID (the search is then unchanged) names the key or the state that does not fit. */
+ *   finished             reason, winner_node, winner_candidate   (-1, -1: no candidate finished)
+ *
+ * job is an object or a text; a code is a name ("STATUS_DIVERGED") or a number. rank_seconds (also
+ * in results) are those since the candidate was started this time: they add up. Keys that are not
+ * listed are ignored. STATUS_INVALID, STATUS_LIMIT or STATUS_NO_MEMORY (the search is then
+ * unchanged) names the key or the state that does not fit. */
 enum status search_apply(struct search *search, const cJSON *event, struct error *err);
 
-/* Result object of candidate_finished, shared by worker and search: keys validation{value, standard_error, loss, rows,
- * truncated, unfinished, format_failures, seconds}, curve[[step, tokens, train_loss, validation_loss|null,
- * gradient_norm, learning_rate, seconds]...], cases[{row, score, prompt, answer, output}], confusions[{expected, found,
- * count}], steps_done, samples, tokens, end, rank_seconds, recipe_report[]. */
+/* Result object of candidate_finished, shared by worker and search: keys validation{value,
+ * standard_error, loss, rows, truncated, unfinished, format_failures, seconds}, curve[[step,
+ * tokens, train_loss, validation_loss|null, gradient_norm, learning_rate, seconds]...], cases[{row,
+ * score, prompt, answer, output}], confusions[{expected, found, count}], steps_done, samples,
+ * tokens, end, rank_seconds, recipe_report[]. */
 cJSON *search_score_to_json(const struct search_score *score);
 
 /* Name "n0007-c2", and back: false if the text is no such name. */
 enum { SEARCH_NAME_BYTES = 32 };
 void search_candidate_name(int32_t node, int32_t candidate, char out[SEARCH_NAME_BYTES]);
+/* Strict: only texts that search_candidate_name can give. Outputs are unchanged on false. */
 bool search_candidate_parse(const char *name, int32_t *node, int32_t *candidate);
 
-/* Best finished candidate by validation score; ties go to the earlier one. False if there is none. */
+/* Best finished candidate by validation score; ties go to the earlier. False if there is none. */
 bool search_best(const struct search *search, int32_t *node, int32_t *candidate);
 
 /* Whether the difference of two scores is above `errors` standard errors of the difference. */

@@ -1,0 +1,169 @@
+#include "tree/search.h"
+
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "tree/search_parts.h"
+
+static const char *const state_names[CANDIDATE_STATE_COUNT] = {
+    [CANDIDATE_PLANNED] = "planned",     [CANDIDATE_RUNNING] = "running",
+    [CANDIDATE_SUSPENDED] = "suspended", [CANDIDATE_FINISHED] = "finished",
+    [CANDIDATE_FAILED] = "failed",
+};
+
+const char *candidate_state_name(enum candidate_state state)
+{
+    return (int)state >= 0 && state < CANDIDATE_STATE_COUNT ? state_names[state] : "unknown";
+}
+
+const char *search_text(const char *text)
+{
+    return text != NULL ? text : "";
+}
+
+/* ---- lifetime ---- */
+
+void search_init(struct search *search)
+{
+    memset(search, 0, sizeof(*search));
+    tree_init(&search->tree);
+    search->winner_node = -1;
+    search->winner_candidate = -1;
+}
+
+void candidate_fini(struct candidate *candidate)
+{
+    free(candidate->config);
+    free(candidate->end);
+    free(candidate->curve);
+    for (int32_t i = 0; i < candidate->case_count; i++) {
+        free(candidate->cases[i].prompt);
+        free(candidate->cases[i].answer);
+        free(candidate->cases[i].output);
+    }
+    free(candidate->cases);
+    for (int32_t i = 0; i < candidate->confusion_count; i++) {
+        free(candidate->confusions[i].expected);
+        free(candidate->confusions[i].found);
+    }
+    free(candidate->confusions);
+    free(candidate->log_tail);
+    memset(candidate, 0, sizeof(*candidate));
+}
+
+void search_node_fini(struct search_node *node)
+{
+    free(node->strategy);
+    free(node->goal);
+    free(node->rationale);
+    free(node->recipe);
+    free(node->researcher);
+    free(node->diagnosis);
+    free(node->recipe_report);
+    for (int32_t i = 0; i < node->candidate_count; i++) {
+        candidate_fini(&node->candidates[i]);
+    }
+    memset(node, 0, sizeof(*node));
+}
+
+void search_identity_fini(struct search_identity *identity)
+{
+    free(identity->job);
+    free(identity->model_hash);
+    free(identity->task_hash);
+    free(identity->metric);
+    free(identity->version);
+    memset(identity, 0, sizeof(*identity));
+}
+
+void search_fini(struct search *search)
+{
+    if (search->arena.head != NULL) {
+        arena_fini(&search->arena);
+        search_init(search);
+        return;
+    }
+    search_identity_fini(&search->identity);
+    for (int32_t i = 0; i < search->tree.count; i++) {
+        search_node_fini(&search->nodes[i]);
+    }
+    free(search->nodes);
+    for (int32_t i = 0; i < search->insight_count; i++) {
+        free(search->insights[i].text);
+    }
+    free(search->insights);
+    free(search->end_reason);
+    tree_fini(&search->tree);
+    search_init(search);
+}
+
+/* ---- names ---- */
+
+void search_candidate_name(int32_t node, int32_t candidate, char out[SEARCH_NAME_BYTES])
+{
+    snprintf(out, SEARCH_NAME_BYTES, "n%04d-c%d", (int)node, (int)candidate);
+}
+
+bool search_candidate_parse(const char *name, int32_t *node, int32_t *candidate)
+{
+    int64_t number = 0;
+    size_t at = 1;
+    if (name[0] != 'n') {
+        return false;
+    }
+    for (; name[at] >= '0' && name[at] <= '9' && number < TREE_NODES_MAX; at++) {
+        number = number * 10 + (name[at] - '0');
+    }
+    bool tail_fits = name[at] == '-' && name[at + 1] == 'c' && name[at + 2] >= '0' &&
+                     name[at + 2] < '0' + SEARCH_CANDIDATES_MAX && name[at + 3] == '\0';
+    if (number >= TREE_NODES_MAX || !tail_fits) {
+        return false;
+    }
+    /* One name a candidate: "n7-c0" and "n00007-c0" are not names. */
+    char canonical[SEARCH_NAME_BYTES];
+    int32_t last = name[at + 2] - '0';
+    search_candidate_name((int32_t)number, last, canonical);
+    if (strcmp(name, canonical) != 0) {
+        return false;
+    }
+    *node = (int32_t)number;
+    *candidate = last;
+    return true;
+}
+
+/* ---- scores ---- */
+
+bool search_value_better(double a, double b, bool larger_is_better)
+{
+    return larger_is_better ? a > b : a < b;
+}
+
+bool search_best(const struct search *search, int32_t *node, int32_t *candidate)
+{
+    const struct candidate *best = NULL;
+    for (int32_t i = 0; i < search->tree.count; i++) {
+        if (search->nodes[i].best < 0) {
+            continue;
+        }
+        const struct candidate *at = &search->nodes[i].candidates[search->nodes[i].best];
+        if (best == NULL || search_value_better(at->validation.value, best->validation.value,
+                                                search->identity.larger_is_better)) {
+            best = at;
+            *node = i;
+            *candidate = search->nodes[i].best;
+        }
+    }
+    return best != NULL;
+}
+
+bool search_score_above(const struct search_score *a, const struct search_score *b, double errors,
+                        bool larger_is_better)
+{
+    if (!a->present || !b->present) {
+        return false;
+    }
+    double gain = larger_is_better ? a->value - b->value : b->value - a->value;
+    return gain > errors * hypot(a->standard_error, b->standard_error);
+}

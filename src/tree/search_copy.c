@@ -1,0 +1,123 @@
+/* A deep copy whose memory is one arena: chunks of 64 KiB instead of some dozen allocations a node,
+ * and one free. */
+#include <stdint.h>
+#include <string.h>
+
+#include "base/mem.h"
+#include "tree/search.h"
+
+struct copy {
+    struct arena *arena;
+    bool failed; /* an allocation did; pointers of the copy are then NULL or borrowed, and must not
+                    be read */
+};
+
+static void *copy_bytes(struct copy *copy, const void *from, size_t count, size_t size)
+{
+    if (from == NULL || count == 0 || copy->failed) {
+        return NULL;
+    }
+    void *to = arena_alloc(copy->arena, count, size);
+    if (to == NULL) {
+        copy->failed = true;
+        return NULL;
+    }
+    return memcpy(to, from, count * size);
+}
+
+static void copy_text(struct copy *copy, char **text)
+{
+    if (*text != NULL) {
+        *text = copy_bytes(copy, *text, strlen(*text) + 1, 1);
+    }
+}
+
+/* The functions below are given records that are already in the copy, and replace what they point
+ * to. */
+
+static void copy_candidate(struct copy *copy, struct candidate *candidate)
+{
+    copy_text(copy, &candidate->config);
+    copy_text(copy, &candidate->end);
+    copy_text(copy, &candidate->log_tail);
+    candidate->curve = copy_bytes(copy, candidate->curve, (size_t)candidate->curve_count,
+                                  sizeof(*candidate->curve));
+    candidate->cases = copy_bytes(copy, candidate->cases, (size_t)candidate->case_count,
+                                  sizeof(*candidate->cases));
+    for (int32_t i = 0; i < candidate->case_count && !copy->failed; i++) {
+        copy_text(copy, &candidate->cases[i].prompt);
+        copy_text(copy, &candidate->cases[i].answer);
+        copy_text(copy, &candidate->cases[i].output);
+    }
+    candidate->confusions =
+        copy_bytes(copy, candidate->confusions, (size_t)candidate->confusion_count,
+                   sizeof(*candidate->confusions));
+    for (int32_t i = 0; i < candidate->confusion_count && !copy->failed; i++) {
+        copy_text(copy, &candidate->confusions[i].expected);
+        copy_text(copy, &candidate->confusions[i].found);
+    }
+}
+
+static void copy_node(struct copy *copy, const struct search_node *from, struct search_node *to)
+{
+    /* Candidates are most of a node: those that do not exist are not copied (the arena's memory is
+     * zero). */
+    const size_t head_bytes = offsetof(struct search_node, candidates);
+    const size_t tail_offset = head_bytes + sizeof(from->candidates);
+    memcpy(to, from, head_bytes);
+    memcpy((char *)to + tail_offset, (const char *)from + tail_offset, sizeof(*to) - tail_offset);
+    memcpy(to->candidates, from->candidates,
+           (size_t)from->candidate_count * sizeof(from->candidates[0]));
+    copy_text(copy, &to->strategy);
+    copy_text(copy, &to->goal);
+    copy_text(copy, &to->rationale);
+    copy_text(copy, &to->recipe);
+    copy_text(copy, &to->researcher);
+    copy_text(copy, &to->diagnosis);
+    copy_text(copy, &to->recipe_report);
+    for (int32_t i = 0; i < to->candidate_count; i++) {
+        copy_candidate(copy, &to->candidates[i]);
+    }
+}
+
+static void copy_nodes(struct copy *copy, const struct search *from, struct search *to)
+{
+    size_t count = (size_t)from->tree.count;
+    to->tree.nodes = copy_bytes(copy, from->tree.nodes, count, sizeof(*to->tree.nodes));
+    to->tree.capacity = from->tree.count;
+    to->node_capacity = from->tree.count;
+    to->nodes = count > 0 ? arena_alloc(copy->arena, count, sizeof(*to->nodes)) : NULL;
+    copy->failed = copy->failed || (count > 0 && to->nodes == NULL);
+    for (size_t i = 0; i < count && !copy->failed; i++) {
+        copy_node(copy, &from->nodes[i], &to->nodes[i]);
+    }
+}
+
+enum status search_copy(const struct search *from, struct search *out, struct error *err)
+{
+    struct arena arena;
+    arena_init(&arena, SIZE_MAX);
+    struct copy copy = {.arena = &arena};
+    struct search to = *from;
+    copy_nodes(&copy, from, &to);
+    to.insights =
+        copy_bytes(&copy, from->insights, (size_t)from->insight_count, sizeof(*to.insights));
+    for (int32_t i = 0; i < to.insight_count && !copy.failed; i++) {
+        copy_text(&copy, &to.insights[i].text);
+    }
+    copy_text(&copy, &to.identity.job);
+    copy_text(&copy, &to.identity.model_hash);
+    copy_text(&copy, &to.identity.task_hash);
+    copy_text(&copy, &to.identity.metric);
+    copy_text(&copy, &to.identity.version);
+    copy_text(&copy, &to.end_reason);
+    if (copy.failed) {
+        size_t bytes = arena.used_bytes;
+        arena_fini(&arena);
+        search_init(out);
+        return mem_fail(err, bytes, "a copy of the search");
+    }
+    to.arena = arena;
+    *out = to;
+    return STATUS_OK;
+}

@@ -1,0 +1,646 @@
+/* The fold of events: each handler reads and checks its event whole, gets the memory it needs, and
+ * only then changes the search. Nothing after the first change can fail. */
+#include <float.h>
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/mem.h"
+#include "tree/search_parts.h"
+
+enum { EVENT_NAME_BYTES = 64, NODES_FIRST_CAPACITY = 16 };
+
+struct event {
+    const cJSON *object;
+    struct json_reader reader;
+    struct json_problems problems;
+    double time_s;
+    char name[EVENT_NAME_BYTES]; /* "event 12 (node_planned)", for errors */
+};
+
+static enum status event_check(const struct event *event, struct error *err)
+{
+    return json_problems_check(&event->problems, event->name, err);
+}
+
+/* An object's member must be there: json_read_int alone would take its default. */
+static int64_t require_int(struct event *event, const char *key, int64_t min, int64_t max)
+{
+    json_require(&event->reader, key, "a whole number");
+    return json_read_int(&event->reader, key, min, min, max);
+}
+
+static double read_seconds(struct event *event, const char *key)
+{
+    json_require(&event->reader, key, "a number of seconds");
+    return json_read_number(&event->reader, key, 0.0, 0.0, DBL_MAX);
+}
+
+/* ---- the search as a whole ---- */
+
+static enum status read_job(struct event *event, char **out, struct error *err)
+{
+    const cJSON *job = cJSON_GetObjectItemCaseSensitive(event->object, "job");
+    if (cJSON_IsString(job)) {
+        return search_read_text(&event->reader, "job", true, SEARCH_JOB_MAX_BYTES, out, err);
+    }
+    return search_read_json(&event->reader, "job", false, SEARCH_JOB_MAX_BYTES, out, err);
+}
+
+static enum status read_identity(struct event *event, struct search_identity *out,
+                                 struct error *err)
+{
+    struct json_reader *reader = &event->reader;
+    const size_t max = SEARCH_TEXT_MAX_BYTES;
+    TRY(read_job(event, &out->job, err));
+    TRY(search_read_text(reader, "model_hash", true, max, &out->model_hash, err));
+    TRY(search_read_text(reader, "task_hash", true, max, &out->task_hash, err));
+    TRY(search_read_text(reader, "metric", true, max, &out->metric, err));
+    TRY(search_read_text(reader, "version", true, max, &out->version, err));
+    json_require(reader, "larger_is_better", "true or false");
+    out->larger_is_better = json_read_bool(reader, "larger_is_better", true);
+    out->seed = (uint64_t)require_int(event, "seed", 0, INT64_C(1) << 53);
+    return event_check(event, err);
+}
+
+static enum status apply_started(struct search *search, struct event *event, struct error *err)
+{
+    struct search_identity identity;
+    memset(&identity, 0, sizeof(identity));
+    enum status status = read_identity(event, &identity, err);
+    if (status != STATUS_OK) {
+        search_identity_fini(&identity);
+        return status;
+    }
+    search->identity = identity;
+    return STATUS_OK;
+}
+
+static enum status apply_allocation_started(struct search *search, struct event *event,
+                                            struct error *err)
+{
+    require_int(event, "ranks", 1, INT32_MAX);
+    json_read_string(&event->reader, "host", "");
+    TRY(event_check(event, err));
+    if (search->allocations == INT32_MAX) {
+        return FAIL(err, STATUS_INVALID, "%s: too many allocations", event->name);
+    }
+    search->allocations++;
+    search->earlier_seconds = search->allocation_seconds;
+    return STATUS_OK;
+}
+
+static enum status apply_allocation_progress(struct search *search, struct event *event,
+                                             struct error *err)
+{
+    double seconds = read_seconds(event, "seconds");
+    TRY(event_check(event, err));
+    if (search->allocations == 0) {
+        return FAIL(err, STATUS_INVALID, "%s: no allocation has started", event->name);
+    }
+    search->allocation_seconds =
+        fmax(search->allocation_seconds, search->earlier_seconds + seconds);
+    return STATUS_OK;
+}
+
+static enum status apply_finished(struct search *search, struct event *event, struct error *err)
+{
+    int32_t node = (int32_t)require_int(event, "winner_node", -1, TREE_NODES_MAX);
+    int32_t candidate =
+        (int32_t)require_int(event, "winner_candidate", -1, SEARCH_CANDIDATES_MAX - 1);
+    bool none = node == -1 && candidate == -1;
+    if (!none && (node < 0 || node >= search->tree.count || candidate < 0 ||
+                  candidate >= search->nodes[node].candidate_count ||
+                  search->nodes[node].candidates[candidate].state != CANDIDATE_FINISHED)) {
+        json_problems_add(&event->problems, "/winner_node",
+                          "found node %d candidate %d, allowed is a finished candidate, or -1 -1",
+                          (int)node, (int)candidate);
+    }
+    char *reason = NULL;
+    TRY(search_read_text(&event->reader, "reason", true, SEARCH_TEXT_MAX_BYTES, &reason, err));
+    enum status status = event_check(event, err);
+    if (status != STATUS_OK) {
+        free(reason);
+        return status;
+    }
+    search->end = SEARCH_FINISHED;
+    search->end_reason = reason;
+    search->winner_node = node;
+    search->winner_candidate = candidate;
+    return STATUS_OK;
+}
+
+/* ---- nodes ---- */
+
+static enum status reserve_node(struct search *search, struct error *err)
+{
+    if (search->tree.count < search->node_capacity) {
+        return STATUS_OK;
+    }
+    int32_t capacity = search->node_capacity > 0 ? search->node_capacity * 2 : NODES_FIRST_CAPACITY;
+    struct search_node *nodes = mem_realloc(search->nodes, (size_t)capacity, sizeof(*nodes));
+    if (nodes == NULL) {
+        return mem_fail(err, (size_t)capacity * sizeof(*nodes), "nodes of the search");
+    }
+    search->nodes = nodes;
+    search->node_capacity = capacity;
+    return STATUS_OK;
+}
+
+static enum status read_configs(struct event *event, struct search_node *out, struct error *err)
+{
+    json_require(&event->reader, "configs", "an array of 1 to 5 objects");
+    const cJSON *configs = json_read_array(&event->reader, "configs");
+    int count = cJSON_GetArraySize(configs);
+    if (configs != NULL && (count < 1 || count > SEARCH_CANDIDATES_MAX)) {
+        json_problems_add(&event->problems, "/configs",
+                          "found %d configurations, allowed are 1..%d", count,
+                          SEARCH_CANDIDATES_MAX);
+        return STATUS_OK;
+    }
+    const cJSON *config = NULL;
+    cJSON_ArrayForEach (config, configs) {
+        if (!cJSON_IsObject(config)) {
+            json_problems_add(&event->problems, "/configs", "allowed are objects {...}");
+            return STATUS_OK;
+        }
+        char *line = json_print_line(config);
+        char *copy = line != NULL ? mem_strdup(line) : NULL;
+        size_t length = line != NULL ? strlen(line) : 0;
+        cJSON_free(line);
+        if (copy == NULL) {
+            return mem_fail(err, length, "a configuration");
+        }
+        out->candidates[out->candidate_count++].config = copy;
+        if (length > SEARCH_TEXT_MAX_BYTES) {
+            json_problems_add(&event->problems, "/configs", "found %zu bytes, allowed are %d",
+                              length, SEARCH_TEXT_MAX_BYTES);
+        }
+    }
+    return STATUS_OK;
+}
+
+static enum status read_plan(struct search *search, struct event *event, struct search_node *out,
+                             int32_t *parent, struct error *err)
+{
+    struct json_reader *reader = &event->reader;
+    const size_t max = SEARCH_TEXT_MAX_BYTES;
+    int64_t id = require_int(event, "node", 0, TREE_NODES_MAX);
+    if (event->problems.count == 0 && id != search->tree.count) {
+        json_problems_add(&event->problems, "/node", "found %lld, allowed is the next, %d",
+                          (long long)id, (int)search->tree.count);
+    }
+    *parent = (int32_t)require_int(event, "parent", -1, TREE_NODES_MAX);
+    TRY(search_read_text(reader, "strategy", true, max, &out->strategy, err));
+    TRY(search_read_text(reader, "goal", true, max, &out->goal, err));
+    TRY(search_read_text(reader, "rationale", true, max, &out->rationale, err));
+    TRY(search_read_text(reader, "researcher", true, max, &out->researcher, err));
+    TRY(search_read_json(reader, "recipe", true, max, &out->recipe, err));
+    TRY(read_configs(event, out, err));
+    out->best = -1;
+    out->planned_at_s = event->time_s;
+    return event_check(event, err);
+}
+
+static enum status apply_node_planned(struct search *search, struct event *event, struct error *err)
+{
+    enum status status = STATUS_OK;
+    struct search_node node;
+    int32_t parent = -1;
+    int32_t id = -1;
+    memset(&node, 0, sizeof(node));
+    TRY_CLEANUP(read_plan(search, event, &node, &parent, err));
+    TRY_CLEANUP(reserve_node(search, err));
+    status = tree_add(&search->tree, parent, &id, err);
+    if (status != STATUS_OK) {
+        error_context(err, "%s", event->name);
+        goto cleanup;
+    }
+    search->nodes[id] = node;
+    return STATUS_OK;
+
+cleanup:
+    search_node_fini(&node);
+    return status;
+}
+
+static bool candidate_is_over(const struct candidate *candidate)
+{
+    return candidate->state == CANDIDATE_FINISHED || candidate->state == CANDIDATE_FAILED;
+}
+
+/* Node of the event, whose candidates are all over and which is still open; -1 with a problem
+ * otherwise. */
+static int32_t read_closing_node(const struct search *search, struct event *event)
+{
+    int32_t id = (int32_t)require_int(event, "node", 0, TREE_NODES_MAX);
+    if (event->problems.count > 0) {
+        return -1;
+    }
+    if (id >= search->tree.count || search->tree.nodes[id].state != TREE_NODE_OPEN) {
+        json_problems_add(&event->problems, "/node", "found %d, allowed is an open node", (int)id);
+        return -1;
+    }
+    const struct search_node *node = &search->nodes[id];
+    for (int32_t i = 0; i < node->candidate_count; i++) {
+        if (!candidate_is_over(&node->candidates[i])) {
+            json_problems_add(&event->problems, "/node",
+                              "found node %d with candidate %d %s, allowed are finished or failed",
+                              (int)id, (int)i, candidate_state_name(node->candidates[i].state));
+            return -1;
+        }
+    }
+    return id;
+}
+
+static enum status read_insight(const struct search *search, struct event *event,
+                                const cJSON *object, struct search_insight *out, struct error *err)
+{
+    struct json_reader reader;
+    json_reader_init(&reader, object, "/insights", &event->problems);
+    TRY(search_read_text(&reader, "text", true, SEARCH_TEXT_MAX_BYTES, &out->text, err));
+    const cJSON *nodes = json_read_array(&reader, "nodes");
+    const cJSON *node = NULL;
+    cJSON_ArrayForEach (node, nodes) {
+        bool fits = cJSON_IsNumber(node) && node->valuedouble >= 0.0 &&
+                    node->valuedouble < (double)search->tree.count &&
+                    node->valuedouble == floor(node->valuedouble);
+        if (!fits || out->node_count >= SEARCH_INSIGHT_NODES_MAX) {
+            json_problems_add(&event->problems, "/insights/nodes",
+                              "allowed are up to %d ids of nodes", SEARCH_INSIGHT_NODES_MAX);
+            return STATUS_OK;
+        }
+        out->nodes[out->node_count++] = (int32_t)node->valuedouble;
+    }
+    return STATUS_OK;
+}
+
+static void insights_fini(struct search_insight *insights, int32_t count)
+{
+    for (int32_t i = 0; i < count; i++) {
+        free(insights[i].text);
+    }
+}
+
+/* Grows the search's list so that `count` more fit; their number is not changed. */
+static enum status reserve_insights(struct search *search, int32_t count, struct error *err)
+{
+    if (count == 0) {
+        return STATUS_OK;
+    }
+    size_t needed = (size_t)search->insight_count + (size_t)count;
+    struct search_insight *insights = mem_realloc(search->insights, needed, sizeof(*insights));
+    if (insights == NULL) {
+        return mem_fail(err, needed * sizeof(*insights), "insights");
+    }
+    search->insights = insights;
+    return STATUS_OK;
+}
+
+static enum status read_insights(const struct search *search, struct event *event,
+                                 struct search_insight out[SEARCH_INSIGHTS_MAX], int32_t *count,
+                                 struct error *err)
+{
+    const cJSON *list = json_read_array(&event->reader, "insights");
+    if (cJSON_GetArraySize(list) > SEARCH_INSIGHTS_MAX) {
+        json_problems_add(&event->problems, "/insights", "allowed are at most %d",
+                          SEARCH_INSIGHTS_MAX);
+        return STATUS_OK;
+    }
+    const cJSON *item = NULL;
+    cJSON_ArrayForEach (item, list) {
+        struct search_insight *insight = &out[(*count)++];
+        memset(insight, 0, sizeof(*insight));
+        TRY(read_insight(search, event, item, insight, err));
+    }
+    return STATUS_OK;
+}
+
+static void close_node(struct search *search, int32_t id)
+{
+    const struct search_node *node = &search->nodes[id];
+    if (node->best < 0) {
+        tree_fail(&search->tree, id);
+        return;
+    }
+    double value = node->candidates[node->best].validation.value;
+    tree_close(&search->tree, id, search->identity.larger_is_better ? value : -value);
+}
+
+static enum status apply_node_closed(struct search *search, struct event *event, struct error *err)
+{
+    enum status status = STATUS_OK;
+    struct search_insight insights[SEARCH_INSIGHTS_MAX];
+    int32_t count = 0;
+    char *diagnosis = NULL;
+    int32_t id = read_closing_node(search, event);
+    TRY_CLEANUP(search_read_text(&event->reader, "diagnosis", true, SEARCH_TEXT_MAX_BYTES,
+                                 &diagnosis, err));
+    TRY_CLEANUP(read_insights(search, event, insights, &count, err));
+    TRY_CLEANUP(event_check(event, err));
+    TRY_CLEANUP(reserve_insights(search, count, err));
+
+    if (count > 0) {
+        memcpy(search->insights + search->insight_count, insights,
+               (size_t)count * sizeof(*insights));
+        search->insight_count += count;
+    }
+    search->nodes[id].diagnosis = diagnosis;
+    search->nodes[id].closed_at_s = event->time_s;
+    close_node(search, id);
+    return STATUS_OK;
+
+cleanup:
+    insights_fini(insights, count);
+    free(diagnosis);
+    return status;
+}
+
+/* ---- candidates ---- */
+
+#define STATE_BIT(state) (1u << (state))
+static const unsigned ACTIVE_STATES =
+    STATE_BIT(CANDIDATE_PLANNED) | STATE_BIT(CANDIDATE_RUNNING) | STATE_BIT(CANDIDATE_SUSPENDED);
+
+/* Candidate of the event, in one of the states (bits); NULL with a problem otherwise. */
+static struct candidate *read_candidate(struct search *search, struct event *event, unsigned states,
+                                        int32_t *node_id)
+{
+    int32_t id = (int32_t)require_int(event, "node", 0, TREE_NODES_MAX);
+    int32_t index = (int32_t)require_int(event, "candidate", 0, SEARCH_CANDIDATES_MAX - 1);
+    if (event->problems.count > 0) {
+        return NULL;
+    }
+    if (id >= search->tree.count || index >= search->nodes[id].candidate_count) {
+        json_problems_add(&event->problems, "/candidate", "node %d candidate %d does not exist",
+                          (int)id, (int)index);
+        return NULL;
+    }
+    struct candidate *candidate = &search->nodes[id].candidates[index];
+    if ((STATE_BIT(candidate->state) & states) == 0) {
+        json_problems_add(&event->problems, "/candidate",
+                          "node %d candidate %d is %s, which does not allow this event", (int)id,
+                          (int)index, candidate_state_name(candidate->state));
+        return NULL;
+    }
+    *node_id = id;
+    return candidate;
+}
+
+static enum status apply_candidate_started(struct search *search, struct event *event,
+                                           struct error *err)
+{
+    int32_t id = -1;
+    struct candidate *candidate = read_candidate(search, event, ACTIVE_STATES, &id);
+    json_read_int(&event->reader, "rank", 0, 0, INT32_MAX);
+    if (candidate != NULL && candidate->attempts >= SEARCH_ATTEMPTS_MAX) {
+        json_problems_add(&event->problems, "/candidate",
+                          "was running %d times when its job died and is not started again",
+                          (int)candidate->attempts);
+    }
+    TRY(event_check(event, err));
+    candidate->state = CANDIDATE_RUNNING;
+    candidate->attempts++;
+    return STATUS_OK;
+}
+
+static void add_cost(struct search *search, struct candidate *candidate, double rank_seconds)
+{
+    candidate->rank_seconds += rank_seconds;
+    search->rank_seconds += rank_seconds;
+}
+
+static enum status apply_candidate_suspended(struct search *search, struct event *event,
+                                             struct error *err)
+{
+    int32_t id = -1;
+    struct candidate *candidate = read_candidate(search, event, STATE_BIT(CANDIDATE_RUNNING), &id);
+    int64_t steps = require_int(event, "steps_done", 0, INT64_C(1) << 53);
+    double rank_seconds = read_seconds(event, "rank_seconds");
+    TRY(event_check(event, err));
+    candidate->state = CANDIDATE_SUSPENDED;
+    candidate->attempts = 0;
+    candidate->steps_done = steps;
+    add_cost(search, candidate, rank_seconds);
+    return STATUS_OK;
+}
+
+/* Moves what was measured into the candidate, which keeps its configuration and what it has cost so
+ * far. */
+static void take_result(struct search *search, struct candidate *candidate,
+                        const struct candidate *result)
+{
+    struct candidate before = *candidate;
+    *candidate = *result;
+    candidate->config = before.config;
+    candidate->rank_seconds = before.rank_seconds;
+    candidate->state = CANDIDATE_FINISHED;
+    candidate->attempts = 0;
+    add_cost(search, candidate, result->rank_seconds);
+}
+
+static void update_best(const struct search *search, struct search_node *node)
+{
+    node->best = -1;
+    for (int32_t i = 0; i < node->candidate_count; i++) {
+        const struct candidate *candidate = &node->candidates[i];
+        if (candidate->state == CANDIDATE_FINISHED &&
+            (node->best < 0 || search_value_better(candidate->validation.value,
+                                                   node->candidates[node->best].validation.value,
+                                                   search->identity.larger_is_better))) {
+            node->best = i;
+        }
+    }
+}
+
+static enum status apply_candidate_finished(struct search *search, struct event *event,
+                                            struct error *err)
+{
+    enum status status = STATUS_OK;
+    struct candidate result;
+    char *report = NULL;
+    int32_t id = -1;
+    memset(&result, 0, sizeof(result));
+    struct candidate *candidate = read_candidate(search, event, STATE_BIT(CANDIDATE_RUNNING), &id);
+    json_require(&event->reader, "result", "an object");
+    const cJSON *object = json_read_object(&event->reader, "result");
+    if (object != NULL) {
+        TRY_CLEANUP(search_result_read(object, "/result", &event->problems, &result, &report, err));
+    }
+    result.weights_kept = json_read_bool(&event->reader, "weights_kept", false);
+    TRY_CLEANUP(event_check(event, err));
+
+    take_result(search, candidate, &result);
+    struct search_node *node = &search->nodes[id];
+    if (node->recipe_report == NULL) {
+        node->recipe_report = report;
+        report = NULL;
+    }
+    update_best(search, node);
+    free(report);
+    return STATUS_OK;
+
+cleanup:
+    candidate_fini(&result);
+    free(report);
+    return status;
+}
+
+/* The error of a failed candidate. Its code is a name ("STATUS_DIVERGED") or a number. */
+static void read_error(struct event *event, struct error *out)
+{
+    memset(out, 0, sizeof(*out));
+    json_require(&event->reader, "error", "an object");
+    struct json_reader reader;
+    json_reader_init(&reader, json_read_object(&event->reader, "error"), "/error",
+                     &event->problems);
+    const cJSON *code = json_read_any(&reader, "code");
+    out->code = STATUS_INTERNAL;
+    if (cJSON_IsString(code)) {
+        for (int i = 0; i < STATUS_COUNT; i++) {
+            if (strcmp(status_name((enum status)i), code->valuestring) == 0) {
+                out->code = (enum status)i;
+            }
+        }
+    } else {
+        out->code =
+            (enum status)json_read_int(&reader, "code", STATUS_INTERNAL, 0, STATUS_COUNT - 1);
+    }
+    out->line = (int)json_read_int(&reader, "line", 0, 0, INT32_MAX);
+    out->rank = (int)json_read_int(&reader, "rank", -1, -1, INT32_MAX);
+    snprintf(out->file, sizeof(out->file), "%s", json_read_string(&reader, "file", ""));
+    snprintf(out->message, sizeof(out->message), "%s", json_read_string(&reader, "message", ""));
+}
+
+static enum status apply_candidate_failed(struct search *search, struct event *event,
+                                          struct error *err)
+{
+    int32_t id = -1;
+    struct error error;
+    char *log_tail = NULL;
+    struct candidate *candidate = read_candidate(search, event, ACTIVE_STATES, &id);
+    double rank_seconds = json_read_number(&event->reader, "rank_seconds", 0.0, 0.0, DBL_MAX);
+    read_error(event, &error);
+    TRY(search_read_text(&event->reader, "log_tail", false, SEARCH_TEXT_MAX_BYTES, &log_tail, err));
+    enum status status = event_check(event, err);
+    if (status != STATUS_OK) {
+        free(log_tail);
+        return status;
+    }
+    candidate->state = CANDIDATE_FAILED;
+    candidate->error = error;
+    candidate->log_tail = log_tail;
+    add_cost(search, candidate, rank_seconds);
+    return STATUS_OK;
+}
+
+static enum status apply_weights_dropped(struct search *search, struct event *event,
+                                         struct error *err)
+{
+    int32_t id = -1;
+    struct candidate *candidate = read_candidate(search, event, STATE_BIT(CANDIDATE_FINISHED), &id);
+    if (candidate != NULL && !candidate->weights_kept) {
+        json_problems_add(&event->problems, "/candidate", "its weights were not kept");
+    }
+    TRY(event_check(event, err));
+    candidate->weights_kept = false;
+    return STATUS_OK;
+}
+
+static enum status apply_test_scored(struct search *search, struct event *event, struct error *err)
+{
+    int32_t id = -1;
+    struct search_score score;
+    struct candidate *candidate = read_candidate(search, event, STATE_BIT(CANDIDATE_FINISHED), &id);
+    if (candidate != NULL && candidate->test.present) {
+        json_problems_add(&event->problems, "/candidate", "its test score is already known");
+    }
+    json_require(&event->reader, "score", "a score object");
+    search_score_read(json_read_object(&event->reader, "score"), "/score", &event->problems,
+                      &score);
+    TRY(event_check(event, err));
+    candidate->test = score;
+    return STATUS_OK;
+}
+
+/* ---- the table ---- */
+
+struct event_kind {
+    const char *name;
+    enum status (*apply)(struct search *search, struct event *event, struct error *err);
+    bool after_end; /* also allowed once the search has finished */
+};
+
+static const struct event_kind event_kinds[] = {
+    {"started", apply_started, false},
+    {"allocation_started", apply_allocation_started, true},
+    {"allocation_progress", apply_allocation_progress, true},
+    {"node_planned", apply_node_planned, false},
+    {"candidate_started", apply_candidate_started, false},
+    {"candidate_suspended", apply_candidate_suspended, false},
+    {"candidate_finished", apply_candidate_finished, false},
+    {"candidate_failed", apply_candidate_failed, false},
+    {"node_closed", apply_node_closed, false},
+    {"weights_dropped", apply_weights_dropped, true},
+    {"test_scored", apply_test_scored, true},
+    {"finished", apply_finished, false},
+};
+
+static const struct event_kind *find_kind(const char *name)
+{
+    for (size_t i = 0; i < sizeof(event_kinds) / sizeof(event_kinds[0]); i++) {
+        if (strcmp(event_kinds[i].name, name) == 0) {
+            return &event_kinds[i];
+        }
+    }
+    return NULL;
+}
+
+/* What every event has, and whether its kind fits the state of the search. */
+static enum status read_header(const struct search *search, struct event *event,
+                               const struct event_kind **kind, struct error *err)
+{
+    const int64_t next = search->last_sequence + 1;
+    int64_t sequence = require_int(event, "sequence", 1, INT64_C(1) << 53);
+    json_require(&event->reader, "event", "the kind of event");
+    const char *name = json_read_string(&event->reader, "event", "");
+    event->time_s = read_seconds(event, "time_s");
+    snprintf(event->name, sizeof(event->name), "event %lld (%.24s)", (long long)next, name);
+    TRY(event_check(event, err));
+    if (sequence != next) {
+        return FAIL(err, STATUS_INVALID, "%s: found sequence %lld, allowed is %lld", event->name,
+                    (long long)sequence, (long long)next);
+    }
+    *kind = find_kind(name);
+    if (*kind == NULL) {
+        return FAIL(err, STATUS_INVALID, "%s: no such kind of event", event->name);
+    }
+    if (((*kind)->apply == apply_started) != (next == 1)) {
+        return FAIL(err, STATUS_INVALID, "%s: a search begins with \"started\", once", event->name);
+    }
+    if (search->end == SEARCH_FINISHED && !(*kind)->after_end) {
+        return FAIL(err, STATUS_INVALID, "%s: the search has finished", event->name);
+    }
+    return STATUS_OK;
+}
+
+enum status search_apply(struct search *search, const cJSON *object, struct error *err)
+{
+    if (search->arena.head != NULL) {
+        return FAIL(err, STATUS_INTERNAL, "a copy of a search is only read");
+    }
+    struct event event = {.object = object, .name = "event"};
+    const struct event_kind *kind = NULL;
+    json_problems_init(&event.problems);
+    json_reader_init(&event.reader, object, "", &event.problems);
+    enum status status = read_header(search, &event, &kind, err);
+    if (status == STATUS_OK) {
+        status = kind->apply(search, &event, err);
+    }
+    if (status == STATUS_OK) {
+        search->last_sequence++;
+    }
+    json_problems_fini(&event.problems);
+    return status;
+}

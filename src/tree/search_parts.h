@@ -1,0 +1,36 @@
+/* What the files of the search share and nobody else needs. */
+#ifndef TREE_SEARCH_PARTS_H
+#define TREE_SEARCH_PARTS_H
+
+#include "base/json.h"
+#include "tree/search.h"
+
+/* Free what a part owns and leave it zeroed. */
+void candidate_fini(struct candidate *candidate);
+void search_node_fini(struct search_node *node);
+void search_identity_fini(struct search_identity *identity);
+
+/* Whether value a of the metric is better than b. */
+bool search_value_better(double a, double b, bool larger_is_better);
+
+/* Heap copy of a string member, of at most max_bytes; "" if it is absent and not `required`. A
+ * mistake goes to the reader's problems and gives NULL in *out; STATUS_NO_MEMORY otherwise. */
+enum status search_read_text(struct json_reader *reader, const char *key, bool required,
+                             size_t max_bytes, char **out, struct error *err);
+
+/* One line of JSON of an array (of an object) member; the same rules. */
+enum status search_read_json(struct json_reader *reader, const char *key, bool array,
+                             size_t max_bytes, char **out, struct error *err);
+
+/* Reads a score object under `pointer`; mistakes go to the problems. */
+void search_score_read(const cJSON *object, const char *pointer, struct json_problems *problems,
+                       struct search_score *out);
+
+/* Reads the result object of candidate_finished into the measured members of an empty *out, and the
+ * recipe report ("" if there is none). Mistakes go to the problems; *out is always safe to pass to
+ * candidate_fini. */
+enum status search_result_read(const cJSON *object, const char *pointer,
+                               struct json_problems *problems, struct candidate *out,
+                               char **recipe_report, struct error *err);
+
+#endif
