@@ -7,7 +7,7 @@
 /*   ids       a b c d | e f g | h i j k     N tokens of S sequences one after the other
  *   position  0 1 2 3 | 0 1 2 | 0 1 2 3
  *   target    - - d E | - g E | - - - E     the token that should follow, -1 where no loss is taken
- *   starts    0         4       7        11 (S+1 entries)                                              */
+ *   starts    0         4       7        11 (S+1 entries) */
 struct batch {
     int64_t tokens;           /* N */
     int64_t sequences;        /* S */

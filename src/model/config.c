@@ -7,7 +7,8 @@
 #include "base/json.h"
 #include "model/family.h"
 
-/* Bounds of what is read. Far above any model, and low enough that no product of sizes below overflows 63 bits. */
+/* Bounds of what is read. Far above any model, and low enough that no product of sizes below
+ * overflows 63 bits. */
 enum {
     CONFIG_MAX_BYTES = 4 * 1024 * 1024,
     WIDTH_MAX = 1 << 20,
@@ -77,10 +78,11 @@ static void check_sizes(const struct json_reader *reader, const struct model_con
     bool derived = cJSON_GetObjectItemCaseSensitive(reader->object, "head_dim") == NULL &&
                    config->family->default_head_dim == 0;
     if (derived && config->hidden_size % config->heads != 0) {
-        json_problems_add(mistakes, "/hidden_size",
-                          "found %lld, allowed is a multiple of num_attention_heads %lld, or head_dim "
-                          "besides",
-                          (long long)config->hidden_size, (long long)config->heads);
+        json_problems_add(
+            mistakes, "/hidden_size",
+            "found %lld, allowed is a multiple of num_attention_heads %lld, or head_dim "
+            "besides",
+            (long long)config->hidden_size, (long long)config->heads);
     } else if (config->head_dim % 2 != 0) {
         json_problems_add(mistakes, "/head_dim", "found %lld, allowed is an even number",
                           (long long)config->head_dim);
@@ -102,14 +104,16 @@ static void read_llama3_scaling(struct json_reader *rope, struct model_config *c
     if (config->rope_high_frequency_factor <= config->rope_low_frequency_factor) {
         char pointer[JSON_POINTER_BYTES];
         json_reader_pointer(rope, "high_freq_factor", pointer);
-        json_problems_add(rope->problems, pointer, "found %g, allowed is more than low_freq_factor %g",
+        json_problems_add(rope->problems, pointer,
+                          "found %g, allowed is more than low_freq_factor %g",
                           config->rope_high_frequency_factor, config->rope_low_frequency_factor);
     }
 }
 
-/* One rope object: "rope_scaling" of older files, "rope_parameters" of newer ones, which holds theta as well. */
-static void read_rope_object(struct json_reader *reader, const char *key,
-                             struct findings *findings, struct model_config *config)
+/* One rope object: "rope_scaling" of older files, "rope_parameters" of newer ones, which holds
+ * theta as well. */
+static void read_rope_object(struct json_reader *reader, const char *key, struct findings *findings,
+                             struct model_config *config)
 {
     const cJSON *object = json_read_object(reader, key);
     if (object == NULL) {
@@ -119,7 +123,8 @@ static void read_rope_object(struct json_reader *reader, const char *key,
     json_reader_pointer(reader, key, pointer);
     struct json_reader rope;
     json_reader_init(&rope, object, pointer, &findings->mistakes);
-    const char *type = json_read_string(&rope, "rope_type", json_read_string(&rope, "type", "default"));
+    const char *type =
+        json_read_string(&rope, "rope_type", json_read_string(&rope, "type", "default"));
     config->rope_theta = json_read_number(&rope, "rope_theta", config->rope_theta, 1.0, 1e12);
     if (strcmp(type, "default") == 0) {
         config->rope_scaling = ROPE_SCALING_NONE;
@@ -153,7 +158,8 @@ static void read_features(struct json_reader *reader, struct json_problems *unsu
 {
     const char *activation = json_read_string(reader, "hidden_act", "silu");
     if (strcmp(activation, "silu") != 0) {
-        json_problems_add(unsupported, "/hidden_act", "found \"%.40s\", supported is \"silu\"", activation);
+        json_problems_add(unsupported, "/hidden_act", "found \"%.40s\", supported is \"silu\"",
+                          activation);
     }
     if (json_read_any(reader, "quantization_config") != NULL) {
         json_problems_add(unsupported, "/quantization_config",
@@ -179,7 +185,8 @@ static void add_eos(const cJSON *value, struct json_problems *mistakes, struct m
 {
     double id = cJSON_IsNumber(value) ? value->valuedouble : -1.0;
     if (!(id >= 0.0 && id < (double)config->vocab_size) || id != (double)(int32_t)id) {
-        json_problems_add(mistakes, "/eos_token_id", "found %g, allowed are token ids from 0 to %lld", id,
+        json_problems_add(mistakes, "/eos_token_id",
+                          "found %g, allowed are token ids from 0 to %lld", id,
                           (long long)config->vocab_size - 1);
         return;
     }
@@ -201,8 +208,7 @@ static void read_eos(struct json_reader *reader, struct model_config *config)
     const cJSON *value = json_read_any(reader, "eos_token_id");
     if (cJSON_IsArray(value)) {
         const cJSON *item = NULL;
-        cJSON_ArrayForEach(item, value)
-        {
+        cJSON_ArrayForEach (item, value) {
             add_eos(item, reader->problems, config);
         }
     } else if (value != NULL) {
@@ -210,10 +216,12 @@ static void read_eos(struct json_reader *reader, struct model_config *config)
     }
 }
 
-static enum status findings_check(const struct findings *findings, const char *path, struct error *err)
+static enum status findings_check(const struct findings *findings, const char *path,
+                                  struct error *err)
 {
     if (findings->unsupported.count > 0) {
-        return FAIL(err, STATUS_UNSUPPORTED, "%s: %.800s", path, buffer_text(&findings->unsupported.text));
+        return FAIL(err, STATUS_UNSUPPORTED, "%s: %.800s", path,
+                    buffer_text(&findings->unsupported.text));
     }
     return json_problems_check(&findings->mistakes, path, err);
 }
@@ -242,7 +250,8 @@ static enum status parse_config(const cJSON *json, const char *path, struct mode
     return status;
 }
 
-/* generation_config.json may name more tokens that end an answer (Llama 3, Qwen3). It is optional. */
+/* generation_config.json may name more tokens that end an answer (Llama 3, Qwen3). It is optional.
+ */
 static enum status add_generation_eos(const char *folder, struct model_config *config,
                                       struct error *err)
 {
@@ -283,21 +292,25 @@ enum status model_config_load(const char *folder, struct model_config *out, stru
 /* Elements of the matrices of one layer. */
 static int64_t layer_matrix_elements(const struct model_config *config)
 {
-    int64_t attention = config->hidden_size * config->head_dim * 2 * (config->heads + config->kv_heads);
+    int64_t attention =
+        config->hidden_size * config->head_dim * 2 * (config->heads + config->kv_heads);
     return attention + 3 * config->hidden_size * config->intermediate_size;
 }
 
 int64_t model_config_parameters(const struct model_config *config)
 {
     int64_t layer_norms = 2 * config->hidden_size + (config->qk_norm ? 2 * config->head_dim : 0);
-    int64_t embeddings = (config->tied_embeddings ? 1 : 2) * config->vocab_size * config->hidden_size;
-    return embeddings + config->layers * (layer_matrix_elements(config) + layer_norms) + config->hidden_size;
+    int64_t embeddings =
+        (config->tied_embeddings ? 1 : 2) * config->vocab_size * config->hidden_size;
+    return embeddings + config->layers * (layer_matrix_elements(config) + layer_norms) +
+           config->hidden_size;
 }
 
 double model_config_flops_per_token(const struct model_config *config, int64_t sequence_length,
                                     bool frozen)
 {
-    /* N: the matrices a token is multiplied with, the head included; looking up the embedding costs nothing. */
+    /* N: the matrices a token is multiplied with, the head included; looking up the embedding costs
+     * nothing. */
     double matrices = (double)config->layers * (double)layer_matrix_elements(config) +
                       (double)config->vocab_size * (double)config->hidden_size;
     double attention = 6.0 * (double)config->layers * (double)(config->heads * config->head_dim) *

@@ -35,19 +35,24 @@ struct model_config {
     int64_t rope_original_positions;   /* llama3 */
     bool tied_embeddings;
     bool qk_norm;
-    int32_t eos[MODEL_EOS_MAX]; /* ids that end generation: config.json and generation_config.json */
+    int32_t
+        eos[MODEL_EOS_MAX]; /* ids that end generation: config.json and generation_config.json */
     int eos_count;
     enum dtype stored_dtype; /* of the tensors on disk */
 };
 
-/* Reads and checks <folder>/config.json (and generation_config.json). STATUS_UNSUPPORTED for other architectures and
- * for features without code here (biases, sliding windows in use, other activations), each by its key. */
+/* Reads and checks <folder>/config.json (and generation_config.json). STATUS_UNSUPPORTED for other
+ * architectures and for features without code here (biases, sliding windows in use, other
+ * activations), each by its key. */
 enum status model_config_load(const char *folder, struct model_config *out, struct error *err);
 
-int64_t model_config_parameters(const struct model_config *config); /* number of parameters, tied ones once */
+int64_t model_config_parameters(
+    const struct model_config *config); /* number of parameters, tied ones once */
 
-/* Floating-point operations of one training step per token at sequence length T: forward and backward; frozen
- * weights (LoRA) have no weight gradient. Source: 6N + 6LCT, less 2N for frozen weights. */
-double model_config_flops_per_token(const struct model_config *config, int64_t sequence_length, bool frozen);
+/* Floating-point operations of one training step per token at sequence length T: forward and
+ * backward; frozen weights (LoRA) have no weight gradient. Source: 6N + 6LCT, less 2N for frozen
+ * weights. */
+double model_config_flops_per_token(const struct model_config *config, int64_t sequence_length,
+                                    bool frozen);
 
 #endif

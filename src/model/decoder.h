@@ -1,5 +1,5 @@
-/* Generation with a KV cache: sequences in slots, each at its own position, so that finished ones can be replaced while
- * others go on (continuous batching). */
+/* Generation with a KV cache: sequences in slots, each at its own position, so that finished ones
+ * can be replaced while others go on (continuous batching). */
 #ifndef MODEL_DECODER_H
 #define MODEL_DECODER_H
 
@@ -14,17 +14,19 @@ struct decoder_options {
 };
 
 enum status decoder_create(struct device *device, const struct network *network,
-                           const struct decoder_options *options, struct decoder **out, struct error *err);
+                           const struct decoder_options *options, struct decoder **out,
+                           struct error *err);
 void decoder_destroy(struct decoder *decoder);
 int64_t decoder_bytes(const struct network *network, const struct decoder_options *options);
 
-/* Feeds ids of several slots: for entry i, count[i] ids (one after the other in `ids`) are appended to slot[i] at
- * position[i] onwards (position 0 starts it anew), and the token that follows the last of them is sampled into
- * token[i]. One id an entry is a decoding step; more are a prefill; both may be mixed. uniform[i] in [0,1) is the
- * random number of entry i, unused when greedy. All arrays on the host.
- * Errors: STATUS_RANGE for a slot, position or id out of range. */
+/* Feeds ids of several slots: for entry i, count[i] ids (one after the other in `ids`) are appended
+ * to slot[i] at position[i] onwards (position 0 starts it anew), and the token that follows the
+ * last of them is sampled into token[i]. One id an entry is a decoding step; more are a prefill;
+ * both may be mixed. uniform[i] in [0,1) is the random number of entry i, unused when greedy. All
+ * arrays on the host. Errors: STATUS_RANGE for a slot, position or id out of range. */
 enum status decoder_feed(struct decoder *decoder, const struct network *network, const int32_t *ids,
-                         const int32_t *slot, const int32_t *position, const int32_t *count, int64_t entries,
-                         const struct sampling *sampling, const float *uniform, int32_t *token, struct error *err);
+                         const int32_t *slot, const int32_t *position, const int32_t *count,
+                         int64_t entries, const struct sampling *sampling, const float *uniform,
+                         int32_t *token, struct error *err);
 
 #endif

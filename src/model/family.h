@@ -1,15 +1,16 @@
 /* What differs between families of models: one file and one row of the registry (family.c) each.
  *
- * All families share one skeleton, the one of transformer.h. A family says how its config.json and its tensors are
- * called, and refuses the features that the skeleton has no code for. */
+ * All families share one skeleton, the one of transformer.h. A family says how its config.json and
+ * its tensors are called, and refuses the features that the skeleton has no code for. */
 #ifndef MODEL_FAMILY_H
 #define MODEL_FAMILY_H
 
 #include "base/json.h"
 #include "model/config.h"
 
-/* Parameters by what they do. The first three exist once, the others in every layer; the order within a layer is that
- * of the parameter array, where query, key, value and gate, up have to be neighbours. */
+/* Parameters by what they do. The first three exist once, the others in every layer; the order
+ * within a layer is that of the parameter array, where query, key, value and gate, up have to be
+ * neighbours. */
 enum param_role {
     PARAM_EMBEDDING,      /* (V,C) */
     PARAM_FINAL_NORM,     /* (C) */
@@ -36,10 +37,13 @@ struct model_family {
     int64_t default_head_dim;      /* where config.json has none; 0: hidden_size / heads */
     int64_t default_max_positions; /* where config.json has none */
     const char *layer_prefix;      /* before the layer's number: "model.layers." */
-    const char *names[PARAM_ROLE_COUNT]; /* of tensors; those of layers follow "<layer_prefix><number>." */
-    const char *const *ignored;          /* ends of names of tensors that carry no parameters; NULL-terminated */
+    const char
+        *names[PARAM_ROLE_COUNT]; /* of tensors; those of layers follow "<layer_prefix><number>." */
+    const char *const
+        *ignored; /* ends of names of tensors that carry no parameters; NULL-terminated */
 
-    /* Reads the keys that this family alone has, and adds to `unsupported` what asks for code that is not here. */
+    /* Reads the keys that this family alone has, and adds to `unsupported` what asks for code that
+     * is not here. */
     void (*read_config)(struct json_reader *reader, struct json_problems *unsupported);
 };
 
@@ -56,6 +60,7 @@ void model_family_list(char *out, size_t out_bytes);
 bool model_family_ignores(const struct model_family *family, const char *tensor_name);
 
 /* Adds a problem if the key is true: a bias or a feature without code here. */
-void model_family_refuse_flag(struct json_reader *reader, const char *key, struct json_problems *unsupported);
+void model_family_refuse_flag(struct json_reader *reader, const char *key,
+                              struct json_problems *unsupported);
 
 #endif

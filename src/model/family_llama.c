@@ -1,5 +1,5 @@
-/* Llama 1 to 3 and the many models that copy them (TinyLlama, SmolLM, stories). Source: arXiv 2302.13971 and the
- * config.json files of the released models. */
+/* Llama 1 to 3 and the many models that copy them (TinyLlama, SmolLM, stories). Source: arXiv
+ * 2302.13971 and the config.json files of the released models. */
 #include "model/family.h"
 
 static void read_llama(struct json_reader *reader, struct json_problems *unsupported)

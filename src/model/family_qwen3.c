@@ -1,5 +1,5 @@
-/* Qwen3, dense: Llama with a norm on each query and key head and a head size of its own. Source: arXiv 2505.09388 and
- * the config.json files of the released models. */
+/* Qwen3, dense: Llama with a norm on each query and key head and a head size of its own. Source:
+ * arXiv 2505.09388 and the config.json files of the released models. */
 #include <string.h>
 
 #include "model/family.h"
@@ -9,10 +9,10 @@ static void refuse_windows(struct json_reader *reader, struct json_problems *uns
 {
     model_family_refuse_flag(reader, "use_sliding_window", unsupported);
     const cJSON *item = NULL;
-    cJSON_ArrayForEach(item, json_read_array(reader, "layer_types"))
-    {
+    cJSON_ArrayForEach (item, json_read_array(reader, "layer_types")) {
         if (!cJSON_IsString(item) || strcmp(item->valuestring, "full_attention") != 0) {
-            json_problems_add(unsupported, "/layer_types", "found \"%.40s\", supported is \"full_attention\"",
+            json_problems_add(unsupported, "/layer_types",
+                              "found \"%.40s\", supported is \"full_attention\"",
                               cJSON_IsString(item) ? item->valuestring : "?");
             return;
         }

@@ -17,8 +17,8 @@ static const char *const target_names[LORA_TARGET_COUNT] = {
     "q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj",
 };
 
-/* Targets that read the same input, by their first and last number. In the table, the A of a group come first and then
- * its B, so that the A are neighbours. */
+/* Targets that read the same input, by their first and last number. In the table, the A of a group
+ * come first and then its B, so that the A are neighbours. */
 struct target_group {
     int first;
     int last;
@@ -126,14 +126,17 @@ static enum status append_layer(const struct model_config *config, const struct 
 static enum status check_config(const struct lora_config *lora, struct error *err)
 {
     if (lora->rank < 1 || lora->rank > RANK_MAX) {
-        return FAIL(err, STATUS_RANGE, "LoRA rank %lld, allowed are 1 to %d", (long long)lora->rank, RANK_MAX);
+        return FAIL(err, STATUS_RANGE, "LoRA rank %lld, allowed are 1 to %d", (long long)lora->rank,
+                    RANK_MAX);
     }
     if (!isfinite(lora->alpha) || lora->alpha <= 0.0) {
         return FAIL(err, STATUS_RANGE, "LoRA alpha %g, allowed is a number above 0", lora->alpha);
     }
     if ((lora->targets & LORA_ALL) == 0 || (lora->targets & ~LORA_ALL) != 0) {
-        return FAIL(err, STATUS_INVALID, "LoRA targets 0x%x, allowed is at least one of q_proj, k_proj, v_proj, "
-                    "o_proj, gate_proj, up_proj, down_proj", (unsigned)lora->targets);
+        return FAIL(err, STATUS_INVALID,
+                    "LoRA targets 0x%x, allowed is at least one of q_proj, k_proj, v_proj, "
+                    "o_proj, gate_proj, up_proj, down_proj",
+                    (unsigned)lora->targets);
     }
     return STATUS_OK;
 }
@@ -190,7 +193,8 @@ enum status lora_merge(const struct model_config *config, const struct lora_conf
             if (!is_target(lora, target)) {
                 continue;
             }
-            struct tensor matrix = weights_tensor(base, param_index(config, target_roles[target], layer));
+            struct tensor matrix =
+                weights_tensor(base, param_index(config, target_roles[target], layer));
             struct tensor a = weights_tensor(adapter, lora_index_a(lora, layer, target));
             struct tensor b = weights_tensor(adapter, lora_index_b(lora, layer, target));
             device->ops->matmul(device, matrix, b, false, a, false, scale, 1.0f);

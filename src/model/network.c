@@ -7,16 +7,19 @@
 
 enum { CARVE_ALIGN_BYTES = 256 };
 
-/* ---- memory -------------------------------------------------------------------------------------------------- */
+/* ---- memory
+ * --------------------------------------------------------------------------------------------------
+ */
 
 void *carve_bytes(struct carver *carver, int64_t count, int64_t size)
 {
     int64_t bytes = 0;
+    int64_t padded = 0;
     int64_t end = 0;
     int64_t start = carver->used_bytes;
     if (__builtin_mul_overflow(count, size, &bytes) ||
-        __builtin_add_overflow(bytes, CARVE_ALIGN_BYTES - 1, &bytes) ||
-        __builtin_add_overflow(start, bytes / CARVE_ALIGN_BYTES * CARVE_ALIGN_BYTES, &end)) {
+        __builtin_add_overflow(bytes, CARVE_ALIGN_BYTES - 1, &padded) ||
+        __builtin_add_overflow(start, padded / CARVE_ALIGN_BYTES * CARVE_ALIGN_BYTES, &end)) {
         carver->used_bytes = INT64_MAX;
         return NULL;
     }
@@ -30,7 +33,9 @@ struct tensor carve_matrix(struct carver *carver, enum dtype dtype, int64_t rows
     return tensor_matrix(carve_bytes(carver, rows, row_bytes), dtype, rows, cols);
 }
 
-/* ---- views --------------------------------------------------------------------------------------------------- */
+/* ---- views
+ * ---------------------------------------------------------------------------------------------------
+ */
 
 static const struct tensor no_tensor = {NULL, DTYPE_F32, 0, 0, 0};
 
@@ -56,13 +61,15 @@ static int64_t trained_offset(const struct network *network, int64_t index)
     return network->adapter != NULL ? -1 : network->weights->table->items[index].offset;
 }
 
-static struct norm_view norm_view_make(const struct network *network, enum param_role role, int64_t layer)
+static struct norm_view norm_view_make(const struct network *network, enum param_role role,
+                                       int64_t layer)
 {
     int64_t index = param_index(network->config, role, layer);
     if (index < 0) {
         return (struct norm_view){no_tensor, -1};
     }
-    return (struct norm_view){weights_tensor(network->weights, index), trained_offset(network, index)};
+    return (struct norm_view){weights_tensor(network->weights, index),
+                              trained_offset(network, index)};
 }
 
 /* Adds the adapters of targets first_target, first_target + 1, ... to the parts of a projection. */
@@ -165,7 +172,8 @@ struct inner_widths network_inner_widths(const struct network *network)
     }
     const struct lora_config *lora = network->lora;
     int64_t *const by_target[LORA_TARGET_COUNT] = {
-        &widths.qkv, &widths.qkv, &widths.qkv, &widths.output, &widths.gate_up, &widths.gate_up, &widths.down,
+        &widths.qkv,     &widths.qkv,     &widths.qkv,  &widths.output,
+        &widths.gate_up, &widths.gate_up, &widths.down,
     };
     for (int target = 0; target < LORA_TARGET_COUNT; target++) {
         *by_target[target] += (lora->targets >> target & 1) != 0 ? lora->rank : 0;
@@ -173,7 +181,9 @@ struct inner_widths network_inner_widths(const struct network *network)
     return widths;
 }
 
-/* ---- products ------------------------------------------------------------------------------------------------ */
+/* ---- products
+ * ------------------------------------------------------------------------------------------------
+ */
 
 /* View of the gradient of a parameter: same shape, f32, at its offset in the trained array. */
 static struct tensor gradient_of(struct tensor parameter, float *gradients, int64_t offset)
@@ -201,8 +211,9 @@ void projection_forward(struct device *device, const struct projection *projecti
 }
 
 /* Gradients of the adapters, and d_u, that of x A^T. */
-static void adapters_backward(struct device *device, const struct projection *projection, float *gradients,
-                              struct tensor d_y, struct tensor x, struct tensor u, struct tensor d_u)
+static void adapters_backward(struct device *device, const struct projection *projection,
+                              float *gradients, struct tensor d_y, struct tensor x, struct tensor u,
+                              struct tensor d_u)
 {
     const struct ops *ops = device->ops;
     for (int i = 0; i < projection->part_count; i++) {
@@ -212,22 +223,23 @@ static void adapters_backward(struct device *device, const struct projection *pr
         }
         struct tensor d_part = tensor_cols(d_y, part->first, part->count);
         ops->matmul(device, gradient_of(part->b, gradients, part->b_offset), d_part, true,
-                    tensor_cols(u, part->first_inner, part->b.cols), false, projection->scale, 1.0f);
-        ops->matmul(device, tensor_cols(d_u, part->first_inner, part->b.cols), d_part, false, part->b, false,
-                    projection->scale, 0.0f);
+                    tensor_cols(u, part->first_inner, part->b.cols), false, projection->scale,
+                    1.0f);
+        ops->matmul(device, tensor_cols(d_u, part->first_inner, part->b.cols), d_part, false,
+                    part->b, false, projection->scale, 0.0f);
     }
-    ops->matmul(device, gradient_of(projection->a, gradients, projection->a_offset), d_u, true, x, false, 1.0f,
-                1.0f);
+    ops->matmul(device, gradient_of(projection->a, gradients, projection->a_offset), d_u, true, x,
+                false, 1.0f, 1.0f);
 }
 
-void projection_backward(struct device *device, const struct projection *projection, float *gradients,
-                         struct tensor d_y, struct tensor x, struct tensor u, struct tensor d_u,
-                         const struct tensor *d_x)
+void projection_backward(struct device *device, const struct projection *projection,
+                         float *gradients, struct tensor d_y, struct tensor x, struct tensor u,
+                         struct tensor d_u, const struct tensor *d_x)
 {
     const struct ops *ops = device->ops;
     if (projection->weight_offset >= 0) {
-        ops->matmul(device, gradient_of(projection->weight, gradients, projection->weight_offset), d_y, true, x,
-                    false, 1.0f, 1.0f);
+        ops->matmul(device, gradient_of(projection->weight, gradients, projection->weight_offset),
+                    d_y, true, x, false, 1.0f, 1.0f);
     }
     if (projection->a.data != NULL) {
         adapters_backward(device, projection, gradients, d_y, x, u, d_u);

@@ -1,5 +1,5 @@
-/* What the transformer and the decoder share: views of a layer's weights, its matrix products with their adapters, the
- * steps of a layer over rows, and the rotary table. Private to this room. */
+/* What the transformer and the decoder share: views of a layer's weights, its matrix products with
+ * their adapters, the steps of a layer over rows, and the rotary table. Private to this room. */
 #ifndef MODEL_NETWORK_H
 #define MODEL_NETWORK_H
 
@@ -35,7 +35,7 @@ struct norm_view {
 
 struct layer_view {
     struct norm_view attention_norm;
-    struct projection qkv; /* in C, out (H+2K)*D */
+    struct projection qkv;       /* in C, out (H+2K)*D */
     struct norm_view query_norm; /* data NULL without qk_norm */
     struct norm_view key_norm;
     struct projection output; /* in H*D, out C */
@@ -44,14 +44,15 @@ struct layer_view {
     struct projection down;    /* in F, out C */
 };
 
-/* Views are cheap to make, so nobody keeps one: the weights of a network may change from call to call. */
+/* Views are cheap to make, so nobody keeps one: the weights of a network may change from call to
+ * call. */
 struct layer_view layer_view_make(const struct network *network, int64_t layer);
 struct norm_view network_final_norm(const struct network *network);
 struct tensor network_embedding(const struct network *network); /* (V,C) */
 struct tensor network_head(const struct network *network);      /* (V,C); the embedding if tied */
 int64_t network_head_offset(const struct network *network);     /* of its gradient; -1: frozen */
 struct attention_shape network_attention_shape(const struct model_config *config);
-int64_t network_qkv_width(const struct model_config *config);   /* (H+2K)*D */
+int64_t network_qkv_width(const struct model_config *config); /* (H+2K)*D */
 
 /* Columns of u, x A^T of all adapters, for each group; 0 without adapters. */
 struct inner_widths {
@@ -62,22 +63,25 @@ struct inner_widths {
 };
 struct inner_widths network_inner_widths(const struct network *network);
 
-/* y (n,out) = x (n,in) W^T + adapters. u (n, adapted parts * r) receives x A^T; unused without adapters. */
+/* y (n,out) = x (n,in) W^T + adapters. u (n, adapted parts * r) receives x A^T; unused without
+ * adapters. */
 void projection_forward(struct device *device, const struct projection *projection, struct tensor y,
                         struct tensor x, struct tensor u);
 
-/* Adds the gradients of weight, A and B to `gradients` (those that are trained), then, if d_x is not NULL, writes the
- * gradient of x to *d_x, which may be x itself. u as the forward pass left it, d_u of its shape for scratch. */
-void projection_backward(struct device *device, const struct projection *projection, float *gradients,
-                         struct tensor d_y, struct tensor x, struct tensor u, struct tensor d_u,
-                         const struct tensor *d_x);
+/* Adds the gradients of weight, A and B to `gradients` (those that are trained), then, if d_x is
+ * not NULL, writes the gradient of x to *d_x, which may be x itself. u as the forward pass left it,
+ * d_u of its shape for scratch. */
+void projection_backward(struct device *device, const struct projection *projection,
+                         float *gradients, struct tensor d_y, struct tensor x, struct tensor u,
+                         struct tensor d_u, const struct tensor *d_x);
 
-/* Fills a table (positions, D): D/2 cosines, then D/2 sines of each position, with the config's scaling. */
+/* Fills a table (positions, D): D/2 cosines, then D/2 sines of each position, with the config's
+ * scaling. */
 enum status rope_table_upload(const struct model_config *config, struct device *device,
                               struct tensor cos_sin, struct error *err);
 
-/* Memory of one device block, handed out front to back. With base NULL it only counts, so that the size of a block and
- * its layout come from the same lines. */
+/* Memory of one device block, handed out front to back. With base NULL it only counts, so that the
+ * size of a block and its layout come from the same lines. */
 struct carver {
     char *base;
     int64_t used_bytes; /* INT64_MAX once it overflowed */

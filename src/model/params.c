@@ -17,7 +17,8 @@ enum {
 enum status param_table_append(struct param_table *table, const struct param *param, bool joined,
                                struct error *err)
 {
-    /* The capacity is a power of two at least FIRST_CAPACITY, so the count alone says when it is full. */
+    /* The capacity is a power of two at least FIRST_CAPACITY, so the count alone says when it is
+     * full. */
     bool full = table->count == 0 ||
                 (table->count >= FIRST_CAPACITY && (table->count & (table->count - 1)) == 0);
     if (full) {
@@ -53,7 +54,8 @@ int64_t param_table_find(const struct param_table *table, const char *name)
     return -1;
 }
 
-void param_shape(const struct model_config *config, enum param_role role, int64_t *rows, int64_t *cols)
+void param_shape(const struct model_config *config, enum param_role role, int64_t *rows,
+                 int64_t *cols)
 {
     int64_t width = config->hidden_size;
     int64_t query = config->heads * config->head_dim;
@@ -87,7 +89,8 @@ static bool role_exists(const struct model_config *config, enum param_role role)
 }
 
 /* Parameters of the roles `first` to `end` (not included) that exist. */
-static int64_t count_roles(const struct model_config *config, enum param_role first, enum param_role end)
+static int64_t count_roles(const struct model_config *config, enum param_role first,
+                           enum param_role end)
 {
     int64_t count = 0;
     for (enum param_role role = first; role < end; role++) {
@@ -119,8 +122,8 @@ static bool is_norm(enum param_role role)
 }
 
 /* Without an entry for a role that does not exist. */
-static enum status append_role(const struct model_config *config, enum param_role role, int64_t layer,
-                               struct param_table *table, struct error *err)
+static enum status append_role(const struct model_config *config, enum param_role role,
+                               int64_t layer, struct param_table *table, struct error *err)
 {
     if (!role_exists(config, role)) {
         return STATUS_OK;
@@ -137,8 +140,8 @@ static enum status append_role(const struct model_config *config, enum param_rol
     param_shape(config, role, &param.rows, &param.cols);
     param.vector = is_norm(role);
     param.decay = !param.vector;
-    return param_table_append(table, &param, role == PARAM_KEY || role == PARAM_VALUE || role == PARAM_UP,
-                              err);
+    return param_table_append(table, &param,
+                              role == PARAM_KEY || role == PARAM_VALUE || role == PARAM_UP, err);
 }
 
 static enum status append_all(const struct model_config *config, struct param_table *table,
@@ -194,7 +197,8 @@ static void *element_at(const struct weights *weights, int64_t offset)
 struct tensor weights_tensor(const struct weights *weights, int64_t index)
 {
     const struct param *param = &weights->table->items[index];
-    return tensor_matrix(element_at(weights, param->offset), weights->dtype, param->rows, param->cols);
+    return tensor_matrix(element_at(weights, param->offset), weights->dtype, param->rows,
+                         param->cols);
 }
 
 void weights_get(const struct weights *weights, int64_t index, float *host)
@@ -218,11 +222,13 @@ void weights_get(const struct weights *weights, int64_t index, float *host)
     }
 }
 
-void weights_set_range(const struct weights *weights, int64_t offset, const float *host, int64_t count)
+void weights_set_range(const struct weights *weights, int64_t offset, const float *host,
+                       int64_t count)
 {
     const struct ops *ops = weights->device->ops;
     if (weights->dtype == DTYPE_F32) {
-        ops->upload(weights->device, element_at(weights, offset), host, (size_t)count * sizeof(float));
+        ops->upload(weights->device, element_at(weights, offset), host,
+                    (size_t)count * sizeof(float));
         return;
     }
     uint16_t block[BLOCK_ELEMENTS];

@@ -1,5 +1,6 @@
-/* The rotary table: angle of position p and pair i is p * theta^(-2i/D), with the scalings that stretch a model to
- * longer texts. Source: arXiv 2104.09864; llama3 scaling as in the released code of Llama 3.1. */
+/* The rotary table: angle of position p and pair i is p * theta^(-2i/D), with the scalings that
+ * stretch a model to longer texts. Source: arXiv 2104.09864; llama3 scaling as in the released code
+ * of Llama 3.1. */
 #include <math.h>
 #include <stdlib.h>
 

@@ -9,7 +9,7 @@
 #include "base/mem.h"
 
 enum {
-    LENGTH_BYTES = 8,                   /* of the length field that a file starts with */
+    LENGTH_BYTES = 8,                    /* of the length field that a file starts with */
     HEADER_MAX_BYTES = 32 * 1024 * 1024, /* real ones have a few hundred KiB at most */
     INDEX_MAX_BYTES = 32 * 1024 * 1024,
     SHARDS_MAX = 4096,
@@ -60,7 +60,8 @@ void safetensors_shape_text(const struct safetensors_entry *entry, char *out, si
     }
 }
 
-/* ---- one header ---------------------------------------------------------------------------------------------- */
+/* ---- one header
+ * ---------------------------------------------------------------------------------------------- */
 
 /* A whole number of the header that is exact as a double. */
 static bool read_count(const cJSON *value, int64_t *out)
@@ -84,7 +85,8 @@ static bool read_dtype(const cJSON *value, enum safetensors_dtype *out)
     return false;
 }
 
-/* Fills dimensions and shape, and the bytes that they need; false if that is no shape or overflows. */
+/* Fills dimensions and shape, and the bytes that they need; false if that is no shape or overflows.
+ */
 static bool read_shape(const cJSON *value, struct safetensors_entry *entry, size_t *need_bytes)
 {
     if (!cJSON_IsArray(value) || cJSON_GetArraySize(value) > SAFETENSORS_DIMENSIONS_MAX) {
@@ -92,8 +94,7 @@ static bool read_shape(const cJSON *value, struct safetensors_entry *entry, size
     }
     size_t bytes = dtypes[entry->dtype].bytes;
     const cJSON *item = NULL;
-    cJSON_ArrayForEach(item, value)
-    {
+    cJSON_ArrayForEach (item, value) {
         int64_t length = 0;
         if (!read_count(item, &length) || __builtin_mul_overflow(bytes, (size_t)length, &bytes)) {
             return false;
@@ -104,14 +105,15 @@ static bool read_shape(const cJSON *value, struct safetensors_entry *entry, size
     return true;
 }
 
-/* One "name": {"dtype", "shape", "data_offsets"}; offsets count from the first byte after the header. */
+/* One "name": {"dtype", "shape", "data_offsets"}; offsets count from the first byte after the
+ * header. */
 static enum status read_entry(const cJSON *item, const char *path, const unsigned char *data,
                               size_t data_bytes, struct safetensors_entry *entry, struct error *err)
 {
     const char *name = item->string;
     if (strlen(name) >= sizeof(entry->name)) {
-        return FAIL(err, STATUS_FORMAT, "%s: name of a tensor longer than %zu bytes: %.60s...", path,
-                    sizeof(entry->name) - 1, name);
+        return FAIL(err, STATUS_FORMAT, "%s: name of a tensor longer than %zu bytes: %.60s...",
+                    path, sizeof(entry->name) - 1, name);
     }
     snprintf(entry->name, sizeof(entry->name), "%s", name);
     entry->file = path;
@@ -122,27 +124,30 @@ static enum status read_entry(const cJSON *item, const char *path, const unsigne
     }
     size_t need_bytes = 0;
     if (!read_shape(cJSON_GetObjectItemCaseSensitive(item, "shape"), entry, &need_bytes)) {
-        return FAIL(err, STATUS_FORMAT, "%s: tensor %s: \"shape\" is not a list of at most %d lengths", path,
-                    name, SAFETENSORS_DIMENSIONS_MAX);
+        return FAIL(err, STATUS_FORMAT,
+                    "%s: tensor %s: \"shape\" is not a list of at most %d lengths", path, name,
+                    SAFETENSORS_DIMENSIONS_MAX);
     }
     const cJSON *offsets = cJSON_GetObjectItemCaseSensitive(item, "data_offsets");
     int64_t begin = 0;
     int64_t end = 0;
     if (cJSON_GetArraySize(offsets) != 2 || !read_count(cJSON_GetArrayItem(offsets, 0), &begin) ||
         !read_count(cJSON_GetArrayItem(offsets, 1), &end)) {
-        return FAIL(err, STATUS_FORMAT, "%s: tensor %s: \"data_offsets\" are not two positions", path, name);
+        return FAIL(err, STATUS_FORMAT, "%s: tensor %s: \"data_offsets\" are not two positions",
+                    path, name);
     }
     if (begin > end || (size_t)end > data_bytes) {
-        return FAIL(err, STATUS_FORMAT,
-                    "%s: tensor %s lies at bytes %lld to %lld of %zu: the file is cut or its header wrong",
-                    path, name, (long long)begin, (long long)end, data_bytes);
+        return FAIL(
+            err, STATUS_FORMAT,
+            "%s: tensor %s lies at bytes %lld to %lld of %zu: the file is cut or its header wrong",
+            path, name, (long long)begin, (long long)end, data_bytes);
     }
     entry->len_bytes = (size_t)(end - begin);
     if (entry->len_bytes != need_bytes) {
         char shape[128];
         safetensors_shape_text(entry, shape, sizeof(shape));
-        return FAIL(err, STATUS_FORMAT, "%s: tensor %s has %zu bytes, its shape %s of %s needs %zu", path,
-                    name, entry->len_bytes, shape, dtypes[entry->dtype].name, need_bytes);
+        return FAIL(err, STATUS_FORMAT, "%s: tensor %s has %zu bytes, its shape %s of %s needs %zu",
+                    path, name, entry->len_bytes, shape, dtypes[entry->dtype].name, need_bytes);
     }
     entry->data = data + begin;
     return STATUS_OK;
@@ -164,9 +169,11 @@ static int compare_names(const void *left, const void *right)
                   ((const struct safetensors_entry *)right)->name);
 }
 
-/* The tensors of one file have to cover its data without gaps and overlaps, as the format demands. */
-static enum status check_coverage(struct safetensors_entry *entries, int64_t count, const char *path,
-                                  const unsigned char *data, size_t data_bytes, struct error *err)
+/* The tensors of one file have to cover its data without gaps and overlaps, as the format demands.
+ */
+static enum status check_coverage(struct safetensors_entry *entries, int64_t count,
+                                  const char *path, const unsigned char *data, size_t data_bytes,
+                                  struct error *err)
 {
     if (count > 0) {
         qsort(entries, (size_t)count, sizeof(*entries), compare_places);
@@ -175,14 +182,15 @@ static enum status check_coverage(struct safetensors_entry *entries, int64_t cou
     for (int64_t i = 0; i < count; i++) {
         size_t begin = (size_t)((const unsigned char *)entries[i].data - data);
         if (begin != covered) {
-            return FAIL(err, STATUS_FORMAT, "%s: tensor %s starts at byte %zu of the data, the one before it %s",
-                        path, entries[i].name, begin, begin < covered ? "overlaps it" : "leaves a gap");
+            return FAIL(err, STATUS_FORMAT,
+                        "%s: tensor %s starts at byte %zu of the data, the one before it %s", path,
+                        entries[i].name, begin, begin < covered ? "overlaps it" : "leaves a gap");
         }
         covered = begin + entries[i].len_bytes;
     }
     if (covered != data_bytes) {
-        return FAIL(err, STATUS_FORMAT, "%s: the tensors end at byte %zu of %zu bytes of data", path, covered,
-                    data_bytes);
+        return FAIL(err, STATUS_FORMAT, "%s: the tensors end at byte %zu of %zu bytes of data",
+                    path, covered, data_bytes);
     }
     return STATUS_OK;
 }
@@ -200,8 +208,7 @@ static enum status append_entries(struct safetensors *file, const cJSON *header,
     file->entries = grown;
     int64_t first = file->entry_count;
     const cJSON *item = NULL;
-    cJSON_ArrayForEach(item, header)
-    {
+    cJSON_ArrayForEach (item, header) {
         if (strcmp(item->string, "__metadata__") == 0) {
             continue;
         }
@@ -210,7 +217,8 @@ static enum status append_entries(struct safetensors *file, const cJSON *header,
         TRY(read_entry(item, path, data, data_bytes, entry, err));
         file->entry_count++;
     }
-    return check_coverage(file->entries + first, file->entry_count - first, path, data, data_bytes, err);
+    return check_coverage(file->entries + first, file->entry_count - first, path, data, data_bytes,
+                          err);
 }
 
 static enum status read_header(struct safetensors *file, const struct mapped_file *mapped,
@@ -219,16 +227,18 @@ static enum status read_header(struct safetensors *file, const struct mapped_fil
     const struct file_map *map = &mapped->map;
     uint64_t header_bytes = 0;
     if (map->len_bytes < LENGTH_BYTES) {
-        return FAIL(err, STATUS_FORMAT, "%s: %zu bytes are too few for a safetensors file", mapped->path,
-                    map->len_bytes);
+        return FAIL(err, STATUS_FORMAT, "%s: %zu bytes are too few for a safetensors file",
+                    mapped->path, map->len_bytes);
     }
     for (int i = LENGTH_BYTES - 1; i >= 0; i--) {
         header_bytes = header_bytes << 8 | map->data[i];
     }
     if (header_bytes > map->len_bytes - LENGTH_BYTES || header_bytes > HEADER_MAX_BYTES) {
         return FAIL(err, STATUS_FORMAT,
-                    "%s: header of %llu bytes in a file of %zu (allowed are %d): cut, or no safetensors file",
-                    mapped->path, (unsigned long long)header_bytes, map->len_bytes, HEADER_MAX_BYTES);
+                    "%s: header of %llu bytes in a file of %zu (allowed are %d): cut, or no "
+                    "safetensors file",
+                    mapped->path, (unsigned long long)header_bytes, map->len_bytes,
+                    HEADER_MAX_BYTES);
     }
     cJSON *header = NULL;
     const char *text = (const char *)map->data + LENGTH_BYTES;
@@ -244,7 +254,9 @@ static enum status read_header(struct safetensors *file, const struct mapped_fil
     return status;
 }
 
-/* ---- files --------------------------------------------------------------------------------------------------- */
+/* ---- files
+ * ---------------------------------------------------------------------------------------------------
+ */
 
 static enum status add_file(struct safetensors *file, const char *path, struct error *err)
 {
@@ -274,8 +286,8 @@ static enum status sort_entries(struct safetensors *file, struct error *err)
     for (int64_t i = 1; i < file->entry_count; i++) {
         const struct safetensors_entry *entry = &file->entries[i];
         if (strcmp(entry[-1].name, entry->name) == 0) {
-            return FAIL(err, STATUS_FORMAT, "%s: tensor %s is there twice%s%s", entry->file, entry->name,
-                        entry[-1].file != entry->file ? ", also in " : "",
+            return FAIL(err, STATUS_FORMAT, "%s: tensor %s is there twice%s%s", entry->file,
+                        entry->name, entry[-1].file != entry->file ? ", also in " : "",
                         entry[-1].file != entry->file ? entry[-1].file : "");
         }
     }
@@ -300,7 +312,9 @@ enum status safetensors_open_file(const char *path, struct safetensors **out, st
     return STATUS_OK;
 }
 
-/* ---- shards -------------------------------------------------------------------------------------------------- */
+/* ---- shards
+ * --------------------------------------------------------------------------------------------------
+ */
 
 static bool has_file(const struct safetensors *file, const char *path)
 {
@@ -318,8 +332,10 @@ static enum status shard_path(const char *folder, const char *index_path, const 
 {
     const char *name = cJSON_IsString(item) ? item->valuestring : "";
     if (name[0] == '\0' || name[0] == '.' || strchr(name, '/') != NULL) {
-        return FAIL(err, STATUS_FORMAT, "%s: tensor %.80s is in \"%.80s\", allowed is the name of a file "
-                    "in the same folder", index_path, item->string, name);
+        return FAIL(err, STATUS_FORMAT,
+                    "%s: tensor %.80s is in \"%.80s\", allowed is the name of a file "
+                    "in the same folder",
+                    index_path, item->string, name);
     }
     return file_join(folder, name, out, err);
 }
@@ -328,8 +344,7 @@ static enum status add_shards(struct safetensors *file, const char *folder, cons
                               const cJSON *weight_map, struct error *err)
 {
     const cJSON *item = NULL;
-    cJSON_ArrayForEach(item, weight_map)
-    {
+    cJSON_ArrayForEach (item, weight_map) {
         char path[FILE_PATH_BYTES];
         TRY(shard_path(folder, index_path, item, path, err));
         if (has_file(file, path)) {
@@ -344,13 +359,12 @@ static enum status add_shards(struct safetensors *file, const char *folder, cons
 }
 
 /* Each tensor of the index has to be in its shard, and no shard may hold another. */
-static enum status check_index(const struct safetensors *file, const char *folder, const char *index_path,
-                               const cJSON *weight_map, struct error *err)
+static enum status check_index(const struct safetensors *file, const char *folder,
+                               const char *index_path, const cJSON *weight_map, struct error *err)
 {
     int64_t listed = 0;
     const cJSON *item = NULL;
-    cJSON_ArrayForEach(item, weight_map)
-    {
+    cJSON_ArrayForEach (item, weight_map) {
         char path[FILE_PATH_BYTES];
         TRY(shard_path(folder, index_path, item, path, err));
         const struct safetensors_entry *entry = safetensors_find(file, item->string);
@@ -396,7 +410,8 @@ enum status safetensors_open_folder(const char *folder, struct safetensors **out
     TRY(file_join(folder, "model.safetensors.index.json", path, err));
     if (!file_exists(path)) {
         return FAIL(err, STATUS_NOT_FOUND,
-                    "%s: neither model.safetensors nor model.safetensors.index.json is there", folder);
+                    "%s: neither model.safetensors nor model.safetensors.index.json is there",
+                    folder);
     }
     struct safetensors *file = mem_calloc(1, sizeof(*file));
     if (file == NULL) {
@@ -445,5 +460,6 @@ const struct safetensors_entry *safetensors_find(const struct safetensors *file,
     if (file->entry_count == 0) {
         return NULL;
     }
-    return bsearch(name, file->entries, (size_t)file->entry_count, sizeof(*file->entries), compare_key);
+    return bsearch(name, file->entries, (size_t)file->entry_count, sizeof(*file->entries),
+                   compare_key);
 }

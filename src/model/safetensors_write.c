@@ -39,8 +39,8 @@ static enum status build_header(const struct safetensors_entry *entries, int64_t
             return mem_fail(err, strlen(entries[i].name), "the name of a tensor");
         }
         size_t end = offset + entry_bytes(&entries[i]);
-        buffer_printf(header, ",%s:{\"dtype\":\"%s\",\"shape\":%s,\"data_offsets\":[%zu,%zu]}", quoted,
-                      safetensors_dtype_name(entries[i].dtype), shape, offset, end);
+        buffer_printf(header, ",%s:{\"dtype\":\"%s\",\"shape\":%s,\"data_offsets\":[%zu,%zu]}",
+                      quoted, safetensors_dtype_name(entries[i].dtype), shape, offset, end);
         free(quoted);
         offset = end;
     }
@@ -71,9 +71,9 @@ static enum status write_header(FILE *stream, const char *path, const struct buf
     return write_bytes(stream, path, header->data, header->len_bytes, err);
 }
 
-static enum status write_tensors(FILE *stream, const char *path, const struct safetensors_entry *entries,
-                                 int64_t count, safetensors_read_fn read, void *context,
-                                 struct error *err)
+static enum status write_tensors(FILE *stream, const char *path,
+                                 const struct safetensors_entry *entries, int64_t count,
+                                 safetensors_read_fn read, void *context, struct error *err)
 {
     size_t largest = 0;
     for (int64_t i = 0; i < count; i++) {
@@ -98,8 +98,9 @@ static enum status write_tensors(FILE *stream, const char *path, const struct sa
     return status;
 }
 
-enum status safetensors_write(const char *path, const struct safetensors_entry *entries, int64_t count,
-                              safetensors_read_fn read, void *context, struct error *err)
+enum status safetensors_write(const char *path, const struct safetensors_entry *entries,
+                              int64_t count, safetensors_read_fn read, void *context,
+                              struct error *err)
 {
     char aside[FILE_PATH_BYTES];
     TRY(file_aside(path, aside, err));
