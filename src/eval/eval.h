@@ -2,6 +2,7 @@
 #ifndef EVAL_EVAL_H
 #define EVAL_EVAL_H
 
+#include "base/buffer.h"
 #include "base/progress.h"
 #include "data/task.h"
 #include "eval/scorer.h"
@@ -12,9 +13,11 @@ struct eval_options {
     int64_t max_cases;    /* failed cases kept */
     int64_t batch_tokens; /* most tokens of a pass; 0: 4096 */
     int64_t max_length;   /* longest prompt with answer; 0: the model's */
-    uint64_t seed;        /* sampling and bootstrap */
-    int rank, size;       /* rows are shared out among a group: rank of size; size 0 or 1: all here */
+    uint64_t seed;        /* sampling, bootstrap and choice of cases */
+    int rank, size;       /* eval_predict: rows with row % size == rank; size 0 or 1: all */
 };
+
+/* ---- all in one process ---- */
 
 /* A row that scored below the best: what a diagnosis reads. Strings owned; cut at 2 KiB, on a character. */
 struct eval_case {
@@ -49,10 +52,50 @@ struct eval_result {
 };
 
 /* Runs the network over all rows (phase "evaluate" to progress) and scores them. The adapter, if any, is in
- * `network`. STATUS_INTERRUPTED leaves no result. */
+ * `network`. How a row is answered: with "choice", by the choice whose tokens have the largest log-probability in all
+ * (not per token), the first of equal ones; with "generate", by what the model writes, less its thinking.
+ * Errors: STATUS_INVALID for no rows or a row without choices; STATUS_NOT_FOUND for a metric that is not registered;
+ * STATUS_UNSUPPORTED for options->size > 1: see eval_predict below; STATUS_INTERRUPTED leaves no result. */
 enum status eval_run(const struct model *model, const struct network *network, const struct task *task,
                      enum chat_format chat, const struct dataset *rows, const struct eval_options *options,
                      const struct progress *progress, struct eval_result *out, struct error *err);
 void eval_result_fini(struct eval_result *result);
+
+/* ---- shared out among the ranks of a group ----
+ *
+ *   every rank   eval_predict -> its rows -> eval_predictions_pack -> bytes, to one rank
+ *   one rank     eval_predictions_unpack of each, into one struct -> eval_score */
+
+struct eval_prediction {
+    char *output;          /* owned, what the scorer sees; NULL: a row of another rank */
+    double answer_nats;    /* loss of the right answer, summed over its tokens */
+    int64_t answer_tokens; /* 0: not measured */
+    bool truncated;        /* the prompt was cut to fit */
+    bool unfinished;       /* the output ran into max_new_tokens */
+};
+
+struct eval_predictions {
+    struct eval_prediction *rows; /* (count), as the rows of the split */
+    int64_t count;
+};
+
+enum status eval_predictions_init(struct eval_predictions *predictions, int64_t count, struct error *err);
+void eval_predictions_fini(struct eval_predictions *predictions);
+
+/* Fills this rank's rows of `out`, which has as many as `rows`. */
+enum status eval_predict(const struct model *model, const struct network *network, const struct task *task,
+                         enum chat_format chat, const struct dataset *rows, const struct eval_options *options,
+                         const struct progress *progress, struct eval_predictions *out, struct error *err);
+
+/* Appends the filled rows as bytes; takes them in again. STATUS_CORRUPT for bytes that are not such, or rows that are
+ * filled already. For processes of one job: numbers are in this machine's order of bytes. */
+enum status eval_predictions_pack(const struct eval_predictions *predictions, struct buffer *out, struct error *err);
+enum status eval_predictions_unpack(struct eval_predictions *predictions, const void *data, size_t len_bytes,
+                                    struct error *err);
+
+/* Scores all rows. STATUS_INVALID if one has no prediction. */
+enum status eval_score(const struct task *task, const struct dataset *rows,
+                       const struct eval_predictions *predictions, const struct eval_options *options,
+                       struct eval_result *out, struct error *err);
 
 #endif
