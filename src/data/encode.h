@@ -10,13 +10,15 @@
  *   start   0             4        7 */
 struct encoded_dataset {
     int32_t *ids;
-    uint8_t *target; /* (tokens) */
-    int64_t *start;  /* (count + 1) */
-    int64_t *row;    /* (count) row of the dataset it came from */
+    uint8_t *
+        target; /* (tokens); never set for the first id of a sequence, which nothing comes before */
+    int64_t *start; /* (count + 1) */
+    int64_t *row;   /* (count) row of the dataset it came from */
     int64_t count;
-    int64_t answer_tokens;
-    int64_t truncated; /* rows that were cut at max_length (the prompt's front is cut, the answer kept) */
-    int64_t dropped;   /* rows whose answer alone is longer than max_length, or that have no answer */
+    int64_t answer_tokens; /* targets that are set */
+    int64_t truncated; /* rows that were cut at max_length (the prompt's front is cut, the answer
+                          kept) */
+    int64_t dropped; /* rows whose answer alone is longer than max_length, or that have no answer */
 };
 
 struct encode_options {
@@ -24,14 +26,20 @@ struct encode_options {
     int64_t max_length;    /* tokens of one sequence */
 };
 
-enum status encode_dataset(const struct task *task, const struct tokenizer *tokenizer, const struct dataset *rows,
-                           const struct encode_options *options, struct encoded_dataset *out, struct error *err);
+/* Tokenizes on all threads; the result does not depend on how many. The cut of a long prompt keeps
+ * its first token if that is bos. STATUS_INVALID if no row is left. */
+enum status encode_dataset(const struct task *task, const struct tokenizer *tokenizer,
+                           const struct dataset *rows, const struct encode_options *options,
+                           struct encoded_dataset *out, struct error *err);
 void encoded_dataset_fini(struct encoded_dataset *dataset);
 
-/* Ids of a prompt alone, ready for generation, or with one choice as the answer: `answer_start` is then the index of
- * the answer's first id. The ids of the prompt are a prefix of those with an answer. */
-enum status encode_prompt(const struct task *task, const struct tokenizer *tokenizer, enum chat_format chat,
-                          const struct task_example *example, const char *answer, int64_t max_length,
-                          struct token_list *ids, int64_t *answer_start, bool *truncated, struct error *err);
+/* Appends the ids of a prompt alone, ready for generation, or with one choice as the answer:
+ * `answer_start` is then the index of the answer's first id in the list. The ids of the prompt are
+ * a prefix of those with an answer. Over max_length the front of the prompt is cut, as in training;
+ * STATUS_LIMIT if the answer alone is longer than that. */
+enum status encode_prompt(const struct task *task, const struct tokenizer *tokenizer,
+                          enum chat_format chat, const struct task_example *example,
+                          const char *answer, int64_t max_length, struct token_list *ids,
+                          int64_t *answer_start, bool *truncated, struct error *err);
 
 #endif

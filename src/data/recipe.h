@@ -1,8 +1,10 @@
-/* A recipe: a JSON list of operators that turns the task's training split (and other files) into training rows.
+/* A recipe: a JSON list of operators that turns the task's training split (and other files) into
+ * training rows.
  *
  *   [{"op": "load", "path": "more.jsonl"}, {"op": "dedup"}, {"op": "sample", "count": 5000}]
  *
- * It starts from the task's training split. Same recipe, inputs and seed: same rows in the same order. */
+ * It starts from the task's training split. Same recipe, inputs and seed: same rows in the same
+ * order. */
 #ifndef DATA_RECIPE_H
 #define DATA_RECIPE_H
 
@@ -35,18 +37,22 @@ struct recipe_report {
     int step_count;
 };
 
-/* Checks operators and arguments without reading data; mistakes go to the problems under `pointer`. */
+/* Checks operators and arguments without reading data; mistakes go to the problems under `pointer`.
+ */
 void recipe_check(const cJSON *recipe, const char *pointer, struct json_problems *problems);
 
-/* Runs it. STATUS_INVALID if no row is left; the message names the step. Overlap with validation or test (same
- * rendered prompt, case and white space ignored) is always removed at the end, whatever the recipe says. */
-enum status recipe_run(const cJSON *recipe, const struct recipe_context *context, struct dataset *out,
-                       struct recipe_report *report, struct error *err);
+/* Runs it. STATUS_INVALID if no row is left; the message names the step. Overlap with validation or
+ * test (same rendered prompt, case and white space ignored) is always removed at the end, whatever
+ * the recipe says. */
+enum status recipe_run(const cJSON *recipe, const struct recipe_context *context,
+                       struct dataset *out, struct recipe_report *report, struct error *err);
 
-/* Identity of the result before it is made: hash of recipe, inputs, seed, limits and operator versions. */
+/* Identity of the result before it is made: hash of recipe, inputs, seed, limits and operator
+ * versions. */
 void recipe_hash(const cJSON *recipe, const struct recipe_context *context, char out[33]);
 
-/* The registry, for --help and for agents: name, arguments in words, one line of what it does. NULL at the end. */
+/* The registry, for --help and for agents: name, arguments in words, one line of what it does. NULL
+ * at the end. */
 struct recipe_operator_info {
     const char *name;
     const char *arguments;
