@@ -34,6 +34,9 @@ struct eval_confusion {
     char found[48];
     int64_t count;
 };
+/* In place of a label: nothing that is one was found; or, where an answer is a set of labels, this one was missing
+ * (as found) or too much (as expected). */
+#define EVAL_NO_LABEL "(none)"
 enum { EVAL_CONFUSIONS_MAX = 16 };
 
 struct eval_result {
