@@ -26,6 +26,7 @@ struct worker {
     /* The order that is being carried out. */
     int32_t node, candidate;
     bool stop_asked;
+    bool quit_asked; /* QUIT came while busy */
     double reported_at_s;
 };
 
@@ -115,6 +116,7 @@ static enum status read_while_busy(struct worker *worker, struct error *err)
         }
         if (message.header.kind == MESSAGE_STOP || message.header.kind == MESSAGE_QUIT) {
             worker->stop_asked = true;
+            worker->quit_asked = message.header.kind == MESSAGE_QUIT;
         } else {
             log_write(worker->options.log, LOG_WARNING, "run",
                       "worker: a message of kind %u while busy is ignored", message.header.kind);
@@ -294,7 +296,9 @@ enum status worker_step(struct worker *worker, bool *done, struct error *err)
     struct message message;
     memset(&message, 0, sizeof(message));
     *done = false;
-    if (worker->leader) {
+    if (worker->quit_asked) {
+        message.header.kind = MESSAGE_QUIT; /* the group must hear of it too */
+    } else if (worker->leader) {
         TRY(mailbox_receive(worker->options.mailbox, MESSAGE_TO_WORKER, &came, &message, err));
         if (!came) {
             return STATUS_OK;

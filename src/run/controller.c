@@ -1,0 +1,424 @@
+#include "run/controller.h"
+
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "base/clock.h"
+#include "base/json.h"
+#include "base/mem.h"
+#include "eval/scorer.h"
+#include "run/controller_state.h"
+#include "run/facts.h"
+#include "run/stop.h"
+#include "train/trainer.h"
+
+/* Longest wait for workers to put their state on disk after a stop; what is not safe by then is lost to its last
+ * checkpoint, no further. */
+static const double stop_patience_s = 600.0;
+
+/* ---- opening ---- */
+
+static enum status begin_search(struct controller *c, const char *task_hash, struct error *err)
+{
+    const struct job *job = c->options.job;
+    const struct scorer *scorer = scorer_find(job->task.metric);
+    cJSON *event = controller_event("started", -1, -1);
+    char *text = json_print_line(job->json);
+    cJSON_AddStringToObject(event, "job", text != NULL ? text : "{}");
+    cJSON_free(text);
+    cJSON_AddStringToObject(event, "model_hash", c->options.model->hash);
+    cJSON_AddStringToObject(event, "task_hash", task_hash);
+    cJSON_AddStringToObject(event, "metric", job->task.metric);
+    cJSON_AddBoolToObject(event, "larger_is_better", scorer->best > scorer->worst);
+    cJSON_AddStringToObject(event, "version", TREX_VERSION);
+    cJSON_AddNumberToObject(event, "seed", (double)job->seed);
+    return controller_emit(c, event, -1, err);
+}
+
+/* A folder may be resumed with other budgets, but not with another model, task or seed. */
+static enum status check_identity(const struct controller *c, const char *task_hash,
+                                  struct error *err)
+{
+    const struct job *job = c->options.job;
+    const struct search_identity *identity = &c->search.identity;
+    const char *other = NULL;
+    if (strcmp(identity->model_hash, c->options.model->hash) != 0) {
+        other = "base model";
+    } else if (strcmp(identity->task_hash, task_hash) != 0) {
+        other = "validation or test split, prompt template or metric";
+    } else if (identity->seed != job->seed) {
+        other = "seed";
+    }
+    if (other != NULL) {
+        return FAIL(err, STATUS_INVALID,
+                    "%s holds a search with another %s; give another folder with --out, or the "
+                    "old job",
+                    job->output, other);
+    }
+    return STATUS_OK;
+}
+
+/* A candidate that was running when the job died starts again, unless it seems to have killed it. */
+static enum status requeue_candidate(struct controller *c, int32_t node, int32_t index,
+                                     struct error *err)
+{
+    const struct candidate *candidate = &c->search.nodes[node].candidates[index];
+    if (candidate->state == CANDIDATE_FINISHED || candidate->state == CANDIDATE_FAILED) {
+        return STATUS_OK;
+    }
+    if (candidate->attempts < SEARCH_ATTEMPTS_MAX) {
+        return controller_push_ready(c, node, index, err);
+    }
+    cJSON *event = controller_event("candidate_failed", node, index);
+    cJSON *error = cJSON_AddObjectToObject(event, "error");
+    cJSON_AddStringToObject(error, "code", status_name(STATUS_INTERNAL));
+    cJSON_AddStringToObject(error, "message",
+                            "its job died twice while it was running; it is set aside");
+    cJSON_AddStringToObject(error, "file", "");
+    cJSON_AddNumberToObject(error, "line", 0);
+    cJSON_AddNumberToObject(error, "rank", 0);
+    cJSON_AddStringToObject(event, "log_tail", "");
+    cJSON_AddNumberToObject(event, "rank_seconds", 0.0);
+    return controller_emit(c, event, -1, err);
+}
+
+static enum status requeue_open_nodes(struct controller *c, struct error *err)
+{
+    for (int32_t node = 0; node < c->search.tree.count; node++) {
+        if (c->search.tree.nodes[node].state != TREE_NODE_OPEN) {
+            continue;
+        }
+        TRY(controller_add_open(c, node, err));
+        for (int32_t k = 0; k < c->search.nodes[node].candidate_count; k++) {
+            TRY(requeue_candidate(c, node, k, err));
+        }
+    }
+    return STATUS_OK;
+}
+
+static enum status begin_allocation(struct controller *c, struct error *err)
+{
+    char host[65] = "";
+    gethostname(host, sizeof(host) - 1);
+    cJSON *event = controller_event("allocation_started", -1, -1);
+    cJSON_AddNumberToObject(event, "ranks", c->options.leader_count);
+    cJSON_AddStringToObject(event, "host", host);
+    return controller_emit(c, event, -1, err);
+}
+
+/* Reads what the folder holds and goes on from there. */
+static enum status open_search(struct controller *c, struct error *err)
+{
+    const char *folder = c->options.job->output;
+    char note[1024] = "";
+    char task_hash[HASH_TEXT_BYTES];
+    TRY(workspace_task_hash(c->options.workspace, task_hash, err));
+    enum status loaded = store_run_load(folder, &c->search, note, sizeof(note), err);
+    if (loaded != STATUS_OK && loaded != STATUS_NOT_FOUND) {
+        return loaded;
+    }
+    if (note[0] != '\0') {
+        log_write(c->options.log, LOG_WARNING, "run", "%s", note);
+    }
+    if (loaded == STATUS_NOT_FOUND) {
+        search_init(&c->search);
+    }
+    TRY(journal_open(folder, c->search.last_sequence, &c->journal, err));
+    TRY(snapshot_create(folder, c->journal, &c->snapshot, err));
+    c->next_sequence = c->search.last_sequence + 1;
+    c->snapshot_sequence = -1;
+    if (c->search.last_sequence == 0) {
+        TRY(begin_search(c, task_hash, err));
+    } else {
+        TRY(check_identity(c, task_hash, err));
+        if (c->search.end == SEARCH_FINISHED) {
+            c->finish_recorded = true;
+            return STATUS_OK;
+        }
+        log_write(c->options.log, LOG_INFO, "run", "resuming %s: %d nodes so far", folder,
+                  c->search.tree.count);
+        TRY(requeue_open_nodes(c, err));
+    }
+    return begin_allocation(c, err);
+}
+
+enum status controller_create(const struct controller_options *options, struct controller **out,
+                              struct error *err)
+{
+    enum status status = STATUS_OK;
+    struct controller *c = mem_calloc(1, sizeof(*c));
+    if (c == NULL) {
+        return mem_fail(err, sizeof(*c), "the controller");
+    }
+    c->options = *options;
+    search_init(&c->search);
+    c->started_s = c->recorded_time_s = c->snapshot_at_s = clock_monotonic_s();
+    c->workers = mem_calloc((size_t)options->leader_count, sizeof(*c->workers));
+    if (c->workers == NULL) {
+        status = mem_fail(err, sizeof(*c->workers), "workers");
+        goto cleanup;
+    }
+    for (int i = 0; i < options->leader_count; i++) {
+        c->workers[i].rank = options->leaders[i];
+    }
+    TRY_CLEANUP(facts_gather(options->workspace, options->model,
+                             workspace_precision(options->workspace), &c->facts, err));
+    c->limits.model = &options->model->config;
+    c->limits.memory_bytes = facts_worker_memory(options->job, options->node_workers);
+    c->limits.training_bytes = trainer_bytes;
+    TRY_CLEANUP(researcher_open(options->job->researcher, &c->facts, options->log, &c->researcher,
+                                err));
+    TRY_CLEANUP(open_search(c, err));
+    *out = c;
+    c = NULL;
+cleanup:
+    controller_destroy(c);
+    return status;
+}
+
+void controller_destroy(struct controller *c)
+{
+    if (c == NULL) {
+        return;
+    }
+    snapshot_destroy(c->snapshot);
+    journal_close(c->journal);
+    researcher_close(c->researcher);
+    while (c->first_pending != NULL) {
+        struct pending_event *next = c->first_pending->next;
+        cJSON_Delete(c->first_pending->event);
+        free(c->first_pending);
+        c->first_pending = next;
+    }
+    search_fini(&c->search);
+    free(c->workers);
+    free(c->ready);
+    free(c->open_nodes);
+    free(c);
+}
+
+/* ---- messages ---- */
+
+static int find_worker(const struct controller *c, int rank)
+{
+    for (int i = 0; i < c->options.leader_count; i++) {
+        if (c->workers[i].rank == rank) {
+            return i;
+        }
+    }
+    return -1;
+}
+
+static enum status on_result(struct controller *c, int index, struct message *message,
+                             struct error *err)
+{
+    struct controller_worker *worker = &c->workers[index];
+    bool test = worker->work == WORK_TEST;
+    worker->work = WORK_NONE;
+    cJSON *event = controller_event(test ? "test_scored" : "candidate_finished",
+                                    message->header.node, message->header.candidate);
+    cJSON_AddItemToObject(event, test ? "score" : "result", message->payload);
+    message->payload = NULL;
+    if (!test) {
+        /* The baseline's weights are the base model's own. */
+        cJSON_AddBoolToObject(event, "weights_kept", message->header.node > 0);
+    }
+    return controller_emit(c, event, index, err);
+}
+
+static enum status on_failure(struct controller *c, int index, struct message *message,
+                              struct error *err)
+{
+    struct controller_worker *worker = &c->workers[index];
+    bool test = worker->work == WORK_TEST;
+    worker->work = WORK_NONE;
+    if (test) {
+        const cJSON *error = cJSON_GetObjectItemCaseSensitive(message->payload, "error");
+        const cJSON *text = cJSON_GetObjectItemCaseSensitive(error, "message");
+        log_write(c->options.log, LOG_ERROR, "run", "the test split could not be scored: %s",
+                  cJSON_IsString(text) ? text->valuestring : "(no reason)");
+        return STATUS_OK;
+    }
+    cJSON *event = message->payload;
+    message->payload = NULL;
+    cJSON_AddStringToObject(event, "event", "candidate_failed");
+    cJSON_AddNumberToObject(event, "node", message->header.node);
+    cJSON_AddNumberToObject(event, "candidate", message->header.candidate);
+    return controller_emit(c, event, index, err);
+}
+
+static enum status on_suspended(struct controller *c, int index, struct message *message,
+                                struct error *err)
+{
+    struct controller_worker *worker = &c->workers[index];
+    bool test = worker->work == WORK_TEST;
+    int64_t steps_done = worker->done;
+    worker->work = WORK_NONE;
+    if (test) {
+        return STATUS_OK;
+    }
+    cJSON *event = message->payload;
+    message->payload = NULL;
+    cJSON_AddStringToObject(event, "event", "candidate_suspended");
+    cJSON_AddNumberToObject(event, "node", message->header.node);
+    cJSON_AddNumberToObject(event, "candidate", message->header.candidate);
+    cJSON_AddNumberToObject(event, "steps_done", (double)steps_done);
+    if (!c->stopping) {
+        TRY(controller_push_ready(c, message->header.node, message->header.candidate, err));
+    }
+    return controller_emit(c, event, index, err);
+}
+
+static void on_hello(struct controller *c, int index, const struct message *message)
+{
+    const cJSON *host = cJSON_GetObjectItemCaseSensitive(message->payload, "host");
+    const cJSON *device = cJSON_GetObjectItemCaseSensitive(message->payload, "device");
+    c->workers[index].present = true;
+    log_write(c->options.log, LOG_INFO, "run", "worker on rank %d (%s): %s",
+              c->workers[index].rank, cJSON_IsString(host) ? host->valuestring : "?",
+              cJSON_IsString(device) ? device->valuestring : "?");
+}
+
+/* Whether an answer is about what the worker was told to do. */
+static bool fits_order(const struct controller_worker *worker, const struct message *message)
+{
+    return worker->work != WORK_NONE && worker->node == message->header.node &&
+           worker->candidate == message->header.candidate && message->payload != NULL;
+}
+
+static enum status on_message(struct controller *c, struct message *message, struct error *err)
+{
+    int index = find_worker(c, message->rank);
+    enum message_kind kind = (enum message_kind)message->header.kind;
+    if (index < 0) {
+        return FAIL(err, STATUS_FORMAT, "rank %d is no worker", message->rank);
+    }
+    struct controller_worker *worker = &c->workers[index];
+    if (kind == MESSAGE_HELLO) {
+        on_hello(c, index, message);
+        return STATUS_OK;
+    }
+    if (kind == MESSAGE_PROGRESS) {
+        worker->phase = message->header.phase;
+        worker->done = message->header.done;
+        worker->total = message->header.total;
+        return STATUS_OK;
+    }
+    if (!fits_order(worker, message)) {
+        log_write(c->options.log, LOG_WARNING, "run",
+                  "rank %d answers for n%04d-c%d, which it was not given; ignored", message->rank,
+                  message->header.node, message->header.candidate);
+        return STATUS_OK;
+    }
+    switch (kind) {
+    case MESSAGE_RESULT:
+        return on_result(c, index, message, err);
+    case MESSAGE_FAILED:
+        return on_failure(c, index, message, err);
+    case MESSAGE_SUSPENDED:
+        return on_suspended(c, index, message, err);
+    default:
+        return FAIL(err, STATUS_FORMAT, "rank %d sent a message of kind %d", message->rank, kind);
+    }
+}
+
+static enum status read_messages(struct controller *c, struct error *err)
+{
+    for (;;) {
+        bool came = false;
+        struct message message;
+        TRY(mailbox_receive(c->options.mailbox, MESSAGE_TO_CONTROLLER, &came, &message, err));
+        if (!came) {
+            return STATUS_OK;
+        }
+        double begun_s = clock_monotonic_s();
+        enum status status = on_message(c, &message, err);
+        message_fini(&message);
+        TRY(status);
+        c->messages++;
+        c->busy_s += clock_monotonic_s() - begun_s;
+    }
+}
+
+/* ---- the turn ---- */
+
+static enum status check_stop(struct controller *c, struct error *err)
+{
+    if (!stop_requested() || c->stopping) {
+        return STATUS_OK;
+    }
+    c->stopping = true;
+    c->stop_asked_s = clock_monotonic_s();
+    log_write(c->options.log, LOG_INFO, "run",
+              "signal %d: stopping; candidates save their state at the next step", stop_signal());
+    return controller_send_all(c, MESSAGE_STOP, true, err);
+}
+
+/* Everything to disk, workers home. */
+static enum status end_run(struct controller *c, enum status outcome, struct error *err)
+{
+    TRY(journal_flush(c->journal, err));
+    TRY(controller_apply_durable(c, err));
+    TRY(snapshot_wait(c->snapshot, err));
+    if (c->snapshot_sequence != c->search.last_sequence) {
+        TRY(controller_snapshot(c, true, err));
+        TRY(snapshot_wait(c->snapshot, err));
+    }
+    TRY(controller_send_all(c, MESSAGE_QUIT, false, err));
+    c->outcome = outcome;
+    c->done = true;
+    controller_report_end(c);
+    return STATUS_OK;
+}
+
+static enum status check_end(struct controller *c, struct error *err)
+{
+    if (c->search.end == SEARCH_FINISHED && c->first_pending == NULL) {
+        return end_run(c, STATUS_OK, err);
+    }
+    if (c->stopping) {
+        bool patience = clock_monotonic_s() - c->stop_asked_s < stop_patience_s;
+        if (controller_busy_workers(c) == 0 || !patience) {
+            return end_run(c, STATUS_INTERRUPTED, err);
+        }
+    }
+    return STATUS_OK;
+}
+
+enum status controller_turn(struct controller *c, bool *done, struct error *err)
+{
+    *done = c->done;
+    if (c->done) {
+        return STATUS_OK;
+    }
+    TRY(check_stop(c, err));
+    TRY(read_messages(c, err));
+    TRY(controller_dispatch(c, err)); /* first what is ready: no worker waits for the disk */
+    TRY(controller_apply_durable(c, err));
+    TRY(controller_close_rounds(c, err));
+    TRY(controller_plan(c, err));
+    TRY(controller_collect_plans(c, err));
+    TRY(controller_dispatch(c, err));
+    TRY(controller_finish(c, err));
+    TRY(controller_snapshot(c, false, err));
+    controller_report(c, false);
+    TRY(check_end(c, err));
+    *done = c->done;
+    return STATUS_OK;
+}
+
+enum status controller_outcome(const struct controller *controller)
+{
+    return controller->outcome;
+}
+
+const struct search *controller_search(const struct controller *controller)
+{
+    return &controller->search;
+}
+
+double controller_micros_per_message(const struct controller *controller)
+{
+    return controller->messages > 0 ? 1e6 * controller->busy_s / (double)controller->messages : 0.0;
+}

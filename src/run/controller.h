@@ -1,0 +1,49 @@
+/* The controller: rank 0. Selects, plans, dispatches, records; never trains, never waits.
+ *
+ *   message from a worker -> event -> journal thread -> on disk -> search_apply -> the next decision
+ *
+ * Its turn is a few microseconds; it may be called from a worker's step in the same process (one rank). */
+#ifndef RUN_CONTROLLER_H
+#define RUN_CONTROLLER_H
+
+#include <stdbool.h>
+
+#include "agents/researcher.h"
+#include "base/log.h"
+#include "model/model.h"
+#include "run/job.h"
+#include "run/message.h"
+#include "run/workspace.h"
+
+struct controller; /* opaque */
+
+struct controller_options {
+    const struct job *job;
+    struct mailbox *mailbox;
+    struct log *log;
+    const int *leaders; /* ranks that take orders */
+    int leader_count;
+    int ranks_per_candidate;
+    int threads;                 /* of a rank, for core-hours */
+    int node_workers;            /* on this node, for memory estimates */
+    struct workspace *workspace; /* for splits; its device is not used */
+    const struct model *model;   /* inspected */
+};
+
+/* Opens or resumes the run folder (locked already). STATUS_INVALID if it holds another search. */
+enum status controller_create(const struct controller_options *options, struct controller **out,
+                              struct error *err);
+void controller_destroy(struct controller *controller);
+
+/* One turn: messages, events, decisions. *done when the search has ended or has stopped on request, and everything is
+ * on disk. */
+enum status controller_turn(struct controller *controller, bool *done, struct error *err);
+
+/* How it ended, after done: STATUS_OK (finished) or STATUS_INTERRUPTED (resumable). */
+enum status controller_outcome(const struct controller *controller);
+const struct search *controller_search(const struct controller *controller);
+
+/* Microseconds of its own work per message so far, for the benchmark. */
+double controller_micros_per_message(const struct controller *controller);
+
+#endif

@@ -1,0 +1,212 @@
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/clock.h"
+#include "base/mem.h"
+#include "run/controller_state.h"
+
+static const double snapshot_interval_s = 30.0;
+static const double time_record_interval_s = 60.0;
+
+cJSON *controller_event(const char *kind, int32_t node, int32_t candidate)
+{
+    cJSON *event = cJSON_CreateObject();
+    cJSON_AddStringToObject(event, "event", kind);
+    if (node >= 0) {
+        cJSON_AddNumberToObject(event, "node", node);
+    }
+    if (candidate >= 0) {
+        cJSON_AddNumberToObject(event, "candidate", candidate);
+    }
+    return event;
+}
+
+enum status controller_emit(struct controller *c, cJSON *event, int worker, struct error *err)
+{
+    struct pending_event *pending = mem_calloc(1, sizeof(*pending));
+    if (event == NULL || pending == NULL) {
+        cJSON_Delete(event);
+        free(pending);
+        return mem_fail(err, sizeof(*pending), "an event");
+    }
+    cJSON_AddNumberToObject(event, "sequence", (double)c->next_sequence);
+    cJSON_AddNumberToObject(event, "time_s", clock_wall_s());
+    pending->sequence = c->next_sequence;
+    pending->worker = worker;
+    pending->event = cJSON_Duplicate(event, true);
+    enum status status = pending->event != NULL ? journal_append(c->journal, event, err)
+                                                : mem_fail(err, sizeof(*pending), "an event");
+    if (status != STATUS_OK) {
+        cJSON_Delete(pending->event);
+        free(pending);
+        return status;
+    }
+    c->next_sequence++;
+    if (worker >= 0) {
+        c->workers[worker].unrecorded = true;
+    }
+    if (c->last_pending != NULL) {
+        c->last_pending->next = pending;
+    } else {
+        c->first_pending = pending;
+    }
+    c->last_pending = pending;
+    return STATUS_OK;
+}
+
+/* ---- what follows from an event that is on disk ---- */
+
+static enum status remove_state_file(struct controller *c, int32_t node, int32_t candidate,
+                                     struct error *err)
+{
+    char path[FILE_PATH_BYTES];
+    TRY(store_inflight_path(c->options.job->output, node, candidate, path, err));
+    return file_remove(path, err);
+}
+
+/* Keeps the weights of the best candidates alone. */
+static enum status retain_best(struct controller *c, struct error *err)
+{
+    const struct search *search = &c->search;
+    for (;;) {
+        int32_t worst_node = -1;
+        int32_t worst_candidate = -1;
+        int kept = 0;
+        for (int32_t n = 0; n < search->tree.count; n++) {
+            for (int32_t k = 0; k < search->nodes[n].candidate_count; k++) {
+                const struct candidate *candidate = &search->nodes[n].candidates[k];
+                if (!candidate->weights_kept || candidate->state != CANDIDATE_FINISHED) {
+                    continue;
+                }
+                kept++;
+                const struct candidate *worst =
+                    worst_node < 0 ? NULL : &search->nodes[worst_node].candidates[worst_candidate];
+                /* On ties the later one goes: the earlier stays the winner. */
+                if (worst == NULL || !search_score_above(&candidate->validation, &worst->validation,
+                                                         0.0, search->identity.larger_is_better)) {
+                    worst_node = n;
+                    worst_candidate = k;
+                }
+            }
+        }
+        if (kept <= c->options.job->keep_weights) {
+            return STATUS_OK;
+        }
+        return controller_emit(c, controller_event("weights_dropped", worst_node, worst_candidate),
+                               -1, err);
+    }
+}
+
+static enum status drop_weights(struct controller *c, int32_t node, int32_t candidate,
+                                struct error *err)
+{
+    char path[FILE_PATH_BYTES];
+    TRY(store_weights_path(c->options.job->output, node, candidate, path, err));
+    TRY(file_remove(path, err));
+    return retain_best(c, err);
+}
+
+static enum status after_planned(struct controller *c, int32_t node, struct error *err)
+{
+    int32_t parent = c->search.tree.nodes[node].parent;
+    if (parent >= 0) {
+        tree_pending(&c->search.tree, parent, -1);
+    }
+    c->plans_pending--;
+    TRY(controller_add_open(c, node, err));
+    const struct search_node *planned = &c->search.nodes[node];
+    for (int32_t k = 0; k < planned->candidate_count; k++) {
+        TRY(controller_push_ready(c, node, k, err));
+    }
+    char name[SEARCH_NAME_BYTES];
+    search_candidate_name(node, 0, name);
+    log_write(c->options.log, LOG_INFO, "run", "%.5s  %s: %s", name, planned->strategy,
+              planned->goal);
+    return STATUS_OK;
+}
+
+static int32_t number(const cJSON *event, const char *key)
+{
+    const cJSON *value = cJSON_GetObjectItemCaseSensitive(event, key);
+    return cJSON_IsNumber(value) ? (int32_t)value->valuedouble : -1;
+}
+
+static enum status after_event(struct controller *c, const cJSON *event, struct error *err)
+{
+    const char *kind = cJSON_GetObjectItemCaseSensitive(event, "event")->valuestring;
+    int32_t node = number(event, "node");
+    int32_t candidate = number(event, "candidate");
+    if (strcmp(kind, "node_planned") == 0) {
+        return after_planned(c, node, err);
+    }
+    if (strcmp(kind, "candidate_finished") == 0) {
+        controller_report_candidate(c, node, candidate);
+        TRY(remove_state_file(c, node, candidate, err));
+        return retain_best(c, err);
+    }
+    if (strcmp(kind, "candidate_failed") == 0) {
+        controller_report_candidate(c, node, candidate);
+        return remove_state_file(c, node, candidate, err);
+    }
+    if (strcmp(kind, "weights_dropped") == 0) {
+        return drop_weights(c, node, candidate, err);
+    }
+    if (strcmp(kind, "node_closed") == 0) {
+        c->closing--;
+        controller_remove_open(c, node);
+        controller_report(c, true);
+    }
+    return STATUS_OK;
+}
+
+enum status controller_apply_durable(struct controller *c, struct error *err)
+{
+    int64_t durable = 0;
+    TRY(journal_durable(c->journal, &durable, err));
+    while (c->first_pending != NULL && c->first_pending->sequence <= durable) {
+        struct pending_event *pending = c->first_pending;
+        enum status status = search_apply(&c->search, pending->event, err);
+        if (status == STATUS_OK) {
+            if (pending->worker >= 0) {
+                c->workers[pending->worker].unrecorded = false;
+            }
+            status = after_event(c, pending->event, err);
+        }
+        c->first_pending = pending->next;
+        if (c->first_pending == NULL) {
+            c->last_pending = NULL;
+        }
+        cJSON_Delete(pending->event);
+        free(pending);
+        TRY(status);
+    }
+    return STATUS_OK;
+}
+
+static enum status record_time(struct controller *c, struct error *err)
+{
+    cJSON *event = controller_event("allocation_progress", -1, -1);
+    c->recorded_time_s = clock_monotonic_s();
+    cJSON_AddNumberToObject(event, "seconds", c->recorded_time_s - c->started_s);
+    return controller_emit(c, event, -1, err);
+}
+
+enum status controller_snapshot(struct controller *c, bool now, struct error *err)
+{
+    double time_s = clock_monotonic_s();
+    TRY(snapshot_check(c->snapshot, err));
+    if (time_s - c->recorded_time_s >= time_record_interval_s && !c->finish_recorded) {
+        TRY(record_time(c, err));
+    }
+    bool due = time_s - c->snapshot_at_s >= snapshot_interval_s || now;
+    if (!due || c->search.last_sequence == c->snapshot_sequence) {
+        return STATUS_OK;
+    }
+    bool started = false;
+    TRY(snapshot_start(c->snapshot, &c->search, &started, err));
+    if (started) {
+        c->snapshot_at_s = time_s;
+        c->snapshot_sequence = c->search.last_sequence;
+    }
+    return STATUS_OK;
+}

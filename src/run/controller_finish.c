@@ -1,0 +1,119 @@
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "run/controller_state.h"
+
+const char *controller_budget_spent(const struct controller *c)
+{
+    const struct job *job = c->options.job;
+    const struct search *search = &c->search;
+    double hours = search->rank_seconds * (double)c->options.threads / 3600.0;
+    if (job->core_hours > 0.0 && hours >= job->core_hours) {
+        return "the core-hours are spent";
+    }
+    if (job->gpu_hours > 0.0 && search->rank_seconds / 3600.0 >= job->gpu_hours) {
+        return "the GPU-hours are spent";
+    }
+    int32_t node = -1;
+    int32_t candidate = -1;
+    if (isfinite(job->goal_score) && search_best(search, &node, &candidate)) {
+        double value = search->nodes[node].candidates[candidate].validation.value;
+        bool reached = search->identity.larger_is_better ? value >= job->goal_score
+                                                         : value <= job->goal_score;
+        if (reached) {
+            return "the goal score is reached";
+        }
+    }
+    return NULL;
+}
+
+static bool idle(const struct controller *c)
+{
+    return c->open_count == 0 && c->plans_pending == 0 && c->first_pending == NULL &&
+           c->ready_first == c->ready_count && controller_busy_workers(c) == 0;
+}
+
+/* Decides that the search ends; candidates that wait are dropped, running ones finish. */
+static enum status decide_end(struct controller *c, struct error *err)
+{
+    const struct search *search = &c->search;
+    if (c->end_reason != NULL || search->tree.count == 0) {
+        return STATUS_OK;
+    }
+    const char *spent = controller_budget_spent(c);
+    if (spent != NULL && search->tree.nodes[0].state == TREE_NODE_CLOSED) {
+        c->end_reason = spent;
+        return controller_drop_ready(c, spent, err);
+    }
+    if (!idle(c)) {
+        return STATUS_OK;
+    }
+    if (search->tree.nodes[0].state == TREE_NODE_FAILED) {
+        c->end_reason = "the baseline could not be evaluated";
+    } else if (search->tree.count - 1 >= c->options.job->rounds) {
+        c->end_reason = "all rounds are done";
+    } else if (c->dry) {
+        c->end_reason = "nothing more to propose";
+    }
+    return STATUS_OK;
+}
+
+/* Sends one candidate to be scored on the test split, if it has not been. */
+static enum status send_test(struct controller *c, int32_t node, int32_t candidate, bool *sent,
+                             struct error *err)
+{
+    if (*sent || c->search.nodes[node].candidates[candidate].test.present) {
+        *sent = true;
+        return STATUS_OK;
+    }
+    for (int i = 0; i < c->options.leader_count; i++) {
+        if (c->workers[i].present && c->workers[i].work == WORK_NONE) {
+            *sent = true;
+            return controller_send_order(c, i, WORK_TEST, node, candidate, err);
+        }
+    }
+    return STATUS_OK;
+}
+
+static enum status record_finish(struct controller *c, struct error *err)
+{
+    cJSON *event = controller_event("finished", -1, -1);
+    cJSON_AddStringToObject(event, "reason", c->end_reason);
+    cJSON_AddNumberToObject(event, "winner_node", c->winner_node);
+    cJSON_AddNumberToObject(event, "winner_candidate", c->winner_candidate);
+    c->finish_recorded = true;
+    return controller_emit(c, event, -1, err);
+}
+
+enum status controller_finish(struct controller *c, struct error *err)
+{
+    TRY(decide_end(c, err));
+    if (c->end_reason == NULL || c->stopping || c->finish_recorded) {
+        return STATUS_OK;
+    }
+    bool rounds_open = c->open_count > 0 || c->plans_pending > 0 ||
+                       c->ready_first < c->ready_count;
+    if (rounds_open || c->first_pending != NULL) {
+        return STATUS_OK;
+    }
+    if (!search_best(&c->search, &c->winner_node, &c->winner_candidate)) {
+        c->winner_node = -1;
+        c->winner_candidate = -1;
+        return record_finish(c, err);
+    }
+    /* The test split is read here and nowhere else: once for the baseline, once for the winner. */
+    if (c->search.nodes[0].best == 0) {
+        TRY(send_test(c, 0, 0, &c->test_root_sent, err));
+    }
+    if (c->winner_node > 0) {
+        TRY(send_test(c, c->winner_node, c->winner_candidate, &c->test_winner_sent, err));
+    } else {
+        c->test_winner_sent = true;
+    }
+    bool all_sent = c->test_root_sent && c->test_winner_sent;
+    if (all_sent && controller_busy_workers(c) == 0 && c->first_pending == NULL) {
+        return record_finish(c, err);
+    }
+    return STATUS_OK;
+}

@@ -1,0 +1,219 @@
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/json.h"
+#include "base/mem.h"
+#include "run/controller_state.h"
+
+enum { CHANGES_MAX_BYTES = 16 << 10 };
+
+enum status controller_add_open(struct controller *c, int32_t node, struct error *err)
+{
+    if (c->open_count == c->open_capacity) {
+        int32_t capacity = c->open_capacity > 0 ? c->open_capacity * 2 : 16;
+        int32_t *grown = mem_realloc(c->open_nodes, (size_t)capacity, sizeof(*grown));
+        if (grown == NULL) {
+            return mem_fail(err, (size_t)capacity * sizeof(*grown), "open nodes");
+        }
+        c->open_nodes = grown;
+        c->open_capacity = capacity;
+    }
+    c->open_nodes[c->open_count++] = node;
+    return STATUS_OK;
+}
+
+void controller_remove_open(struct controller *c, int32_t node)
+{
+    for (int32_t i = 0; i < c->open_count; i++) {
+        if (c->open_nodes[i] == node || c->open_nodes[i] == -node - 1) {
+            c->open_nodes[i] = c->open_nodes[--c->open_count];
+            return;
+        }
+    }
+}
+
+/* ---- closing a round ---- */
+
+static bool all_done(const struct search_node *node)
+{
+    for (int32_t k = 0; k < node->candidate_count; k++) {
+        enum candidate_state state = node->candidates[k].state;
+        if (state != CANDIDATE_FINISHED && state != CANDIDATE_FAILED) {
+            return false;
+        }
+    }
+    return true;
+}
+
+static enum status close_round(struct controller *c, int32_t node, struct error *err)
+{
+    char *diagnosis = NULL;
+    cJSON *insights = NULL;
+    TRY(researcher_diagnose(c->researcher, &c->search, node, &diagnosis, &insights, err));
+    cJSON *event = controller_event("node_closed", node, -1);
+    cJSON_AddStringToObject(event, "diagnosis", diagnosis);
+    cJSON_AddItemToObject(event, "insights", insights);
+    free(diagnosis);
+    c->closing++;
+    return controller_emit(c, event, -1, err);
+}
+
+/* Open nodes whose candidates are all back. An id that is being closed is kept as -id - 1. */
+enum status controller_close_rounds(struct controller *c, struct error *err)
+{
+    for (int32_t i = 0; i < c->open_count; i++) {
+        int32_t node = c->open_nodes[i];
+        if (node >= 0 && all_done(&c->search.nodes[node])) {
+            c->open_nodes[i] = -node - 1;
+            TRY(close_round(c, node, err));
+        }
+    }
+    return STATUS_OK;
+}
+
+/* ---- planning ---- */
+
+/* Scores that differ by less than two standard errors of the baseline are noise. */
+static double reward_noise(const struct search *search)
+{
+    const struct search_score *score = &search->nodes[0].candidates[0].validation;
+    return score->present && isfinite(score->standard_error) ? 2.0 * score->standard_error : 0.0;
+}
+
+/* Workers that have nothing to do and nothing waiting for them. */
+static int hungry_workers(const struct controller *c)
+{
+    int idle = 0;
+    for (int i = 0; i < c->options.leader_count; i++) {
+        const struct controller_worker *worker = &c->workers[i];
+        idle += worker->present && worker->work == WORK_NONE && !worker->unrecorded ? 1 : 0;
+    }
+    int64_t waiting = c->ready_count - c->ready_first;
+    return idle > waiting ? (int)(idle - waiting) : 0;
+}
+
+static bool may_plan(const struct controller *c)
+{
+    const struct job *job = c->options.job;
+    int64_t rounds = c->search.tree.count - 1 + c->plans_pending;
+    int64_t open = c->open_count + c->plans_pending;
+    return !c->stopping && c->end_reason == NULL && !c->dry && rounds < job->rounds &&
+           (job->parallel_nodes == 0 || open < job->parallel_nodes);
+}
+
+static enum status request_plan(struct controller *c, int32_t parent, struct error *err)
+{
+    TRY(researcher_request(c->researcher, &c->search, parent, err));
+    if (parent >= 0) {
+        tree_pending(&c->search.tree, parent, +1);
+    }
+    c->plans_pending++;
+    return STATUS_OK;
+}
+
+enum status controller_plan(struct controller *c, struct error *err)
+{
+    const struct search *search = &c->search;
+    if (search->tree.count == 0) {
+        bool wanted = c->plans_pending == 0 && !c->stopping && c->search.last_sequence > 0;
+        return wanted ? request_plan(c, -1, err) : STATUS_OK;
+    }
+    if (search->tree.nodes[0].state != TREE_NODE_CLOSED || c->closing > 0) {
+        return STATUS_OK;
+    }
+    const struct tree_policy_options options = {
+        .exploration = c->options.job->exploration,
+        .max_children = c->options.job->max_children,
+        .noise = reward_noise(search),
+    };
+    /* A round feeds several workers: ask for as many rounds as the hungry ones need. */
+    int rounds_wanted = (hungry_workers(c) + c->options.job->configurations - 1) /
+                        c->options.job->configurations;
+    for (int i = c->plans_pending; i < rounds_wanted && may_plan(c); i++) {
+        struct rng rng;
+        rng_init(&rng, c->options.job->seed,
+                 (uint64_t)(search->tree.count + c->plans_pending));
+        int32_t parent = c->options.job->policy->select(&search->tree, &options, &rng);
+        if (parent < 0) {
+            c->dry = c->open_count == 0 && c->plans_pending == 0;
+            return STATUS_OK;
+        }
+        TRY(request_plan(c, parent, err));
+    }
+    return STATUS_OK;
+}
+
+static cJSON *planned_event(const struct controller *c, const struct plan *plan,
+                            const char *changes)
+{
+    cJSON *event = controller_event("node_planned", c->search.tree.count, -1);
+    /* Plans that are being recorded come before this one. */
+    for (const struct pending_event *p = c->first_pending; p != NULL; p = p->next) {
+        const cJSON *kind = cJSON_GetObjectItemCaseSensitive(p->event, "event");
+        if (strcmp(kind->valuestring, "node_planned") == 0) {
+            cJSON *id = cJSON_GetObjectItemCaseSensitive(event, "node");
+            cJSON_SetNumberValue(id, id->valuedouble + 1.0);
+        }
+    }
+    cJSON_AddNumberToObject(event, "parent", plan->parent);
+    cJSON_AddStringToObject(event, "strategy", plan->strategy);
+    cJSON_AddStringToObject(event, "goal", plan->goal);
+    struct buffer rationale;
+    buffer_init(&rationale, 64 << 10);
+    buffer_printf(&rationale, "%s%s%s", plan->rationale, changes[0] != '\0' ? "\nExecutor: " : "",
+                  changes);
+    cJSON_AddStringToObject(event, "rationale", buffer_text(&rationale));
+    buffer_fini(&rationale);
+    cJSON_AddItemToObject(event, "recipe", cJSON_Duplicate(plan->recipe, true));
+    cJSON *configs = cJSON_AddArrayToObject(event, "configs");
+    for (int i = 0; i < plan->config_count; i++) {
+        cJSON_AddItemToArray(configs, cJSON_Duplicate(plan->configs[i], true));
+    }
+    cJSON_AddStringToObject(event, "researcher", plan->researcher);
+    return event;
+}
+
+/* A plan that cannot run, or an answer that there is none. */
+static void drop_plan(struct controller *c, const struct plan *plan, const char *why)
+{
+    log_write(c->options.log, LOG_WARNING, "run", "no plan below n%04d: %s", plan->parent, why);
+    if (plan->parent >= 0) {
+        tree_pending(&c->search.tree, plan->parent, -1);
+    }
+    c->plans_pending--;
+    c->dry = true;
+}
+
+static enum status record_plan(struct controller *c, struct plan *plan, struct error *err)
+{
+    if (plan->config_count == 0) {
+        drop_plan(c, plan, plan->rationale != NULL ? plan->rationale : "no reason given");
+        return STATUS_OK;
+    }
+    struct buffer changes;
+    buffer_init(&changes, CHANGES_MAX_BYTES);
+    struct error refused = {0};
+    enum status status = STATUS_OK;
+    if (plan->parent >= 0 && executor_check(plan, &c->search, &c->facts, &c->limits, &changes,
+                                            &refused) != STATUS_OK) {
+        drop_plan(c, plan, refused.message);
+    } else {
+        status = controller_emit(c, planned_event(c, plan, buffer_text(&changes)), -1, err);
+    }
+    buffer_fini(&changes);
+    return status;
+}
+
+enum status controller_collect_plans(struct controller *c, struct error *err)
+{
+    struct plan plan;
+    memset(&plan, 0, sizeof(plan));
+    while (researcher_poll(c->researcher, &plan)) {
+        enum status status = record_plan(c, &plan, err);
+        plan_fini(&plan);
+        memset(&plan, 0, sizeof(plan));
+        TRY(status);
+    }
+    return STATUS_OK;
+}

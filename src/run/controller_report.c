@@ -1,0 +1,123 @@
+#include <stdio.h>
+#include <string.h>
+
+#include "base/clock.h"
+#include "run/controller_state.h"
+
+static const double report_interval_s = 10.0;
+
+static void format_score(const struct search_score *score, char *out, size_t out_bytes)
+{
+    if (score->present) {
+        snprintf(out, out_bytes, "%.4f ± %.4f", score->value, score->standard_error);
+    } else {
+        snprintf(out, out_bytes, "-");
+    }
+}
+
+void controller_report_candidate(struct controller *c, int32_t node, int32_t index)
+{
+    const struct candidate *candidate = &c->search.nodes[node].candidates[index];
+    char name[SEARCH_NAME_BYTES];
+    char score[64];
+    search_candidate_name(node, index, name);
+    if (candidate->state == CANDIDATE_FAILED) {
+        log_write(c->options.log, LOG_WARNING, "run", "%s  failed: %s (%s)", name,
+                  candidate->error.message, status_advice(candidate->error.code));
+        return;
+    }
+    format_score(&candidate->validation, score, sizeof(score));
+    log_write(c->options.log, LOG_INFO, "run", "%s  %s %s  (%lld steps, %.0f s)", name,
+              c->search.identity.metric, score, (long long)candidate->steps_done,
+              candidate->rank_seconds);
+}
+
+static void format_budget(const struct controller *c, char *out, size_t out_bytes)
+{
+    const struct job *job = c->options.job;
+    double hours = c->search.rank_seconds / 3600.0;
+    if (job->core_hours > 0.0) {
+        snprintf(out, out_bytes, ", %.2f of %.2f core-hours", hours * c->options.threads,
+                 job->core_hours);
+    } else if (job->gpu_hours > 0.0) {
+        snprintf(out, out_bytes, ", %.2f of %.2f GPU-hours", hours, job->gpu_hours);
+    } else {
+        snprintf(out, out_bytes, ", %.2f core-hours", hours * c->options.threads);
+    }
+}
+
+/* Time that the remaining rounds will take, judged by those that are done; "" before the first. */
+static void format_time_left(const struct controller *c, double elapsed_s, char *out,
+                             size_t out_bytes)
+{
+    int64_t done = c->search.tree.count - c->open_count - 1;
+    int64_t left = c->options.job->rounds - done;
+    double spent_s = c->search.allocation_seconds > elapsed_s ? c->search.allocation_seconds
+                                                              : elapsed_s;
+    if (done < 1 || left < 0) {
+        out[0] = '\0';
+        return;
+    }
+    double estimate_s = spent_s / (double)done * (double)left;
+    snprintf(out, out_bytes, ", about %.0f min left", estimate_s / 60.0);
+}
+
+void controller_report(struct controller *c, bool now)
+{
+    double time_s = clock_monotonic_s();
+    if ((!now && time_s - c->reported_at_s < report_interval_s) || c->search.tree.count == 0) {
+        return;
+    }
+    c->reported_at_s = time_s;
+    char best[64] = "-";
+    char baseline[64];
+    char name[SEARCH_NAME_BYTES] = "";
+    char budget[96];
+    char left[64];
+    int32_t node = -1;
+    int32_t candidate = -1;
+    if (search_best(&c->search, &node, &candidate)) {
+        format_score(&c->search.nodes[node].candidates[candidate].validation, best, sizeof(best));
+        search_candidate_name(node, candidate, name);
+    }
+    format_score(&c->search.nodes[0].candidates[0].validation, baseline, sizeof(baseline));
+    format_budget(c, budget, sizeof(budget));
+    format_time_left(c, time_s - c->started_s, left, sizeof(left));
+    log_write(c->options.log, LOG_INFO, "run",
+              "rounds %d of %lld done, %d open | best %s %s, baseline %s | workers %d of %d busy | "
+              "%.0f s%s%s",
+              c->search.tree.count > 0 ? c->search.tree.count - c->open_count - 1 : 0,
+              (long long)c->options.job->rounds, c->open_count, name, best, baseline,
+              controller_busy_workers(c), c->options.leader_count, time_s - c->started_s, budget,
+              left);
+}
+
+void controller_report_end(struct controller *c)
+{
+    const struct search *search = &c->search;
+    struct log *log = c->options.log;
+    if (c->outcome == STATUS_INTERRUPTED) {
+        log_write(log, LOG_INFO, "run", "stopped; everything is in %s. The same command goes on",
+                  c->options.job->output);
+        return;
+    }
+    log_write(log, LOG_INFO, "run", "the search has ended: %s", search->end_reason);
+    if (search->winner_node < 0) {
+        return;
+    }
+    const struct candidate *winner =
+        &search->nodes[search->winner_node].candidates[search->winner_candidate];
+    const struct candidate *base = &search->nodes[0].candidates[0];
+    char name[SEARCH_NAME_BYTES];
+    char scores[2][64];
+    search_candidate_name(search->winner_node, search->winner_candidate, name);
+    format_score(&winner->test, scores[0], sizeof(scores[0]));
+    format_score(&base->test, scores[1], sizeof(scores[1]));
+    log_write(log, LOG_INFO, "run", "winner %s: test %s %s, baseline %s", name,
+              search->identity.metric, scores[0], scores[1]);
+    if (search->winner_node > 0 && winner->test.present && base->test.present &&
+        !search_score_above(&winner->test, &base->test, 2.0, search->identity.larger_is_better)) {
+        log_write(log, LOG_WARNING, "run",
+                  "the gain on test is within two standard errors: it may be noise");
+    }
+}

@@ -1,0 +1,113 @@
+/* The controller's inside, shared by controller*.c alone.
+ *
+ *   controller.c           create, turn, messages
+ *   controller_events.c    event -> journal -> search_apply -> what follows from it
+ *   controller_plan.c      select, plan, close a round
+ *   controller_dispatch.c  orders to workers, stop
+ *   controller_finish.c    winner, test split, end
+ *   controller_report.c    progress for people */
+#ifndef RUN_CONTROLLER_STATE_H
+#define RUN_CONTROLLER_STATE_H
+
+#include "agents/executor.h"
+#include "run/controller.h"
+#include "store/store.h"
+#include "tree/search.h"
+
+enum work { WORK_NONE, WORK_TRAIN, WORK_TEST };
+
+struct controller_worker {
+    int rank;
+    bool present; /* it has said HELLO */
+    enum work work;
+    int32_t node, candidate; /* of its work */
+    bool unrecorded;         /* its last result is not on disk yet */
+    int32_t phase;
+    int64_t done, total;
+};
+
+/* An event that is written but not yet known to be on disk. */
+struct pending_event {
+    cJSON *event;
+    int64_t sequence;
+    int worker; /* whose result it is, -1: none's */
+    struct pending_event *next;
+};
+
+struct ready_candidate {
+    int32_t node, candidate;
+};
+
+struct controller {
+    struct controller_options options;
+    struct search search;
+    struct journal *journal;
+    struct snapshot *snapshot;
+    struct researcher *researcher;
+    struct researcher_facts facts;
+    struct executor_limits limits;
+
+    struct controller_worker *workers;
+    struct pending_event *first_pending, *last_pending;
+    int64_t next_sequence;
+    int32_t closing; /* node_closed events under way */
+
+    struct ready_candidate *ready; /* first in, first out, from ready_first to ready_count */
+    int64_t ready_first, ready_count, ready_capacity;
+    int32_t *open_nodes; /* ids of open nodes */
+    int32_t open_count, open_capacity;
+
+    struct rng rng;         /* of the selection: a stream a node */
+    int plans_pending;      /* requested from the researcher or being recorded */
+    bool dry;               /* the researcher has nothing more to propose */
+    const char *end_reason; /* decided, not yet recorded; NULL: going on */
+    bool test_root_sent, test_winner_sent, finish_recorded;
+    int32_t winner_node, winner_candidate;
+
+    bool stopping;
+    bool done;
+    enum status outcome;
+    double started_s, stop_asked_s, snapshot_at_s, reported_at_s, recorded_time_s;
+    int64_t snapshot_sequence;
+    int64_t messages;
+    double busy_s;
+};
+
+/* ---- controller_events.c ---- */
+/* A new event object of a kind, with node and candidate unless they are negative. */
+cJSON *controller_event(const char *kind, int32_t node, int32_t candidate);
+/* Numbers it, hands it to the journal, keeps it until it is on disk. Takes it. worker: -1, or whose result it is. */
+enum status controller_emit(struct controller *c, cJSON *event, int worker, struct error *err);
+/* Applies what has reached the disk. */
+enum status controller_apply_durable(struct controller *c, struct error *err);
+enum status controller_snapshot(struct controller *c, bool now, struct error *err);
+
+/* ---- controller_plan.c ---- */
+enum status controller_close_rounds(struct controller *c, struct error *err);
+enum status controller_plan(struct controller *c, struct error *err);
+enum status controller_collect_plans(struct controller *c, struct error *err);
+enum status controller_add_open(struct controller *c, int32_t node, struct error *err);
+void controller_remove_open(struct controller *c, int32_t node);
+
+/* ---- controller_dispatch.c ---- */
+enum status controller_push_ready(struct controller *c, int32_t node, int32_t candidate,
+                                  struct error *err);
+enum status controller_dispatch(struct controller *c, struct error *err);
+enum status controller_drop_ready(struct controller *c, const char *reason, struct error *err);
+enum status controller_send_order(struct controller *c, int worker, enum work work, int32_t node,
+                                  int32_t candidate, struct error *err);
+enum status controller_send_all(struct controller *c, enum message_kind kind, bool busy_only,
+                                struct error *err);
+int controller_busy_workers(const struct controller *c);
+
+/* ---- controller_finish.c ---- */
+/* Why the search should end now, NULL if it should not. */
+const char *controller_budget_spent(const struct controller *c);
+enum status controller_finish(struct controller *c, struct error *err);
+
+/* ---- controller_report.c ---- */
+void controller_report(struct controller *c, bool now);
+void controller_report_candidate(struct controller *c, int32_t node, int32_t candidate);
+void controller_report_end(struct controller *c);
+
+#endif

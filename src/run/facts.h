@@ -1,0 +1,19 @@
+/* What a researcher is told before the first training: measured from the job, the model's shape and the splits. Nothing
+ * of the test split is read here. */
+#ifndef RUN_FACTS_H
+#define RUN_FACTS_H
+
+#include "agents/researcher.h"
+#include "model/model.h"
+#include "run/job.h"
+#include "run/workspace.h"
+
+/* `model` may come from model_inspect. Borrows strings of the job. */
+enum status facts_gather(struct workspace *workspace, const struct model *model,
+                         enum train_precision precision, struct researcher_facts *out,
+                         struct error *err);
+
+/* Bytes of memory that one worker may use: the job's limit, or the machine's over its workers. */
+int64_t facts_worker_memory(const struct job *job, int node_workers);
+
+#endif

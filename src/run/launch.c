@@ -1,0 +1,263 @@
+#include "run/launch.h"
+
+#include <sched.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "base/clock.h"
+#include "base/file.h"
+#include "base/mem.h"
+#include "run/controller.h"
+#include "run/group.h"
+#include "run/stop.h"
+#include "run/worker.h"
+#include "store/store.h"
+
+static const double idle_nap_min_s = 5e-5;
+static const double idle_nap_max_s = 2e-3;
+static const double farewell_s = 5.0;
+
+/* Everything one rank holds while the search runs. */
+struct launch {
+    struct job job;
+    struct log log;
+    struct group_layout layout;
+    int threads;
+    struct mailbox *mailbox;
+    struct store_lock *lock;        /* rank 0 */
+    struct workspace workspace;     /* rank 0: for the splits */
+    struct model *model;            /* rank 0: inspected */
+    int *leaders;                   /* rank 0 */
+    struct controller *controller;  /* rank 0 */
+    struct worker *worker;          /* ranks that work */
+};
+
+int launch_threads(const struct job *job, int node_workers)
+{
+    if (job->threads > 0) {
+        return job->threads;
+    }
+    cpu_set_t set;
+    CPU_ZERO(&set);
+    int allowed = sched_getaffinity(0, sizeof(set), &set) == 0 ? CPU_COUNT(&set) : 1;
+    int online = (int)sysconf(_SC_NPROCESSORS_ONLN);
+    int share = node_workers > 0 ? online / node_workers : online;
+    int threads = allowed < share ? allowed : share;
+    return threads > 0 ? threads : 1;
+}
+
+/* ---- rank 0 ---- */
+
+static enum status open_controller(struct launch *launch, struct error *err)
+{
+    const struct job *job = &launch->job;
+    int groups = launch->layout.groups;
+    launch->leaders = mem_calloc((size_t)groups, sizeof(*launch->leaders));
+    if (launch->leaders == NULL) {
+        return mem_fail(err, (size_t)groups * sizeof(int), "ranks");
+    }
+    for (int i = 0; i < groups; i++) {
+        launch->leaders[i] = group_leader(launch->layout.size, job->ranks_per_candidate, i);
+    }
+    TRY(model_inspect(job->model, &launch->model, err));
+    TRY(workspace_open(job, launch->threads, &launch->log, &launch->workspace, err));
+    const struct controller_options options = {
+        .job = job,
+        .mailbox = launch->mailbox,
+        .log = &launch->log,
+        .leaders = launch->leaders,
+        .leader_count = groups,
+        .ranks_per_candidate = job->ranks_per_candidate,
+        .threads = launch->threads,
+        .node_workers = launch->layout.node_workers,
+        .workspace = &launch->workspace,
+        .model = launch->model,
+    };
+    return controller_create(&options, &launch->controller, err);
+}
+
+static enum status open_folder(struct launch *launch, struct error *err)
+{
+    char path[FILE_PATH_BYTES];
+    TRY(store_folder_lock(launch->job.output, &launch->lock, err));
+    TRY(file_join(launch->job.output, "log.jsonl", path, err));
+    return log_open(&launch->log, path, err);
+}
+
+/* ---- every rank ---- */
+
+static enum status open_worker(struct launch *launch, struct error *err)
+{
+    const struct worker_options options = {
+        .job = &launch->job,
+        .mailbox = launch->mailbox,
+        .log = &launch->log,
+        .threads = launch->threads,
+        .group = launch->layout.comm,
+    };
+    return worker_create(&options, &launch->worker, err);
+}
+
+/* Ranks that only work write to the same log, once rank 0 has made the folder. */
+static enum status open_rank(struct launch *launch, struct error *err)
+{
+    if (launch->layout.rank == 0) {
+        TRY(open_folder(launch, err));
+        return open_controller(launch, err);
+    }
+    return open_worker(launch, err);
+}
+
+/* The controller's turn, called from the worker's steps when one rank is both. */
+static enum status take_turn(void *context, struct error *err)
+{
+    bool done = false;
+    return controller_turn(context, &done, err);
+}
+
+static enum status run_alone(struct launch *launch, struct error *err)
+{
+    const struct worker_options options = {
+        .job = &launch->job,
+        .mailbox = launch->mailbox,
+        .log = &launch->log,
+        .threads = launch->threads,
+        .group = MPI_COMM_NULL,
+        .turn = take_turn,
+        .turn_context = launch->controller,
+    };
+    TRY(worker_create(&options, &launch->worker, err));
+    TRY(worker_hello(launch->worker, err));
+    bool done = false;
+    while (!done) {
+        bool quit = false;
+        TRY(controller_turn(launch->controller, &done, err));
+        TRY(worker_step(launch->worker, &quit, err));
+        clock_sleep_s(idle_nap_min_s);
+    }
+    return controller_outcome(launch->controller);
+}
+
+static enum status run_controller(struct launch *launch, struct error *err)
+{
+    double nap_s = idle_nap_min_s;
+    bool done = false;
+    while (!done) {
+        int64_t before = controller_search(launch->controller)->last_sequence;
+        TRY(controller_turn(launch->controller, &done, err));
+        bool moved = controller_search(launch->controller)->last_sequence != before;
+        nap_s = moved ? idle_nap_min_s : nap_s * 1.5;
+        nap_s = nap_s > idle_nap_max_s ? idle_nap_max_s : nap_s;
+        clock_sleep_s(nap_s);
+    }
+    return controller_outcome(launch->controller);
+}
+
+/* A controller that fails sends its workers home before it says why. */
+static void dismiss_workers(struct launch *launch)
+{
+    for (int i = 0; i < launch->layout.groups && launch->leaders != NULL; i++) {
+        struct message message = {.header = {.kind = MESSAGE_QUIT}};
+        struct error ignored = {0};
+        mailbox_send(launch->mailbox, launch->leaders[i], MESSAGE_TO_WORKER, &message, &ignored);
+    }
+}
+
+static enum status run_rank(struct launch *launch, struct error *err)
+{
+    if (launch->layout.size == 1) {
+        return run_alone(launch, err);
+    }
+    if (launch->layout.rank > 0) {
+        return worker_run(launch->worker, err);
+    }
+    enum status status = run_controller(launch, err);
+    if (status != STATUS_OK && status != STATUS_INTERRUPTED) {
+        dismiss_workers(launch);
+    }
+    return status;
+}
+
+/* ---- beginning and end ---- */
+
+static enum status check_layout(const struct launch *launch, struct error *err)
+{
+    int workers = launch->layout.size > 1 ? launch->layout.size - 1 : 1;
+    if (launch->job.ranks_per_candidate > workers) {
+        return FAIL(err, STATUS_INVALID,
+                    "%s: /compute/ranks_per_candidate is %d, but the job has %d ranks that train; "
+                    "start %d ranks or more",
+                    launch->job.path, launch->job.ranks_per_candidate, workers,
+                    launch->job.ranks_per_candidate + 1);
+    }
+    return STATUS_OK;
+}
+
+/* All ranks go on only if all can. A rank that cannot returns its own error, the others that of rank 0. */
+static enum status agree(int rank, enum status mine, struct error *err)
+{
+    int worst = (int)mine;
+    TRY_MPI(MPI_Allreduce(MPI_IN_PLACE, &worst, 1, MPI_INT, MPI_MAX, MPI_COMM_WORLD));
+    if (worst == (int)STATUS_OK || mine != STATUS_OK) {
+        return mine;
+    }
+    return rank == 0 ? FAIL(err, (enum status)worst, "a worker could not start (%s); see the "
+                                                     "messages of the other ranks",
+                            status_text((enum status)worst))
+                     : (enum status)worst;
+}
+
+static void close_launch(struct launch *launch)
+{
+    controller_destroy(launch->controller);
+    worker_destroy(launch->worker);
+    mailbox_destroy(launch->mailbox, farewell_s);
+    model_destroy(launch->model);
+    if (launch->workspace.job != NULL) {
+        workspace_close(&launch->workspace);
+    }
+    store_folder_unlock(launch->lock);
+    group_fini(&launch->layout);
+    log_close(&launch->log);
+    free(launch->leaders);
+    job_fini(&launch->job);
+}
+
+/* Reads the job on every rank; only rank 0 tells of its mistakes. */
+static enum status open_job(struct launch *launch, const struct launch_options *options,
+                            struct json_problems *problems, int rank, struct error *err)
+{
+    enum log_level level = options->verbose ? LOG_DEBUG : options->quiet ? LOG_WARNING : LOG_INFO;
+    log_init(&launch->log, rank == 0 ? stderr : NULL, rank, level);
+    return job_read(options->job_path, options->out_folder, problems, &launch->job, err);
+}
+
+enum status launch_search(const struct launch_options *options, struct json_problems *problems,
+                          struct error *err)
+{
+    struct launch launch;
+    memset(&launch, 0, sizeof(launch));
+    launch.log.fd = -1;
+    launch.layout.comm = MPI_COMM_NULL;
+    int rank = 0;
+    TRY_MPI(MPI_Comm_set_errhandler(MPI_COMM_WORLD, MPI_ERRORS_RETURN));
+    TRY_MPI(MPI_Comm_rank(MPI_COMM_WORLD, &rank));
+    enum status status = open_job(&launch, options, problems, rank, err);
+    TRY_CLEANUP(agree(rank, status, err));
+    TRY_CLEANUP(group_create(launch.job.ranks_per_candidate, &launch.layout, err));
+    TRY_CLEANUP(check_layout(&launch, err));
+    launch.threads = launch_threads(&launch.job, launch.layout.node_workers);
+    TRY_CLEANUP(mailbox_create(MPI_COMM_WORLD, &launch.mailbox, err));
+    stop_install();
+    TRY_CLEANUP(agree(rank, open_rank(&launch, err), err));
+    if (rank > 0) { /* rank 0 has made the folder by now */
+        char path[FILE_PATH_BYTES];
+        TRY_CLEANUP(file_join(launch.job.output, "log.jsonl", path, err));
+        TRY_CLEANUP(log_open(&launch.log, path, err));
+    }
+    status = run_rank(&launch, err);
+cleanup:
+    close_launch(&launch);
+    return status;
+}

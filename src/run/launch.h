@@ -1,0 +1,31 @@
+/* One search on all ranks of an MPI job: the same program everywhere, roles by rank. */
+#ifndef RUN_LAUNCH_H
+#define RUN_LAUNCH_H
+
+#include <stdbool.h>
+
+#include "base/json.h"
+#include "base/log.h"
+#include "run/job.h"
+#include "run/workspace.h"
+
+/* Exit code of a search that stopped on request and can be resumed; batch scripts requeue on it. */
+enum { LAUNCH_EXIT_RESUMABLE = 85 };
+
+struct launch_options {
+    const char *job_path;
+    const char *out_folder; /* NULL: the job's */
+    bool quiet;
+    bool verbose;
+};
+
+/* Runs the search; collective over MPI_COMM_WORLD, between MPI_Init and MPI_Finalize. Every rank returns: rank 0 with
+ * the search's outcome (STATUS_OK, STATUS_INTERRUPTED or the failure, in words in *err and the job's mistakes in
+ * *problems), the others with STATUS_OK unless they failed themselves. */
+enum status launch_search(const struct launch_options *options, struct json_problems *problems,
+                          struct error *err);
+
+/* CPU threads of one rank: the job's wish, or what the node has over its workers, within this process's affinity. */
+int launch_threads(const struct job *job, int node_workers);
+
+#endif
