@@ -1,0 +1,90 @@
+/* A search as text, all of it: two searches are equal if their texts are. */
+#ifndef TESTS_TREE_DUMP_H
+#define TESTS_TREE_DUMP_H
+
+#include <inttypes.h>
+
+#include "base/buffer.h"
+#include "tree/search.h"
+
+static inline void dump_score(struct buffer *out, const char *name,
+                              const struct search_score *score)
+{
+    buffer_printf(out, " %s=%d/%a/%a/%a/%" PRId64 "/%" PRId64 "/%" PRId64 "/%" PRId64 "/%a", name,
+                  score->present, score->value, score->standard_error, score->loss, score->rows,
+                  score->truncated, score->unfinished, score->format_failures, score->seconds);
+}
+
+static inline void dump_candidate(struct buffer *out, const struct candidate *c)
+{
+    buffer_printf(out, "  %s config=%s attempts=%d steps=%" PRId64 " samples=%" PRId64, //
+                  candidate_state_name(c->state), search_text(c->config), (int)c->attempts,
+                  c->steps_done, c->samples);
+    buffer_printf(out, " tokens=%" PRId64 " end=%s cost=%a kept=%d error=%d/%d/%d/%s/%s log=%s",
+                  c->tokens, search_text(c->end), c->rank_seconds, c->weights_kept, c->error.code,
+                  c->error.rank, c->error.line, c->error.file, c->error.message,
+                  search_text(c->log_tail));
+    dump_score(out, "validation", &c->validation);
+    dump_score(out, "test", &c->test);
+    for (int32_t i = 0; i < c->curve_count; i++) {
+        const struct search_curve_point *p = &c->curve[i];
+        buffer_printf(out, " [%" PRId64 " %" PRId64 " %a %a %a %a %a]", p->step, p->tokens,
+                      p->train_loss, p->validation_loss, p->gradient_norm, p->learning_rate,
+                      p->seconds);
+    }
+    for (int32_t i = 0; i < c->case_count; i++) {
+        buffer_printf(out, " {%" PRId64 " %a %s|%s|%s}", c->cases[i].row, c->cases[i].score,
+                      c->cases[i].prompt, c->cases[i].answer, c->cases[i].output);
+    }
+    for (int32_t i = 0; i < c->confusion_count; i++) {
+        buffer_printf(out, " <%s %s %" PRId64 ">", c->confusions[i].expected,
+                      c->confusions[i].found, c->confusions[i].count);
+    }
+    buffer_append_char(out, '\n');
+}
+
+static inline void dump_node(struct buffer *out, const struct search *search, int32_t id)
+{
+    const struct search_node *node = &search->nodes[id];
+    const struct tree_node *at = &search->tree.nodes[id];
+    buffer_printf(out, " node %d <- %d %d %a %" PRId64 " %" PRId64 " %a %" PRId64 "\n", (int)id,
+                  (int)at->parent, (int)at->state, at->reward, at->visits, at->successes,
+                  at->reward_sum, at->in_flight);
+    buffer_printf(out, "  %s|%s|%s|%s|%s|%s|%s|%d|%a|%a\n", search_text(node->strategy),
+                  search_text(node->goal), search_text(node->rationale), search_text(node->recipe),
+                  search_text(node->researcher), search_text(node->diagnosis),
+                  search_text(node->recipe_report), (int)node->best, node->planned_at_s,
+                  node->closed_at_s);
+    for (int32_t i = 0; i < node->candidate_count; i++) {
+        dump_candidate(out, &node->candidates[i]);
+    }
+}
+
+/* On the heap; the caller frees it. */
+static inline char *dump_search(const struct search *search)
+{
+    struct buffer out;
+    buffer_init(&out, (size_t)64 << 20);
+    const struct search_identity *identity = &search->identity;
+    buffer_printf(&out, "%s|%s|%s|%s|%d|%s|%" PRIu64 "\n", search_text(identity->job),
+                  search_text(identity->model_hash), search_text(identity->task_hash),
+                  search_text(identity->metric), identity->larger_is_better,
+                  search_text(identity->version), identity->seed);
+    buffer_printf(&out, "%" PRId64 " %a %a %a %d %d %s %d %d\n", search->last_sequence,
+                  search->rank_seconds, search->allocation_seconds, search->earlier_seconds,
+                  (int)search->allocations, (int)search->end, search_text(search->end_reason),
+                  (int)search->winner_node, (int)search->winner_candidate);
+    for (int32_t i = 0; i < search->tree.count; i++) {
+        dump_node(&out, search, i);
+    }
+    for (int32_t i = 0; i < search->insight_count; i++) {
+        buffer_printf(&out, " insight %s", search->insights[i].text);
+        for (int32_t k = 0; k < search->insights[i].node_count; k++) {
+            buffer_printf(&out, " %d", (int)search->insights[i].nodes[k]);
+        }
+        buffer_append_char(&out, '\n');
+    }
+    return buffer_take(&out);
+}
+
+#endif

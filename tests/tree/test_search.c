@@ -1,0 +1,626 @@
+/* Every event good and bad; a refused event changes nothing; a replay gives the same search. */
+#include <math.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include <cmocka.h>
+
+#include "base/json.h"
+#include "base/mem.h"
+#include "tree/dump.h"
+#include "tree/search.h"
+
+/* Bodies of events, in an order in which a search could write them. */
+#define STARTED                                                                                    \
+    "\"event\":\"started\",\"job\":{\"goal\":\"g\"},\"model_hash\":\"m\",\"task_hash\":\"t\","     \
+    "\"metric\":\"accuracy\",\"larger_is_better\":true,\"version\":\"0.1\",\"seed\":7"
+#define PLAN(node, parent, configs)                                                                \
+    "\"event\":\"node_planned\",\"node\":" node ",\"parent\":" parent ",\"strategy\":\"s\","       \
+    "\"goal\":\"g\",\"rationale\":\"why\",\"recipe\":[{\"op\":\"dedup\"}],\"researcher\":"         \
+    "\"rules\","                                                                                   \
+    "\"configs\":" configs
+#define START(node, candidate)                                                                     \
+    "\"event\":\"candidate_started\",\"node\":" node ",\"candidate\":" candidate ",\"rank\":1"
+#define SCORE(value)                                                                               \
+    "{\"value\":" value ",\"standard_error\":0.02,\"loss\":1.5,\"rows\":100,\"truncated\":1,"      \
+    "\"unfinished\":2,\"format_failures\":3,\"seconds\":4.5}"
+#define RESULT(value, more)                                                                        \
+    "{\"validation\":" SCORE(value) ",\"curve\":[[1,64,2.5,null,1.0,0.001,0.5],[2,128,2.0,1.9,"    \
+                                    "null,0.001,1.0]],\"cases\":[{\"row\":4,\"score\":0,"          \
+                                    "\"prompt\":\"p\",\"answer\":\"a\","                           \
+                                    "\"output\":\"o\"}],\"confusions\":[{\"expected\":\"yes\","    \
+                                    "\"found\":\"no\",\"count\":9}],"                              \
+                                    "\"steps_done\":2,\"samples\":64,\"tokens\":128,\"end\":"      \
+                                    "\"finished\",\"rank_seconds\":10" more "}"
+#define FINISH(node, candidate, value)                                                             \
+    "\"event\":\"candidate_finished\",\"node\":" node ",\"candidate\":" candidate                  \
+    ",\"weights_kept\":true,\"result\":" RESULT(value, ",\"recipe_report\":[{\"op\":\"dedup\"}]")
+#define FAILED(node, candidate)                                                                    \
+    "\"event\":\"candidate_failed\",\"node\":" node ",\"candidate\":" candidate                    \
+    ",\"error\":{\"code\":\"STATUS_DIVERGED\",\"message\":\"loss\",\"file\":\"f.c\",\"line\":3,"   \
+    "\"rank\":2},\"log_tail\":\"tail\",\"rank_seconds\":2"
+#define CLOSE(node)                                                                                \
+    "\"event\":\"node_closed\",\"node\":" node ",\"diagnosis\":\"d\",\"insights\":[{\"text\":"     \
+    "\"insight\",\"nodes\":[0]}]"
+
+static const char *const whole_life[] = {
+    STARTED,
+    "\"event\":\"allocation_started\",\"ranks\":3,\"host\":\"node1\"",
+    PLAN("0", "-1", "[{}]"),
+    START("0", "0"),
+    "\"event\":\"allocation_progress\",\"seconds\":10",
+    FINISH("0", "0", "0.5"),
+    CLOSE("0"),
+    PLAN("1", "0", "[{\"learning_rate\":0.001},{\"learning_rate\":0.003},{\"epochs\":2}]"),
+    START("1", "0"),
+    START("1", "1"),
+    START("1", "2"),
+    "\"event\":\"candidate_suspended\",\"node\":1,\"candidate\":0,\"steps_done\":5,"
+    "\"rank_seconds\":3",
+    FINISH("1", "1", "0.7"),
+    "\"event\":\"allocation_progress\",\"seconds\":20",
+    "\"event\":\"allocation_started\",\"ranks\":3,\"host\":\"node2\"",
+    "\"event\":\"allocation_progress\",\"seconds\":5",
+    START("1", "0"),
+    START("1", "2"), /* it was running when the job died */
+    FAILED("1", "2"),
+    FINISH("1", "0", "0.7"),
+    CLOSE("1"),
+    "\"event\":\"weights_dropped\",\"node\":1,\"candidate\":1",
+    PLAN("2", "1", "[{}]"),
+    FAILED("2", "0"),
+    CLOSE("2"),
+    "\"event\":\"finished\",\"reason\":\"rounds\",\"winner_node\":1,\"winner_candidate\":0",
+    "\"event\":\"test_scored\",\"node\":1,\"candidate\":0,\"score\":" SCORE("0.68"),
+};
+enum { LIFE_EVENTS = sizeof(whole_life) / sizeof(whole_life[0]) };
+
+static cJSON *parse_event(int64_t sequence, const char *body)
+{
+    struct buffer text;
+    struct error err;
+    cJSON *event = NULL;
+    buffer_init(&text, (size_t)64 << 20);
+    buffer_printf(&text, "{\"sequence\":%" PRId64 ",\"time_s\":%" PRId64 ",%s}", sequence,
+                  100 + sequence, body);
+    enum status status = json_parse(buffer_text(&text), text.len_bytes, "event", &event, &err);
+    if (status != STATUS_OK) {
+        fail_msg("%s: %s", err.message, body);
+    }
+    buffer_fini(&text);
+    return event;
+}
+
+static enum status apply(struct search *search, const char *body, struct error *err)
+{
+    cJSON *event = parse_event(search->last_sequence + 1, body);
+    enum status status = search_apply(search, event, err);
+    cJSON_Delete(event);
+    return status;
+}
+
+static void must_apply(struct search *search, const char *body)
+{
+    struct error err;
+    if (apply(search, body, &err) != STATUS_OK) {
+        fail_msg("%s\n%s", body, err.message);
+    }
+}
+
+/* The search after the first `count` events of the whole life. */
+static void live(struct search *search, int count)
+{
+    search_init(search);
+    for (int i = 0; i < count; i++) {
+        must_apply(search, whole_life[i]);
+    }
+}
+
+static void refuse(struct search *search, const char *body, const char *expected)
+{
+    struct error err = {0};
+    char *before = dump_search(search);
+    enum status status = apply(search, body, &err);
+    char *after = dump_search(search);
+    if (status != STATUS_INVALID || strstr(err.message, expected) == NULL) {
+        fail_msg("%.200s\ngave %s: %s\nexpected %s", body, status_name(status), err.message,
+                 expected);
+    }
+    assert_string_equal(before, after);
+    assert_int_equal(tree_check(&search->tree, &err), STATUS_OK);
+    free(before);
+    free(after);
+}
+
+static void assert_candidates(const struct search *search)
+{
+    const struct candidate *c = &search->nodes[1].candidates[0];
+    assert_int_equal(c->state, CANDIDATE_FINISHED);
+    assert_string_equal(c->config, "{\"learning_rate\":0.001}");
+    assert_string_equal(c->end, "finished");
+    assert_int_equal(c->attempts, 0);
+    assert_true(c->rank_seconds == 13.0); /* 3 before it was suspended and 10 after */
+    assert_true(c->weights_kept);
+    assert_true(c->validation.present && c->validation.value == 0.7);
+    assert_int_equal(c->validation.format_failures, 3);
+    assert_true(c->test.present && c->test.value == 0.68);
+    assert_int_equal(c->curve_count, 2);
+    assert_true(isnan(c->curve[0].validation_loss) && isnan(c->curve[1].gradient_norm));
+    assert_true(c->curve[1].validation_loss == 1.9);
+    assert_int_equal(c->case_count, 1);
+    assert_string_equal(c->cases[0].output, "o");
+    assert_int_equal(c->confusions[0].count, 9);
+    assert_false(search->nodes[1].candidates[1].weights_kept);
+    c = &search->nodes[1].candidates[2];
+    assert_int_equal(c->state, CANDIDATE_FAILED);
+    assert_int_equal(c->error.code, STATUS_DIVERGED);
+    assert_int_equal(c->error.rank, 2);
+    assert_string_equal(c->error.message, "loss");
+    assert_string_equal(c->log_tail, "tail");
+}
+
+static void test_whole_life(void **state)
+{
+    (void)state;
+    struct search search;
+    struct error err;
+    live(&search, LIFE_EVENTS);
+    assert_int_equal(search.last_sequence, LIFE_EVENTS);
+    assert_string_equal(search.identity.job, "{\"goal\":\"g\"}");
+    assert_int_equal(search.identity.seed, 7);
+    assert_int_equal(search.allocations, 2);
+    assert_true(search.allocation_seconds == 25.0);
+    assert_true(search.rank_seconds == 10.0 + 3.0 + 10.0 + 2.0 + 10.0 + 2.0);
+    assert_int_equal(search.end, SEARCH_FINISHED);
+    assert_string_equal(search.end_reason, "rounds");
+    assert_candidates(&search);
+    const struct search_node *node = &search.nodes[1];
+    assert_int_equal(node->best, 0); /* a tie goes to the earlier candidate */
+    assert_string_equal(node->recipe, "[{\"op\":\"dedup\"}]");
+    assert_string_equal(node->recipe_report, "[{\"op\":\"dedup\"}]");
+    assert_true(node->planned_at_s == 108.0 && node->closed_at_s == 121.0);
+    assert_int_equal(search.tree.nodes[2].state, TREE_NODE_FAILED);
+    assert_true(search.tree.nodes[1].reward == 0.7);
+    assert_int_equal(search.insight_count, 3);
+    assert_int_equal(tree_check(&search.tree, &err), STATUS_OK);
+    int32_t best_node = -1;
+    int32_t best_candidate = -1;
+    assert_true(search_best(&search, &best_node, &best_candidate));
+    assert_int_equal(best_node, 1);
+    assert_int_equal(best_candidate, 0);
+    search_fini(&search);
+}
+
+static void test_replay_and_copy_are_equal(void **state)
+{
+    (void)state;
+    for (int count = 0; count <= LIFE_EVENTS; count++) {
+        struct search first;
+        struct search second;
+        struct search copy;
+        struct error err;
+        live(&first, count);
+        live(&second, count);
+        char *a = dump_search(&first);
+        char *b = dump_search(&second);
+        assert_string_equal(a, b);
+        assert_int_equal(search_copy(&first, &copy, &err), STATUS_OK);
+        search_fini(&first); /* the copy does not lean on it */
+        free(b);
+        b = dump_search(&copy);
+        assert_string_equal(a, b);
+        if (count > 0 && count < LIFE_EVENTS) {
+            assert_int_equal(apply(&copy, whole_life[count], &err), STATUS_INTERNAL);
+        }
+        search_fini(&copy);
+        search_fini(&second);
+        free(a);
+        free(b);
+    }
+}
+
+static void test_smaller_is_better(void **state)
+{
+    (void)state;
+    struct search search;
+    search_init(&search);
+    must_apply(&search, "\"event\":\"started\",\"job\":\"text\",\"model_hash\":\"m\",\"task_hash\":"
+                        "\"t\",\"metric\":\"error\",\"larger_is_better\":false,\"version\":\"0.1\","
+                        "\"seed\":0");
+    must_apply(&search, PLAN("0", "-1", "[{},{}]"));
+    must_apply(&search, START("0", "0"));
+    must_apply(&search, START("0", "1"));
+    must_apply(&search, FINISH("0", "0", "0.7"));
+    must_apply(&search, FINISH("0", "1", "0.5"));
+    must_apply(&search, CLOSE("0"));
+    assert_int_equal(search.nodes[0].best, 1);
+    assert_true(search.tree.nodes[0].reward == -0.5);
+    assert_string_equal(search.identity.job, "text");
+    search_fini(&search);
+}
+
+static void test_bad_headers(void **state)
+{
+    (void)state;
+    const char *const events[] = {
+        "7",
+        "[]",
+        "null",
+        "{}",
+        "{\"sequence\":1}",
+        "{\"sequence\":1,\"time_s\":1}",
+        "{\"sequence\":1,\"time_s\":1,\"event\":3}",
+        "{\"sequence\":1,\"time_s\":-1,\"event\":\"started\"}",
+        "{\"sequence\":1,\"time_s\":1e999,\"event\":\"started\"}",
+        "{\"sequence\":1,\"time_s\":\"now\",\"event\":\"started\"}",
+        "{\"sequence\":0,\"time_s\":1,\"event\":\"started\"}",
+        "{\"sequence\":2,\"time_s\":1,\"event\":\"started\"}",
+        "{\"sequence\":1.5,\"time_s\":1,\"event\":\"started\"}",
+        "{\"sequence\":1e300,\"time_s\":1,\"event\":\"started\"}",
+        "{\"sequence\":1,\"time_s\":1,\"event\":\"stopped\"}",
+        "{\"sequence\":1,\"time_s\":1,\"event\":\"started\"}",
+        "{\"sequence\":1,\"time_s\":1,\"event\":\"finished\"}",
+    };
+    for (size_t i = 0; i < sizeof(events) / sizeof(events[0]); i++) {
+        struct search search;
+        struct error err = {0};
+        cJSON *event = cJSON_Parse(events[i]);
+        search_init(&search);
+        assert_int_equal(search_apply(&search, event, &err), STATUS_INVALID);
+        assert_true(err.message[0] != '\0');
+        assert_int_equal(search.last_sequence, 0);
+        cJSON_Delete(event);
+        search_fini(&search);
+    }
+    struct search search;
+    struct error err;
+    search_init(&search);
+    assert_int_equal(search_apply(&search, NULL, &err), STATUS_INVALID);
+    search_fini(&search);
+}
+
+static void test_sequence(void **state)
+{
+    (void)state;
+    struct search search;
+    struct error err;
+    live(&search, 4);
+    static const int64_t sequences[] = {3, 4, 6, 5};
+    for (size_t i = 0; i < 4; i++) {
+        cJSON *event = parse_event(sequences[i], whole_life[4]);
+        enum status expected = sequences[i] == 5 ? STATUS_OK : STATUS_INVALID;
+        assert_int_equal(search_apply(&search, event, &err), expected);
+        cJSON_Delete(event);
+    }
+    search_fini(&search);
+}
+
+static void test_bad_plans(void **state)
+{
+    (void)state;
+    struct search search;
+    live(&search, 7); /* the baseline is closed */
+    refuse(&search, STARTED, "once");
+    refuse(&search, PLAN("0", "0", "[{}]"), "allowed is the next, 1");
+    refuse(&search, PLAN("2", "0", "[{}]"), "allowed is the next, 1");
+    refuse(&search, PLAN("-1", "0", "[{}]"), "/node");
+    refuse(&search, PLAN("\"1\"", "0", "[{}]"), "/node");
+    refuse(&search, PLAN("1e99", "0", "[{}]"), "/node");
+    refuse(&search, PLAN("1", "-1", "[{}]"), "cannot be the parent");
+    refuse(&search, PLAN("1", "1", "[{}]"), "cannot be the parent");
+    refuse(&search, PLAN("1", "99999999", "[{}]"), "/parent");
+    refuse(&search, PLAN("1", "null", "[{}]"), "/parent");
+    refuse(&search, PLAN("1", "0", "[]"), "found 0 configurations");
+    refuse(&search, PLAN("1", "0", "[{},{},{},{},{},{}]"), "found 6 configurations");
+    refuse(&search, PLAN("1", "0", "{}"), "/configs");
+    refuse(&search, PLAN("1", "0", "[1]"), "/configs");
+    refuse(&search, PLAN("1", "0", "null"), "/configs");
+    refuse(&search, "\"event\":\"node_planned\",\"node\":1,\"parent\":0", "/strategy");
+    refuse(&search,
+           "\"event\":\"node_planned\",\"node\":1,\"parent\":0,\"strategy\":3,\"goal\":[],"
+           "\"rationale\":{},\"recipe\":\"r\",\"researcher\":null,\"configs\":[{}]",
+           "5 mistakes");
+    must_apply(&search, PLAN("1", "0", "[{}]"));
+    refuse(&search, PLAN("2", "1", "[{}]"), "not closed");
+    search_fini(&search);
+}
+
+static void test_bad_candidates(void **state)
+{
+    (void)state;
+    struct search search;
+    live(&search, 8); /* n1 is planned with three candidates */
+    refuse(&search, START("1", "3"), "does not exist");
+    refuse(&search, START("2", "0"), "does not exist");
+    refuse(&search, START("1", "5"), "/candidate");
+    refuse(&search, START("-1", "0"), "/node");
+    refuse(&search, START("0", "0"), "is finished");
+    refuse(&search, FINISH("1", "0", "0.5"), "is planned");
+    refuse(&search,
+           "\"event\":\"candidate_suspended\",\"node\":1,\"candidate\":0,"
+           "\"steps_done\":1,\"rank_seconds\":1",
+           "is planned");
+    refuse(&search, CLOSE("1"), "candidate 0 planned");
+    refuse(&search, CLOSE("0"), "allowed is an open node");
+    refuse(&search, CLOSE("9"), "allowed is an open node");
+    must_apply(&search, START("1", "0"));
+    refuse(&search, "\"event\":\"candidate_suspended\",\"node\":1,\"candidate\":0", "/steps_done");
+    refuse(&search,
+           "\"event\":\"candidate_suspended\",\"node\":1,\"candidate\":0,"
+           "\"steps_done\":-1,\"rank_seconds\":-1",
+           "2 mistakes");
+    refuse(&search, "\"event\":\"weights_dropped\",\"node\":1,\"candidate\":0", "is running");
+    refuse(&search, "\"event\":\"test_scored\",\"node\":1,\"candidate\":0,\"score\":" SCORE("1"),
+           "is running");
+    must_apply(&search, START("1", "0"));
+    refuse(&search, START("1", "0"), "2 times");
+    must_apply(&search, FAILED("1", "0"));
+    refuse(&search, FAILED("1", "0"), "is failed");
+    refuse(&search, "\"event\":\"candidate_failed\",\"node\":1,\"candidate\":1", "/error");
+    refuse(&search,
+           "\"event\":\"candidate_failed\",\"node\":1,\"candidate\":1,\"error\":"
+           "{\"code\":99,\"line\":-4,\"message\":5}",
+           "3 mistakes");
+    search_fini(&search);
+}
+
+static void test_bad_results(void **state)
+{
+    (void)state;
+    struct search search;
+    live(&search, 4);
+#define WITH(result)                                                                               \
+    "\"event\":\"candidate_finished\",\"node\":0,\"candidate\":0,\"result\":" result
+    static const struct {
+        const char *body, *expected;
+    } bad[] = {
+        {"\"event\":\"candidate_finished\",\"node\":0,\"candidate\":0", "/result"},
+        {WITH("[]"), "/result"},
+        {WITH("{}"), "/result/validation"},
+        {WITH("{\"validation\":3}"), "/result/validation"},
+        {WITH("{\"validation\":{}}"), "/result/validation/value"},
+        {WITH("{\"validation\":{\"value\":null}}"), "/result/validation/value"},
+        {WITH("{\"validation\":{\"value\":1e999}}"), "/result/validation/value"},
+        {WITH("{\"validation\":{\"value\":\"NaN\"}}"), "/result/validation/value"},
+        {WITH("{\"validation\":{\"value\":1,\"standard_error\":-1}}"), "standard_error"},
+        {WITH("{\"validation\":{\"value\":1,\"rows\":-1}}"), "rows"},
+        {WITH("{\"validation\":{\"value\":1},\"curve\":{}}"), "/result/curve"},
+        {WITH("{\"validation\":{\"value\":1},\"curve\":[1]}"), "/result/curve/0"},
+        {WITH("{\"validation\":{\"value\":1},\"curve\":[[1,2,3]]}"), "/result/curve/0"},
+        {WITH("{\"validation\":{\"value\":1},\"curve\":[[1,2,3,4,5,6,7,8]]}"), "/result/curve/0"},
+        {WITH("{\"validation\":{\"value\":1},\"curve\":[[-1,2,3,4,5,6,7]]}"), "/result/curve/0"},
+        {WITH("{\"validation\":{\"value\":1},\"curve\":[[1,1e300,3,4,5,6,7]]}"), "/result/curve/0"},
+        {WITH("{\"validation\":{\"value\":1},\"curve\":[[1,2,\"x\",4,5,6,7]]}"), "/result/curve/0"},
+        {WITH("{\"validation\":{\"value\":1},\"cases\":[3]}"), "/result/cases/0"},
+        {WITH("{\"validation\":{\"value\":1},\"cases\":[{\"prompt\":3}]}"), "cases/0/prompt"},
+        {WITH("{\"validation\":{\"value\":1},\"confusions\":[{\"count\":3}]}"), "confusions/0"},
+        {WITH("{\"validation\":{\"value\":1},\"end\":3}"), "/result/end"},
+        {WITH("{\"validation\":{\"value\":1},\"steps_done\":0.5}"), "steps_done"},
+        {WITH("{\"validation\":{\"value\":1},\"rank_seconds\":-1}"), "rank_seconds"},
+        {WITH("{\"validation\":{\"value\":1},\"recipe_report\":{}}"), "recipe_report"},
+        {WITH("{\"validation\":{\"value\":1}},\"weights_kept\":1"), "weights_kept"},
+    };
+    for (size_t i = 0; i < sizeof(bad) / sizeof(bad[0]); i++) {
+        refuse(&search, bad[i].body, bad[i].expected);
+    }
+    /* Numbers that JSON cannot hold come as null, and count as not measured. */
+    must_apply(&search,
+               WITH("{\"validation\":{\"value\":1,\"loss\":null,\"standard_error\":null}}"));
+    assert_true(isnan(search.nodes[0].candidates[0].validation.loss));
+    search_fini(&search);
+}
+
+/* A list of `count` copies of an item, or a text of so many letters. */
+static char *repeated(const char *before, const char *item, int count, const char *after)
+{
+    struct buffer out;
+    buffer_init(&out, (size_t)64 << 20);
+    buffer_append_text(&out, before);
+    for (int i = 0; i < count; i++) {
+        buffer_printf(&out, "%s%s", i > 0 && item[1] != '\0' ? "," : "", item);
+    }
+    buffer_append_text(&out, after);
+    return buffer_take(&out);
+}
+
+static void test_huge_events(void **state)
+{
+    (void)state;
+    struct search search;
+    live(&search, 4);
+    static const struct {
+        const char *before, *item;
+        int count;
+        const char *after, *expected;
+    } huge[] = {
+        {WITH("{\"validation\":{\"value\":1},\"curve\":["), "[1,2,3,4,5,6,7]", SEARCH_CURVE_MAX + 1,
+         "]}", "found 1025 items"},
+        {WITH("{\"validation\":{\"value\":1},\"cases\":["), "{}", SEARCH_CASES_MAX + 1, "]}",
+         "found 33 items"},
+        {WITH("{\"validation\":{\"value\":1},\"confusions\":["),
+         "{\"expected\":\"a\",\"found\":\"b\"}", SEARCH_CONFUSIONS_MAX + 1, "]}", "found 17 items"},
+        {WITH("{\"validation\":{\"value\":1},\"end\":\""), "x", SEARCH_TEXT_MAX_BYTES + 1, "\"}",
+         "bytes"},
+        {WITH("{\"validation\":{\"value\":1},\"recipe_report\":[\""), "x",
+         SEARCH_TEXT_MAX_BYTES + 1, "\"]}", "bytes"},
+    };
+    for (size_t i = 0; i < sizeof(huge) / sizeof(huge[0]); i++) {
+        char *body = repeated(huge[i].before, huge[i].item, huge[i].count, huge[i].after);
+        refuse(&search, body, huge[i].expected);
+        free(body);
+    }
+    must_apply(&search, FINISH("0", "0", "0.5"));
+    char *body = repeated("\"event\":\"node_closed\",\"node\":0,\"diagnosis\":\"\",\"insights\":[",
+                          "{\"text\":\"t\"}", SEARCH_INSIGHTS_MAX + 1, "]");
+    refuse(&search, body, "at most 64");
+    free(body);
+    body = repeated("\"event\":\"node_closed\",\"node\":0,\"diagnosis\":\"\",\"insights\":[{"
+                    "\"text\":\"t\",\"nodes\":[",
+                    " 0", SEARCH_INSIGHT_NODES_MAX + 1, "]}]");
+    refuse(&search, body, "up to 8");
+    free(body);
+    refuse(&search,
+           "\"event\":\"node_closed\",\"node\":0,\"diagnosis\":\"\",\"insights\":[{\"text\":\"t\","
+           "\"nodes\":[1]}]",
+           "ids of nodes");
+    refuse(&search, "\"event\":\"node_closed\",\"node\":0", "/diagnosis");
+    must_apply(&search, CLOSE("0"));
+    refuse(&search, CLOSE("0"), "allowed is an open node");
+    body = repeated(PLAN("1", "0", "[{\"a\":\""), "x", SEARCH_TEXT_MAX_BYTES + 1, "\"}]");
+    refuse(&search, body, "/configs");
+    free(body);
+    search_fini(&search);
+}
+
+static void test_ends(void **state)
+{
+    (void)state;
+    struct search search;
+    live(&search, LIFE_EVENTS - 2);
+#define FINISHED(node, candidate)                                                                  \
+    "\"event\":\"finished\",\"reason\":\"r\",\"winner_node\":" node                                \
+    ",\"winner_candidate\":" candidate
+    refuse(&search, FINISHED("3", "0"), "/winner_node");
+    refuse(&search, FINISHED("1", "2"), "/winner_node"); /* it failed */
+    refuse(&search, FINISHED("1", "4"), "/winner_node");
+    refuse(&search, FINISHED("-1", "0"), "/winner_node");
+    refuse(&search, "\"event\":\"finished\",\"winner_node\":-1,\"winner_candidate\":-1", "/reason");
+    refuse(&search, "\"event\":\"weights_dropped\",\"node\":1,\"candidate\":1", "not kept");
+    refuse(&search, "\"event\":\"allocation_progress\"", "/seconds");
+    refuse(&search, "\"event\":\"allocation_started\",\"ranks\":0", "/ranks");
+    must_apply(&search, whole_life[LIFE_EVENTS - 2]);
+    must_apply(&search, whole_life[LIFE_EVENTS - 1]);
+    refuse(&search, whole_life[LIFE_EVENTS - 1], "already known");
+    refuse(&search, PLAN("3", "1", "[{}]"), "has finished");
+    refuse(&search, FINISHED("1", "0"), "has finished");
+    must_apply(&search, "\"event\":\"allocation_started\",\"ranks\":1");
+    search_fini(&search);
+
+    live(&search, 1);
+    refuse(&search, "\"event\":\"allocation_progress\",\"seconds\":1", "no allocation");
+    must_apply(&search, FINISHED("-1", "-1"));
+    assert_int_equal(search.winner_node, -1);
+    search_fini(&search);
+}
+
+/* Every event, with every allocation failing in turn: an error, an unchanged search, and then the
+ * event still fits. */
+static void test_without_memory(void **state)
+{
+    (void)state;
+    for (int count = 0; count < LIFE_EVENTS; count++) {
+        struct search search;
+        struct error err;
+        live(&search, count);
+        char *before = dump_search(&search);
+        cJSON *event = parse_event(count + 1, whole_life[count]);
+        enum status status = STATUS_NO_MEMORY;
+        for (int n = 1; status != STATUS_OK; n++) {
+            assert_in_range(n, 1, 100);
+            mem_fail_nth(n);
+            status = search_apply(&search, event, &err);
+            mem_fail_nth(0);
+            if (status != STATUS_OK) {
+                char *after = dump_search(&search);
+                assert_string_equal(before, after);
+                free(after);
+            }
+        }
+        cJSON_Delete(event);
+        free(before);
+        struct search copy;
+        mem_fail_nth(1);
+        assert_int_equal(search_copy(&search, &copy, &err),
+                         search.last_sequence > 0 ? STATUS_NO_MEMORY : STATUS_OK);
+        mem_fail_nth(0);
+        assert_int_equal(copy.tree.count, 0);
+        search_fini(&copy);
+        search_fini(&search);
+    }
+}
+
+static void test_names(void **state)
+{
+    (void)state;
+    char name[SEARCH_NAME_BYTES];
+    int32_t node = -5;
+    int32_t candidate = -5;
+    search_candidate_name(7, 2, name);
+    assert_string_equal(name, "n0007-c2");
+    const char *const bad[] = {"",
+                               "n",
+                               "n0007",
+                               "n0007-c",
+                               "n0007-c5",
+                               "n7-c2",
+                               "n00007-c2",
+                               "n0007-c2 ",
+                               "x0007-c2",
+                               "n0007-c02",
+                               "n-007-c2",
+                               "n99999999999999999999-c0",
+                               "n1048576-c0",
+                               "N0007-c2"};
+    for (size_t i = 0; i < sizeof(bad) / sizeof(bad[0]); i++) {
+        assert_false(search_candidate_parse(bad[i], &node, &candidate));
+    }
+    assert_int_equal(node, -5);
+    assert_true(search_candidate_parse("n0007-c2", &node, &candidate));
+    assert_int_equal(node, 7);
+    assert_int_equal(candidate, 2);
+    search_candidate_name(TREE_NODES_MAX - 1, 4, name);
+    assert_true(search_candidate_parse(name, &node, &candidate));
+    assert_int_equal(node, TREE_NODES_MAX - 1);
+    assert_string_equal(candidate_state_name(CANDIDATE_SUSPENDED), "suspended");
+    assert_string_equal(candidate_state_name(CANDIDATE_STATE_COUNT), "unknown");
+}
+
+static void test_scores(void **state)
+{
+    (void)state;
+    struct search_score a = {.present = true, .value = 0.7, .standard_error = 0.03};
+    struct search_score b = {.present = true, .value = 0.6, .standard_error = 0.04};
+    assert_true(search_score_above(&a, &b, 1.9, true)); /* the difference is 0.1, its error 0.05 */
+    assert_false(search_score_above(&a, &b, 2.1, true));
+    assert_false(search_score_above(&a, &b, 1.0, false));
+    assert_true(search_score_above(&b, &a, 1.9, false));
+    b.present = false;
+    assert_false(search_score_above(&a, &b, 0.0, true));
+    int32_t node;
+    int32_t candidate;
+    struct search search;
+    search_init(&search);
+    assert_false(search_best(&search, &node, &candidate));
+    search_fini(&search);
+
+    a.loss = NAN;
+    cJSON *json = search_score_to_json(&a);
+    assert_non_null(json);
+    assert_true(cJSON_IsNull(cJSON_GetObjectItem(json, "loss")));
+    assert_true(cJSON_GetObjectItem(json, "value")->valuedouble == 0.7);
+    cJSON_Delete(json);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_whole_life),
+        cmocka_unit_test(test_replay_and_copy_are_equal),
+        cmocka_unit_test(test_smaller_is_better),
+        cmocka_unit_test(test_bad_headers),
+        cmocka_unit_test(test_sequence),
+        cmocka_unit_test(test_bad_plans),
+        cmocka_unit_test(test_bad_candidates),
+        cmocka_unit_test(test_bad_results),
+        cmocka_unit_test(test_huge_events),
+        cmocka_unit_test(test_ends),
+        cmocka_unit_test(test_without_memory),
+        cmocka_unit_test(test_names),
+        cmocka_unit_test(test_scores),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
