@@ -43,7 +43,7 @@ struct journal; /* opaque */
 /* Opens for appending after the events up to last_sequence; truncates a cut last line. */
 enum status journal_open(const char *folder, int64_t last_sequence, struct journal **out, struct error *err);
 
-/* Queues an event; takes it. Its "sequence" must be the last one's + 1. */
+/* Queues an event; takes it, whatever the outcome. Its "sequence" must be the last one's + 1. */
 enum status journal_append(struct journal *journal, cJSON *event, struct error *err);
 
 /* Sequence up to which events are on disk, or the error that stopped the writing (which then stays). */
@@ -52,7 +52,8 @@ enum status journal_durable(struct journal *journal, int64_t *sequence, struct e
 /* Waits until all is on disk. */
 enum status journal_flush(struct journal *journal, struct error *err);
 
-/* Drops the events up to `sequence`, which a committed run.h5 now holds. */
+/* Drops the events up to `sequence`, which committed run files hold: give that of run.prev.h5, so that the journal goes
+ * on from either generation. */
 enum status journal_rotate(struct journal *journal, int64_t sequence, struct error *err);
 void journal_close(struct journal *journal); /* flushes; NULL allowed */
 
@@ -63,7 +64,7 @@ struct snapshot; /* opaque */
 enum status snapshot_create(const char *folder, struct journal *journal, struct snapshot **out, struct error *err);
 /* Starts one unless one is being written; *started says which. */
 enum status snapshot_start(struct snapshot *snapshot, const struct search *search, bool *started, struct error *err);
-/* The first failure of a finished one. */
+/* The first failure of a finished one; told once, the next one may succeed. */
 enum status snapshot_check(struct snapshot *snapshot, struct error *err);
 enum status snapshot_wait(struct snapshot *snapshot, struct error *err);
 void snapshot_destroy(struct snapshot *snapshot);
@@ -87,13 +88,15 @@ struct store_attribute {
 };
 
 /* Writes a file of arrays (contiguous, checksummed) and attributes; `read` gives array `index` into `to`, so that only
- * one array is on the host at a time. Written aside and renamed. kind: "weights", "adapter", "training", "data". */
+ * one array is on the host at a time. Written aside and renamed. kind: "weights", "adapter", "training", "data".
+ * STATUS_INVALID: a name, shape or type that cannot be, or two arrays of one name ("arrays" is the list's own). */
 typedef enum status (*store_read_fn)(void *context, int64_t index, void *to, struct error *err);
 enum status store_arrays_write(const char *path, const char *kind, const struct store_array *arrays, int64_t count,
                                const struct store_attribute *attributes, int64_t attribute_count,
                                store_read_fn read, void *context, struct error *err);
 
 struct store_file; /* opaque, open for reading */
+/* kind NULL: any. */
 enum status store_arrays_open(const char *path, const char *kind, struct store_file **out, struct error *err);
 int64_t store_arrays_count(const struct store_file *file);
 const struct store_array *store_arrays_at(const struct store_file *file, int64_t index);
@@ -112,6 +115,18 @@ size_t store_type_bytes(enum store_type type);
 struct store_lock; /* opaque */
 enum status store_folder_lock(const char *folder, struct store_lock **out, struct error *err);
 void store_folder_unlock(struct store_lock *lock);
+
+/* Who locked the folder last and has not unlocked it: a running search, or one that was killed. */
+enum store_alive { STORE_ALIVE_UNKNOWN /* it is of another host */, STORE_ALIVE_NO, STORE_ALIVE_YES };
+struct store_holder {
+    char host[256];
+    char job[64]; /* Slurm job, "" if none */
+    char since[32];
+    int64_t pid;
+    enum store_alive alive;
+};
+/* STATUS_NOT_FOUND if nobody does. Takes no lock. */
+enum status store_folder_holder(const char *folder, struct store_holder *out, struct error *err);
 
 /* Paths inside a run folder. */
 enum status store_weights_path(const char *folder, int32_t node, int32_t candidate, char out[FILE_PATH_BYTES],

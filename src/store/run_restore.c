@@ -1,0 +1,417 @@
+/* The way back: rows to a search. The rows have passed their checksums; what is checked here is
+ * that they make sense together, so that a file from a broken or hostile program is an error and
+ * not a crash. */
+#include <inttypes.h>
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/mem.h"
+#include "store/run_image.h"
+
+#define CORRUPT(err, path, table, row, ...)                                                        \
+    corrupt((err), (path), (table), (row), __FILE__, __LINE__, __VA_ARGS__)
+
+static enum status corrupt(struct error *err, const char *path, enum run_table table, int64_t row,
+                           const char *file, int line, const char *what)
+{
+    return error_set(err, STATUS_CORRUPT, file, line, "%s: /%s row %" PRId64 ": %s", path,
+                     run_tables[table].name, row, what);
+}
+
+/* What goes on while rows are read in order. */
+struct restorer {
+    const struct run_image *image;
+    const char *path;
+    struct search *search;
+    int64_t next[RUN_TABLE_COUNT]; /* row to read next */
+    struct error *err;
+};
+
+/* Heap copy; an empty text is one that was never set. */
+static enum status copy_text(const char *text, char **out, struct error *err)
+{
+    if (text[0] == '\0') {
+        *out = NULL;
+        return STATUS_OK;
+    }
+    *out = mem_strdup(text);
+    return *out != NULL ? STATUS_OK : mem_fail(err, strlen(text) + 1, "a text of a run file");
+}
+
+static enum status restore_identity(struct restorer *from)
+{
+    const struct identity_row *row = from->image->rows[RUN_IDENTITY];
+    struct search_identity *to = &from->search->identity;
+    TRY(copy_text(row->job, &to->job, from->err));
+    TRY(copy_text(row->model_hash, &to->model_hash, from->err));
+    TRY(copy_text(row->task_hash, &to->task_hash, from->err));
+    TRY(copy_text(row->metric, &to->metric, from->err));
+    TRY(copy_text(row->version, &to->version, from->err));
+    to->larger_is_better = row->larger_is_better;
+    to->seed = row->seed;
+    return STATUS_OK;
+}
+
+static bool is_amount(double value)
+{
+    return isfinite(value) && value >= 0.0;
+}
+
+static enum status restore_totals(struct restorer *from)
+{
+    const struct search_row *row = from->image->rows[RUN_SEARCH];
+    struct search *to = from->search;
+    if (row->last_sequence < 0 || row->allocations < 0 || !is_amount(row->rank_seconds) ||
+        !is_amount(row->allocation_seconds) || !is_amount(row->earlier_seconds)) {
+        return CORRUPT(from->err, from->path, RUN_SEARCH, 0, "a count or a time is out of range");
+    }
+    to->last_sequence = row->last_sequence;
+    to->rank_seconds = row->rank_seconds;
+    to->allocation_seconds = row->allocation_seconds;
+    to->earlier_seconds = row->earlier_seconds;
+    to->allocations = row->allocations;
+    to->end = (enum search_end)row->end;
+    to->winner_node = row->winner_node;
+    to->winner_candidate = row->winner_candidate;
+    return copy_text(row->end_reason, &to->end_reason, from->err);
+}
+
+/* Parents, states and rewards: all that the tree's statistics are made of. */
+static enum status restore_tree(struct restorer *from)
+{
+    const struct node_row *rows = from->image->rows[RUN_NODES];
+    int64_t count = from->image->counts[RUN_NODES];
+    struct tree *tree = &from->search->tree;
+    if (count > TREE_NODES_MAX) {
+        return CORRUPT(from->err, from->path, RUN_NODES, count, "more nodes than a tree may have");
+    }
+    tree->nodes = mem_calloc((size_t)count, sizeof(*tree->nodes));
+    from->search->nodes = mem_calloc((size_t)count, sizeof(*from->search->nodes));
+    if (tree->nodes == NULL || from->search->nodes == NULL) {
+        return mem_fail(from->err, (size_t)count * sizeof(*from->search->nodes),
+                        "nodes of a run file");
+    }
+    tree->count = (int32_t)count;
+    tree->capacity = (int32_t)count;
+    from->search->node_capacity = (int32_t)count;
+    for (int64_t i = 0; i < count; i++) {
+        if (rows[i].node != i) {
+            return CORRUPT(from->err, from->path, RUN_NODES, i, "the nodes are not in order");
+        }
+        tree->nodes[i].parent = rows[i].parent;
+        tree->nodes[i].state = (enum tree_node_state)rows[i].state;
+        tree->nodes[i].reward = rows[i].reward;
+    }
+    enum status status = tree_rebuild(tree, from->err);
+    if (status != STATUS_OK) {
+        error_context(from->err, "%s", from->path);
+    }
+    return status;
+}
+
+static enum status check_statistics(struct restorer *from, int32_t id)
+{
+    const struct node_row *row = (const struct node_row *)from->image->rows[RUN_NODES] + id;
+    const struct tree_node *node = &from->search->tree.nodes[id];
+    if (row->depth != node->depth || row->visits != node->visits ||
+        row->successes != node->successes ||
+        fabs(row->reward_sum - node->reward_sum) > 1e-9 * (1.0 + fabs(node->reward_sum))) {
+        return CORRUPT(from->err, from->path, RUN_NODES, id, "its statistics do not fit the tree");
+    }
+    return STATUS_OK;
+}
+
+static enum status restore_error(struct restorer *from, const struct candidate_row *row,
+                                 struct error *out)
+{
+    enum status code = STATUS_OK;
+    while (code < STATUS_COUNT && strcmp(status_name(code), row->error_status) != 0) {
+        code = (enum status)(code + 1);
+    }
+    if (code == STATUS_COUNT || strlen(row->error_message) >= sizeof(out->message) ||
+        strlen(row->error_file) >= sizeof(out->file)) {
+        return CORRUPT(from->err, from->path, RUN_CANDIDATES, from->next[RUN_CANDIDATES],
+                       "its error is not valid");
+    }
+    out->code = code;
+    out->rank = row->error_rank;
+    out->line = row->error_line;
+    strcpy(out->message, row->error_message); /* lengths checked above */
+    strcpy(out->file, row->error_file);
+    return STATUS_OK;
+}
+
+static struct search_score restore_score(const struct score_columns *columns)
+{
+    return (struct search_score){
+        .present = columns->present,
+        .value = columns->value,
+        .standard_error = columns->standard_error,
+        .loss = columns->loss,
+        .rows = columns->rows,
+        .truncated = columns->truncated,
+        .unfinished = columns->unfinished,
+        .format_failures = columns->format_failures,
+        .seconds = columns->seconds,
+    };
+}
+
+static bool score_is_right(const struct score_columns *score)
+{
+    bool figures =
+        isfinite(score->value) && is_amount(score->standard_error) && is_amount(score->seconds);
+    return !score->present || (figures && score->rows >= 0 && score->truncated >= 0 &&
+                               score->unfinished >= 0 && score->format_failures >= 0);
+}
+
+static enum status restore_candidate(struct restorer *from, const struct candidate_row *row,
+                                     struct candidate *to)
+{
+    if (row->attempts < 0 || row->steps_done < 0 || row->samples < 0 || row->tokens < 0 ||
+        !is_amount(row->rank_seconds) || !score_is_right(&row->validation) ||
+        !score_is_right(&row->test) ||
+        (row->state == CANDIDATE_FINISHED && !row->validation.present)) {
+        return CORRUPT(from->err, from->path, RUN_CANDIDATES, from->next[RUN_CANDIDATES],
+                       "a count, a time or a score is out of range");
+    }
+    to->state = (enum candidate_state)row->state;
+    to->attempts = row->attempts;
+    to->steps_done = row->steps_done;
+    to->samples = row->samples;
+    to->tokens = row->tokens;
+    to->rank_seconds = row->rank_seconds;
+    to->weights_kept = row->weights_kept;
+    to->validation = restore_score(&row->validation);
+    to->test = restore_score(&row->test);
+    TRY(restore_error(from, row, &to->error));
+    TRY(copy_text(row->config, &to->config, from->err));
+    TRY(copy_text(row->end, &to->end, from->err));
+    return copy_text(row->log_tail, &to->log_tail, from->err);
+}
+
+/* Number of the next rows of a list table that belong to this candidate. All list rows begin or end
+ * with different fields, so the owner is found through `owner`. */
+static int64_t count_owned(const struct restorer *from, enum run_table table, int32_t node,
+                           int32_t candidate)
+{
+    int64_t count = 0;
+    for (int64_t i = from->next[table]; i < from->image->counts[table]; i++, count++) {
+        const unsigned char *row = (const unsigned char *)from->image->rows[table] +
+                                   (size_t)i * run_tables[table].row_bytes;
+        int32_t owner[2];
+        /* The first two columns of every list are node and candidate. */
+        memcpy(&owner[0], row + run_tables[table].columns[0].offset, sizeof(owner[0]));
+        memcpy(&owner[1], row + run_tables[table].columns[1].offset, sizeof(owner[1]));
+        if (owner[0] != node || owner[1] != candidate) {
+            break;
+        }
+    }
+    return count;
+}
+
+/* Array for a candidate's rows of a list; *count is 0 and the array NULL if it has none. */
+static enum status make_list(struct restorer *from, enum run_table table, int32_t node,
+                             int32_t candidate, int64_t max, size_t item_bytes, void **items,
+                             int32_t *count)
+{
+    int64_t found = count_owned(from, table, node, candidate);
+    if (found > max) {
+        return CORRUPT(from->err, from->path, table, from->next[table],
+                       "more rows than a candidate may have");
+    }
+    *items = NULL;
+    *count = 0;
+    if (found > 0) {
+        *items = mem_calloc((size_t)found, item_bytes);
+        if (*items == NULL) {
+            return mem_fail(from->err, (size_t)found * item_bytes, run_tables[table].name);
+        }
+        *count = (int32_t)found;
+    }
+    return STATUS_OK;
+}
+
+static enum status restore_curve(struct restorer *from, int32_t node, int32_t candidate,
+                                 struct candidate *to)
+{
+    void *items = NULL;
+    TRY(make_list(from, RUN_CURVES, node, candidate, SEARCH_CURVE_MAX, sizeof(*to->curve), &items,
+                  &to->curve_count));
+    to->curve = items;
+    const struct curve_row *rows =
+        (const struct curve_row *)from->image->rows[RUN_CURVES] + from->next[RUN_CURVES];
+    for (int32_t i = 0; i < to->curve_count; i++) {
+        to->curve[i] = (struct search_curve_point){rows[i].step,          rows[i].tokens,
+                                                   rows[i].train_loss,    rows[i].validation_loss,
+                                                   rows[i].gradient_norm, rows[i].learning_rate,
+                                                   rows[i].seconds};
+    }
+    from->next[RUN_CURVES] += to->curve_count;
+    return STATUS_OK;
+}
+
+static enum status restore_cases(struct restorer *from, int32_t node, int32_t candidate,
+                                 struct candidate *to)
+{
+    void *items = NULL;
+    TRY(make_list(from, RUN_CASES, node, candidate, SEARCH_CASES_MAX, sizeof(*to->cases), &items,
+                  &to->case_count));
+    to->cases = items;
+    const struct case_row *rows =
+        (const struct case_row *)from->image->rows[RUN_CASES] + from->next[RUN_CASES];
+    for (int32_t i = 0; i < to->case_count; i++) {
+        to->cases[i].row = rows[i].row;
+        to->cases[i].score = rows[i].score;
+        TRY(copy_text(rows[i].prompt, &to->cases[i].prompt, from->err));
+        TRY(copy_text(rows[i].answer, &to->cases[i].answer, from->err));
+        TRY(copy_text(rows[i].output, &to->cases[i].output, from->err));
+    }
+    from->next[RUN_CASES] += to->case_count;
+    return STATUS_OK;
+}
+
+static enum status restore_confusions(struct restorer *from, int32_t node, int32_t candidate,
+                                      struct candidate *to)
+{
+    void *items = NULL;
+    TRY(make_list(from, RUN_CONFUSIONS, node, candidate, SEARCH_CONFUSIONS_MAX,
+                  sizeof(*to->confusions), &items, &to->confusion_count));
+    to->confusions = items;
+    const struct confusion_row *rows =
+        (const struct confusion_row *)from->image->rows[RUN_CONFUSIONS] +
+        from->next[RUN_CONFUSIONS];
+    for (int32_t i = 0; i < to->confusion_count; i++) {
+        to->confusions[i].count = rows[i].count;
+        TRY(copy_text(rows[i].expected, &to->confusions[i].expected, from->err));
+        TRY(copy_text(rows[i].found, &to->confusions[i].found, from->err));
+    }
+    from->next[RUN_CONFUSIONS] += to->confusion_count;
+    return STATUS_OK;
+}
+
+static enum status restore_candidates(struct restorer *from, int32_t id, struct search_node *to)
+{
+    const struct candidate_row *rows = from->image->rows[RUN_CANDIDATES];
+    for (int32_t c = 0; c < to->candidate_count; c++) {
+        int64_t at = from->next[RUN_CANDIDATES];
+        if (at >= from->image->counts[RUN_CANDIDATES] || rows[at].node != id ||
+            rows[at].candidate != c) {
+            return CORRUPT(from->err, from->path, RUN_CANDIDATES, at,
+                           "the candidates are not in order");
+        }
+        TRY(restore_candidate(from, &rows[at], &to->candidates[c]));
+        from->next[RUN_CANDIDATES]++;
+        TRY(restore_curve(from, id, c, &to->candidates[c]));
+        TRY(restore_cases(from, id, c, &to->candidates[c]));
+        TRY(restore_confusions(from, id, c, &to->candidates[c]));
+    }
+    if (to->best >= 0 && to->candidates[to->best].state != CANDIDATE_FINISHED) {
+        return CORRUPT(from->err, from->path, RUN_NODES, id, "its best candidate has not finished");
+    }
+    return STATUS_OK;
+}
+
+static enum status restore_node(struct restorer *from, int32_t id)
+{
+    const struct node_row *row = (const struct node_row *)from->image->rows[RUN_NODES] + id;
+    struct search_node *to = &from->search->nodes[id];
+    TRY(check_statistics(from, id));
+    if (row->candidates < 0 || row->candidates > SEARCH_CANDIDATES_MAX || row->best < -1 ||
+        row->best >= row->candidates || !isfinite(row->planned_at_s) ||
+        !isfinite(row->closed_at_s)) {
+        return CORRUPT(from->err, from->path, RUN_NODES, id, "a count or a time is out of range");
+    }
+    to->candidate_count = row->candidates;
+    to->best = row->best;
+    to->planned_at_s = row->planned_at_s;
+    to->closed_at_s = row->closed_at_s;
+    TRY(copy_text(row->strategy, &to->strategy, from->err));
+    TRY(copy_text(row->goal, &to->goal, from->err));
+    TRY(copy_text(row->rationale, &to->rationale, from->err));
+    TRY(copy_text(row->recipe, &to->recipe, from->err));
+    TRY(copy_text(row->researcher, &to->researcher, from->err));
+    TRY(copy_text(row->diagnosis, &to->diagnosis, from->err));
+    TRY(copy_text(row->recipe_report, &to->recipe_report, from->err));
+    return restore_candidates(from, id, to);
+}
+
+static enum status restore_insights(struct restorer *from)
+{
+    const struct insight_row *rows = from->image->rows[RUN_INSIGHTS];
+    int64_t count = from->image->counts[RUN_INSIGHTS];
+    struct search *to = from->search;
+    if (count > INT32_MAX / 2) {
+        return CORRUPT(from->err, from->path, RUN_INSIGHTS, count,
+                       "more insights than a search may have");
+    }
+    if (count == 0) {
+        return STATUS_OK;
+    }
+    to->insights = mem_calloc((size_t)count, sizeof(*to->insights));
+    if (to->insights == NULL) {
+        return mem_fail(from->err, (size_t)count * sizeof(*to->insights), "insights of a run file");
+    }
+    to->insight_count = (int32_t)count;
+    for (int64_t i = 0; i < count; i++) {
+        TRY(copy_text(rows[i].text, &to->insights[i].text, from->err));
+        for (int k = 0; k < TABLE_LIST_LENGTH && rows[i].nodes[k] >= 0; k++) {
+            if (rows[i].nodes[k] >= to->tree.count) {
+                return CORRUPT(from->err, from->path, RUN_INSIGHTS, i,
+                               "it names a node that is not there");
+            }
+            to->insights[i].nodes[to->insights[i].node_count++] = rows[i].nodes[k];
+        }
+    }
+    return STATUS_OK;
+}
+
+/* Every row was used, and the winner is there. */
+static enum status check_whole(struct restorer *from)
+{
+    for (int table = RUN_CANDIDATES; table <= RUN_CONFUSIONS; table++) {
+        if (from->next[table] != from->image->counts[table]) {
+            return CORRUPT(from->err, from->path, (enum run_table)table, from->next[table],
+                           "it belongs to no candidate, or is not in order");
+        }
+    }
+    const struct search *search = from->search;
+    bool none = search->winner_node == -1 && search->winner_candidate == -1;
+    bool there = search->winner_node >= 0 && search->winner_node < search->tree.count &&
+                 search->winner_candidate >= 0 &&
+                 search->winner_candidate < search->nodes[search->winner_node].candidate_count;
+    if (!none && !there) {
+        return CORRUPT(from->err, from->path, RUN_SEARCH, 0, "the winner is not in the tree");
+    }
+    return STATUS_OK;
+}
+
+static enum status restore(struct restorer *from)
+{
+    TRY(restore_identity(from));
+    TRY(restore_totals(from));
+    TRY(restore_tree(from));
+    for (int32_t id = 0; id < from->search->tree.count; id++) {
+        TRY(restore_node(from, id));
+    }
+    TRY(restore_insights(from));
+    return check_whole(from);
+}
+
+enum status run_image_restore(const struct run_image *image, const char *path, struct search *out,
+                              struct error *err)
+{
+    if (image->counts[RUN_IDENTITY] != 1 || image->counts[RUN_SEARCH] != 1) {
+        return FAIL(err, STATUS_CORRUPT, "%s: /identity and /search must have one row each", path);
+    }
+    struct search search;
+    search_init(&search);
+    struct restorer from = {image, path, &search, {0}, err};
+    enum status status = restore(&from);
+    if (status != STATUS_OK) {
+        search_fini(&search);
+        return status;
+    }
+    *out = search;
+    return STATUS_OK;
+}

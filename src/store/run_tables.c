@@ -1,0 +1,169 @@
+#include "store/run_tables.h"
+
+#define COLUMN(row, field, kind, meaning)                                                          \
+    {                                                                                              \
+#field, kind, offsetof(struct row, field), meaning, NULL                                   \
+    }
+#define CHOICE(row, field, names, meaning)                                                         \
+    {                                                                                              \
+#field, TABLE_ENUM, offsetof(struct row, field), meaning, names                            \
+    }
+#define SCORE(split, field, kind, meaning)                                                         \
+    {                                                                                              \
+#split "_" #field, kind, offsetof(struct candidate_row, split.field), meaning, NULL        \
+    }
+#define COUNT(columns) ((int)(sizeof(columns) / sizeof((columns)[0])))
+
+static const char *const end_names[] = {"RUNNING", "FINISHED", NULL};
+static const char *const node_state_names[] = {"OPEN", "CLOSED", "FAILED", NULL};
+static const char *const candidate_state_names[] = {"PLANNED",  "RUNNING", "SUSPENDED",
+                                                    "FINISHED", "FAILED",  NULL};
+
+static const struct table_column identity_columns[] = {
+    COLUMN(identity_row, job, TABLE_TEXT, "the job file as it was read, JSON, without secrets"),
+    COLUMN(identity_row, model_hash, TABLE_TEXT,
+           "XXH3-128 of the base model: config.json and all tensors"),
+    COLUMN(identity_row, task_hash, TABLE_TEXT,
+           "XXH3-128 of validation split, test split and metric"),
+    COLUMN(identity_row, metric, TABLE_TEXT,
+           "metric of the task; scores and rewards are in its unit"),
+    COLUMN(identity_row, larger_is_better, TABLE_BOOL,
+           "whether a larger value of the metric is better"),
+    COLUMN(identity_row, version, TABLE_TEXT, "version of the program that began the search"),
+    COLUMN(identity_row, seed, TABLE_U64, "seed of all random numbers of the search"),
+};
+
+static const struct table_column search_columns[] = {
+    COLUMN(search_row, last_sequence, TABLE_I64,
+           "number of the last event in this file; the journal goes on from it"),
+    COLUMN(search_row, rank_seconds, TABLE_F64,
+           "seconds times ranks spent by candidates, failed ones included"),
+    COLUMN(search_row, allocation_seconds, TABLE_F64, "wall seconds of all allocations"),
+    COLUMN(search_row, earlier_seconds, TABLE_F64, "of them, before the last allocation"),
+    COLUMN(search_row, allocations, TABLE_I32, "number of allocations so far"),
+    CHOICE(search_row, end, end_names, "whether the search is over"),
+    COLUMN(search_row, end_reason, TABLE_TEXT, "why it ended; empty while it runs"),
+    COLUMN(search_row, winner_node, TABLE_I32, "node of the winner, -1 until the end"),
+    COLUMN(search_row, winner_candidate, TABLE_I32, "candidate of the winner, -1 until the end"),
+};
+
+static const struct table_column node_columns[] = {
+    COLUMN(node_row, node, TABLE_I32,
+           "number of the node, also the number of the row; 0 is the root (baseline)"),
+    COLUMN(node_row, parent, TABLE_I32, "node that this one refines, -1 for the root"),
+    COLUMN(node_row, depth, TABLE_I32, "edges from the root"),
+    CHOICE(node_row, state, node_state_names, "OPEN until its last candidate is back"),
+    COLUMN(node_row, reward, TABLE_F64,
+           "best validation score of its candidates, negated if smaller is better; 0 until closed"),
+    COLUMN(node_row, visits, TABLE_I64, "closed and failed nodes in this subtree, itself included"),
+    COLUMN(node_row, successes, TABLE_I64, "closed nodes in this subtree"),
+    COLUMN(node_row, reward_sum, TABLE_F64,
+           "sum of the rewards of the closed nodes in this subtree"),
+    COLUMN(node_row, candidates, TABLE_I32, "number of its candidates"),
+    COLUMN(node_row, best, TABLE_I32,
+           "candidate with the best validation score, -1 if there is none"),
+    COLUMN(node_row, strategy, TABLE_TEXT, "kind of plan"),
+    COLUMN(node_row, goal, TABLE_TEXT, "what this round is to find out, one line"),
+    COLUMN(node_row, rationale, TABLE_TEXT, "why, in words"),
+    COLUMN(node_row, recipe, TABLE_TEXT, "data recipe, JSON list of operators"),
+    COLUMN(node_row, recipe_report, TABLE_TEXT, "what each step of the recipe did, JSON"),
+    COLUMN(node_row, researcher, TABLE_TEXT, "who planned it: rules, or provider and model"),
+    COLUMN(node_row, diagnosis, TABLE_TEXT, "what was learned, set when the node closes"),
+    COLUMN(node_row, planned_at_s, TABLE_F64, "wall time of the plan, seconds since 1970"),
+    COLUMN(node_row, closed_at_s, TABLE_F64, "wall time of closing, seconds since 1970"),
+};
+
+#define SCORE_COLUMNS(split, text)                                                                 \
+    SCORE(split, present, TABLE_BOOL, "whether there is a score on the " text),                    \
+        SCORE(split, value, TABLE_F64, "metric on the " text),                                     \
+        SCORE(split, standard_error, TABLE_F64, "standard error of the metric on the " text),      \
+        SCORE(split, loss, TABLE_F64,                                                              \
+              "nats per answer token on the " text ", NaN if not measured"),                       \
+        SCORE(split, rows, TABLE_I64, "rows of the " text),                                        \
+        SCORE(split, truncated, TABLE_I64, "prompts of the " text " that were cut to fit"),        \
+        SCORE(split, unfinished, TABLE_I64,                                                        \
+              "outputs on the " text " that ran into the length limit"),                           \
+        SCORE(split, format_failures, TABLE_I64,                                                   \
+              "outputs on the " text " that are no possible answer"),                              \
+        SCORE(split, seconds, TABLE_F64, "wall seconds of the evaluation on the " text)
+
+static const struct table_column candidate_columns[] = {
+    COLUMN(candidate_row, node, TABLE_I32, "node it belongs to"),
+    COLUMN(candidate_row, candidate, TABLE_I32, "number in its node, from 0"),
+    COLUMN(candidate_row, name, TABLE_TEXT, "node and number as in file names: n0007-c2"),
+    CHOICE(candidate_row, state, candidate_state_names, "what became of it"),
+    COLUMN(candidate_row, config, TABLE_TEXT, "training configuration, JSON"),
+    COLUMN(candidate_row, attempts, TABLE_I32, "times it was started and has not come back"),
+    COLUMN(candidate_row, steps_done, TABLE_I64,
+           "training steps done when it was suspended or finished"),
+    COLUMN(candidate_row, samples, TABLE_I64, "rows trained on"),
+    COLUMN(candidate_row, tokens, TABLE_I64, "tokens trained on"),
+    COLUMN(candidate_row, end, TABLE_TEXT, "why its training ended"),
+    SCORE_COLUMNS(validation, "validation split"),
+    SCORE_COLUMNS(test, "test split"),
+    COLUMN(candidate_row, rank_seconds, TABLE_F64, "cost: seconds times ranks"),
+    COLUMN(candidate_row, weights_kept, TABLE_BOOL, "whether weights/<name>.h5 is there"),
+    COLUMN(candidate_row, error_status, TABLE_TEXT,
+           "kind of its failure, STATUS_OK if it did not fail"),
+    COLUMN(candidate_row, error_message, TABLE_TEXT, "what went wrong"),
+    COLUMN(candidate_row, error_file, TABLE_TEXT, "source file that saw the failure"),
+    COLUMN(candidate_row, error_line, TABLE_I32, "line in that file"),
+    COLUMN(candidate_row, error_rank, TABLE_I32, "rank that saw the failure, -1 if unknown"),
+    COLUMN(candidate_row, log_tail, TABLE_TEXT, "what its rank said last before it failed"),
+};
+
+static const struct table_column curve_columns[] = {
+    COLUMN(curve_row, node, TABLE_I32, "node of the candidate"),
+    COLUMN(curve_row, candidate, TABLE_I32, "number of the candidate in its node"),
+    COLUMN(curve_row, step, TABLE_I64, "training step, from 1"),
+    COLUMN(curve_row, tokens, TABLE_I64, "tokens trained on so far"),
+    COLUMN(curve_row, train_loss, TABLE_F64, "loss of this step, nats per answer token"),
+    COLUMN(curve_row, validation_loss, TABLE_F64,
+           "nats per answer token, NaN where it was not measured"),
+    COLUMN(curve_row, gradient_norm, TABLE_F64, "Euclidean norm of the gradient before clipping"),
+    COLUMN(curve_row, learning_rate, TABLE_F64, "learning rate of this step"),
+    COLUMN(curve_row, seconds, TABLE_F64, "seconds spent training so far"),
+};
+
+static const struct table_column case_columns[] = {
+    COLUMN(case_row, node, TABLE_I32, "node of the candidate"),
+    COLUMN(case_row, candidate, TABLE_I32, "number of the candidate in its node"),
+    COLUMN(case_row, row, TABLE_I64, "row of the validation split, from 0"),
+    COLUMN(case_row, score, TABLE_F64, "score of this row"),
+    COLUMN(case_row, prompt, TABLE_TEXT, "what the model was asked"),
+    COLUMN(case_row, answer, TABLE_TEXT, "what it should have said"),
+    COLUMN(case_row, output, TABLE_TEXT, "what it said"),
+};
+
+static const struct table_column confusion_columns[] = {
+    COLUMN(confusion_row, node, TABLE_I32, "node of the candidate"),
+    COLUMN(confusion_row, candidate, TABLE_I32, "number of the candidate in its node"),
+    COLUMN(confusion_row, expected, TABLE_TEXT, "right answer"),
+    COLUMN(confusion_row, found, TABLE_TEXT, "answer that was given"),
+    COLUMN(confusion_row, count, TABLE_I64, "rows of the validation split"),
+};
+
+static const struct table_column insight_columns[] = {
+    COLUMN(insight_row, text, TABLE_TEXT, "what was learned, in words"),
+    COLUMN(insight_row, nodes, TABLE_I32_LIST, "nodes that support it, -1 where there is none"),
+};
+
+#define TABLE(index, name, row, columns, meaning)                                                  \
+    [index] = {name, meaning, sizeof(struct row), columns, COUNT(columns)}
+
+const struct table run_tables[RUN_TABLE_COUNT] = {
+    TABLE(RUN_IDENTITY, "identity", identity_row, identity_columns,
+          "what this search is of; one row"),
+    TABLE(RUN_SEARCH, "search", search_row, search_columns, "where the search stands; one row"),
+    TABLE(RUN_NODES, "nodes", node_row, node_columns,
+          "the tree: one row a node, a node is one round"),
+    TABLE(RUN_CANDIDATES, "candidates", candidate_row, candidate_columns,
+          "one row a training configuration"),
+    TABLE(RUN_CURVES, "curves", curve_row, curve_columns,
+          "training curves: one row a recorded step"),
+    TABLE(RUN_CASES, "cases", case_row, case_columns,
+          "failed rows of the validation split, a sample a candidate"),
+    TABLE(RUN_CONFUSIONS, "confusions", confusion_row, confusion_columns,
+          "most frequent wrong answers"),
+    TABLE(RUN_INSIGHTS, "insights", insight_row, insight_columns, "what was learned across nodes"),
+};

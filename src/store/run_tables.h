@@ -1,0 +1,87 @@
+/* The tables of run.h5: their rows as C structs, and the columns that describe them.
+ *
+ *   /identity (1)  /search (1)  /nodes  /candidates  /curves  /cases  /confusions  /insights
+ *
+ * Rows are ordered by node, candidate, then as they came: row i of /nodes is node i. README.md
+ * documents them. */
+#ifndef STORE_RUN_TABLES_H
+#define STORE_RUN_TABLES_H
+
+#include "store/table.h"
+
+enum run_table {
+    RUN_IDENTITY,
+    RUN_SEARCH,
+    RUN_NODES,
+    RUN_CANDIDATES,
+    RUN_CURVES,
+    RUN_CASES,
+    RUN_CONFUSIONS,
+    RUN_INSIGHTS,
+    RUN_TABLE_COUNT
+};
+
+extern const struct table run_tables[RUN_TABLE_COUNT];
+
+struct identity_row {
+    const char *job, *model_hash, *task_hash, *metric, *version;
+    uint64_t seed;
+    signed char larger_is_better;
+};
+
+struct search_row {
+    int64_t last_sequence;
+    double rank_seconds, allocation_seconds, earlier_seconds;
+    const char *end_reason;
+    int32_t allocations, winner_node, winner_candidate;
+    signed char end;
+};
+
+struct node_row {
+    const char *strategy, *goal, *rationale, *recipe, *researcher, *diagnosis, *recipe_report;
+    int64_t visits, successes;
+    double reward, reward_sum, planned_at_s, closed_at_s;
+    int32_t node, parent, depth, candidates, best;
+    signed char state;
+};
+
+struct score_columns {
+    double value, standard_error, loss, seconds;
+    int64_t rows, truncated, unfinished, format_failures;
+    signed char present;
+};
+
+struct candidate_row {
+    const char *name, *config, *end, *log_tail, *error_status, *error_message, *error_file;
+    struct score_columns validation, test;
+    int64_t steps_done, samples, tokens;
+    double rank_seconds;
+    int32_t node, candidate, attempts, error_rank, error_line;
+    signed char state, weights_kept;
+};
+
+struct curve_row {
+    int64_t step, tokens;
+    double train_loss, validation_loss, gradient_norm, learning_rate, seconds;
+    int32_t node, candidate;
+};
+
+struct case_row {
+    int64_t row;
+    double score;
+    const char *prompt, *answer, *output;
+    int32_t node, candidate;
+};
+
+struct confusion_row {
+    int64_t count;
+    const char *expected, *found;
+    int32_t node, candidate;
+};
+
+struct insight_row {
+    const char *text;
+    int32_t nodes[TABLE_LIST_LENGTH];
+};
+
+#endif

@@ -1,0 +1,181 @@
+/* Snapshots: run.h5 written by a thread from a copy, so that the search never waits for the disk.
+ *
+ *   copy -> flush journal -> write run.h5 (the old one becomes run.prev.h5) -> shorten the journal
+ *
+ * The journal is flushed first, so it is never behind run.h5, and keeps the events since
+ * run.prev.h5, so a lost run.h5 loses nothing. */
+#include <errno.h>
+#include <pthread.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/mem.h"
+#include "store/run_file.h"
+#include "store/store.h"
+
+struct snapshot {
+    char folder[FILE_PATH_BYTES];
+    struct journal *journal; /* borrowed; NULL: none */
+    pthread_t thread;
+    pthread_mutex_t mutex; /* guards everything down to the blank line */
+    pthread_cond_t changed;
+    bool closing;
+    bool busy; /* `copy` is being written */
+    struct search copy;
+    struct error failure; /* the first one that nobody was told of */
+
+    int64_t previous_sequence; /* of the run.h5 before, of the thread alone */
+};
+
+/* Writes the copy and shortens the journal to what run.prev.h5 does not hold. */
+static enum status write_copy(struct snapshot *snapshot, struct error *err)
+{
+    if (snapshot->journal != NULL) {
+        TRY(journal_flush(snapshot->journal, err));
+    }
+    TRY(store_run_save(snapshot->folder, &snapshot->copy, err));
+    int64_t droppable = snapshot->previous_sequence;
+    snapshot->previous_sequence = snapshot->copy.last_sequence;
+    if (snapshot->journal != NULL && droppable > 0) {
+        TRY(journal_rotate(snapshot->journal, droppable, err));
+    }
+    return STATUS_OK;
+}
+
+static void *serve(void *context)
+{
+    struct snapshot *snapshot = context;
+    pthread_mutex_lock(&snapshot->mutex);
+    while (!snapshot->closing || snapshot->busy) {
+        if (!snapshot->busy) {
+            pthread_cond_wait(&snapshot->changed, &snapshot->mutex);
+            continue;
+        }
+        struct error failure = {0};
+        pthread_mutex_unlock(&snapshot->mutex);
+        enum status status = write_copy(snapshot, &failure);
+        search_fini(&snapshot->copy);
+        pthread_mutex_lock(&snapshot->mutex);
+        if (status != STATUS_OK && snapshot->failure.code == STATUS_OK) {
+            snapshot->failure = failure;
+        }
+        snapshot->busy = false;
+        pthread_cond_broadcast(&snapshot->changed);
+    }
+    pthread_mutex_unlock(&snapshot->mutex);
+    return NULL;
+}
+
+/* What the run.h5 that is there holds; 0 if it cannot be read: then nothing is dropped from the
+ * journal for it. */
+static int64_t sequence_on_disk(const char *folder)
+{
+    char path[FILE_PATH_BYTES];
+    int64_t sequence = 0;
+    if (run_file_path(folder, path, NULL) != STATUS_OK ||
+        run_file_sequence(path, &sequence, NULL) != STATUS_OK) {
+        return 0;
+    }
+    return sequence;
+}
+
+enum status snapshot_create(const char *folder, struct journal *journal, struct snapshot **out,
+                            struct error *err)
+{
+    struct snapshot *snapshot = mem_calloc(1, sizeof(*snapshot));
+    if (snapshot == NULL) {
+        return mem_fail(err, sizeof(*snapshot), "snapshots");
+    }
+    enum status status = file_join("", folder, snapshot->folder, err);
+    if (status != STATUS_OK) {
+        free(snapshot);
+        return status;
+    }
+    snapshot->journal = journal;
+    snapshot->previous_sequence = sequence_on_disk(folder);
+    search_init(&snapshot->copy);
+    pthread_mutex_init(&snapshot->mutex, NULL);
+    pthread_cond_init(&snapshot->changed, NULL);
+    sigset_t all;
+    sigset_t before;
+    sigfillset(&all); /* signals are the main thread's business */
+    pthread_sigmask(SIG_SETMASK, &all, &before);
+    int failed = pthread_create(&snapshot->thread, NULL, serve, snapshot);
+    pthread_sigmask(SIG_SETMASK, &before, NULL);
+    if (failed != 0) {
+        errno = failed;
+        free(snapshot);
+        return FAIL_ERRNO(err, "cannot start the snapshot thread");
+    }
+    *out = snapshot;
+    return STATUS_OK;
+}
+
+enum status snapshot_start(struct snapshot *snapshot, const struct search *search, bool *started,
+                           struct error *err)
+{
+    *started = false;
+    pthread_mutex_lock(&snapshot->mutex);
+    bool busy = snapshot->busy;
+    pthread_mutex_unlock(&snapshot->mutex);
+    if (busy) {
+        return STATUS_OK;
+    }
+    /* Not busy: the thread waits, and only this caller can change that. */
+    TRY(search_copy(search, &snapshot->copy, err));
+    pthread_mutex_lock(&snapshot->mutex);
+    snapshot->busy = true;
+    pthread_cond_broadcast(&snapshot->changed);
+    pthread_mutex_unlock(&snapshot->mutex);
+    *started = true;
+    return STATUS_OK;
+}
+
+/* Tells of the failure once (mutex held): the next snapshot may succeed. */
+static enum status take_failure(struct snapshot *snapshot, struct error *err)
+{
+    enum status status = snapshot->failure.code;
+    if (status != STATUS_OK) {
+        if (err != NULL) {
+            *err = snapshot->failure;
+        }
+        memset(&snapshot->failure, 0, sizeof(snapshot->failure));
+    }
+    return status;
+}
+
+enum status snapshot_check(struct snapshot *snapshot, struct error *err)
+{
+    pthread_mutex_lock(&snapshot->mutex);
+    enum status status = take_failure(snapshot, err);
+    pthread_mutex_unlock(&snapshot->mutex);
+    return status;
+}
+
+enum status snapshot_wait(struct snapshot *snapshot, struct error *err)
+{
+    pthread_mutex_lock(&snapshot->mutex);
+    while (snapshot->busy) {
+        pthread_cond_wait(&snapshot->changed, &snapshot->mutex);
+    }
+    enum status status = take_failure(snapshot, err);
+    pthread_mutex_unlock(&snapshot->mutex);
+    return status;
+}
+
+void snapshot_destroy(struct snapshot *snapshot)
+{
+    if (snapshot == NULL) {
+        return;
+    }
+    pthread_mutex_lock(&snapshot->mutex);
+    snapshot->closing = true;
+    pthread_cond_broadcast(&snapshot->changed);
+    pthread_mutex_unlock(&snapshot->mutex);
+    pthread_join(snapshot->thread, NULL);
+    pthread_cond_destroy(&snapshot->changed);
+    pthread_mutex_destroy(&snapshot->mutex);
+    free(snapshot);
+}
