@@ -36,8 +36,14 @@ void added_tokens_fini(struct added_tokens *tokens)
     memset(tokens, 0, sizeof(*tokens));
 }
 
+/* \w of Unicode's regular expressions (UTS 18): letters, marks, numbers, connectors, joiners, circled letters. */
 static bool is_word_character(uint32_t point)
 {
+    if (point == 0x200C || point == 0x200D || (point >= 0x24B6 && point <= 0x24E9) ||
+        (point >= 0x1F130 && point <= 0x1F149) || (point >= 0x1F150 && point <= 0x1F169) ||
+        (point >= 0x1F170 && point <= 0x1F189)) {
+        return true;
+    }
     switch (utf8proc_category((utf8proc_int32_t)point)) {
     case UTF8PROC_CATEGORY_LU:
     case UTF8PROC_CATEGORY_LL:
