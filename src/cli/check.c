@@ -1,0 +1,236 @@
+#include <math.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "agents/executor.h"
+#include "base/clock.h"
+#include "cli/cli.h"
+#include "run/candidate.h"
+#include "run/facts.h"
+#include "run/launch.h"
+#include "train/trainer.h"
+
+/* A training step reaches about this share of the plain matrix product measured below. */
+static const double step_share_of_matmul = 0.4;
+static const double probe_s = 0.3;
+
+struct checked {
+    struct cli_job *opened;
+    struct model *model;
+    struct researcher_facts facts;
+    struct researcher *researcher;
+    struct plan plan;
+};
+
+static const char *precision_name(const struct checked *checked)
+{
+    return train_precision_names[checked->facts.precision];
+}
+
+/* FLOP/s of a matrix product on random numbers, in the precision of the job. */
+static enum status probe_device(struct device *device, enum dtype dtype, double *out,
+                                struct error *err)
+{
+    enum { SIZE = 512 };
+    const struct ops *ops = device->ops;
+    void *data[3] = {NULL, NULL, NULL};
+    enum status status = STATUS_OK;
+    for (int i = 0; i < 3; i++) {
+        TRY_CLEANUP(ops->alloc(device, SIZE * SIZE * dtype_bytes(dtype), "probe", &data[i], err));
+        ops->fill(device, tensor_matrix(data[i], dtype, SIZE, SIZE), 0.01f);
+    }
+    struct tensor a = tensor_matrix(data[0], dtype, SIZE, SIZE);
+    struct tensor b = tensor_matrix(data[1], dtype, SIZE, SIZE);
+    struct tensor c = tensor_matrix(data[2], dtype, SIZE, SIZE);
+    ops->matmul(device, c, a, false, b, true, 1.0f, 0.0f);
+    TRY_CLEANUP(ops->check(device, err));
+    double begun_s = clock_monotonic_s();
+    int64_t products = 0;
+    while (clock_monotonic_s() - begun_s < probe_s) {
+        ops->matmul(device, c, a, false, b, true, 1.0f, 0.0f);
+        TRY_CLEANUP(ops->check(device, err));
+        products++;
+    }
+    *out = 2.0 * SIZE * SIZE * SIZE * (double)products / (clock_monotonic_s() - begun_s);
+cleanup:
+    for (int i = 0; i < 3; i++) {
+        ops->free(device, data[i]);
+    }
+    return status;
+}
+
+static void print_job(const struct checked *checked)
+{
+    const struct job *job = &checked->opened->job;
+    const struct researcher_facts *facts = &checked->facts;
+    const struct model_config *config = &checked->model->config;
+    char device[256];
+    struct device *opened = checked->opened->workspace.device;
+    opened->ops->describe(opened, device, sizeof(device));
+    printf("job         %s\n", job->name);
+    printf("model       %s: %.4g M parameters, %lld layers, width %lld, %lld positions\n",
+           job->model, (double)facts->model_parameters / 1e6, (long long)config->layers,
+           (long long)config->hidden_size, (long long)config->max_positions);
+    printf("task        %s: %lld training and %lld validation rows, metric %s\n", job->task.name,
+           (long long)facts->train_rows, (long long)facts->validation_rows, job->task.metric);
+    printf("lengths     prompt %.0f tokens on average (95%%: %.0f), answer %.1f (95%%: %.0f), "
+           "longest %lld of %lld\n",
+           facts->prompt_tokens_mean, facts->prompt_tokens_p95, facts->answer_tokens_mean,
+           facts->answer_tokens_p95, (long long)facts->sequence_tokens_max,
+           (long long)facts->sequence_length);
+    if (facts->label_count > 0) {
+        printf("labels      %d, the most frequent one is %.1f%% of the training rows\n",
+               facts->label_count, 100.0 * facts->majority_share);
+    }
+    if (facts->train_duplicates > 0) {
+        printf("duplicates  %lld training rows stand there more than once\n",
+               (long long)facts->train_duplicates);
+    }
+    printf("device      %s, precision %s\n", device, precision_name(checked));
+}
+
+static void print_search(const struct job *job)
+{
+    printf("search      %s, %lld rounds of %d configurations, researcher %s\n", job->policy->name,
+           (long long)job->rounds, job->configurations, job->researcher);
+    printf("limits      %lld samples a round", (long long)job->max_samples);
+    if (job->core_hours > 0.0) {
+        printf(", %g core-hours", job->core_hours);
+    }
+    if (job->gpu_hours > 0.0) {
+        printf(", %g GPU-hours", job->gpu_hours);
+    }
+    printf("\noutput      %s\n", job->output);
+}
+
+/* Tokens that one configuration of the first plan trains on. */
+static double tokens_of(const struct researcher_facts *facts, const struct train_config *config)
+{
+    double rows = (double)(facts->train_rows < facts->max_samples ? facts->train_rows
+                                                                  : facts->max_samples);
+    double tokens = rows * (facts->prompt_tokens_mean + facts->answer_tokens_mean) * config->epochs;
+    if (config->max_steps > 0) {
+        double cap = (double)config->max_steps * (double)(config->batch_tokens * config->accumulation);
+        tokens = tokens < cap ? tokens : cap;
+    }
+    return tokens;
+}
+
+static enum status print_plan(struct checked *checked, double flops, struct error *err)
+{
+    const struct job *job = &checked->opened->job;
+    const struct model_config *model = &checked->model->config;
+    double all_s = 0.0;
+    int64_t largest = 0;
+    char *recipe = json_print_line(checked->plan.recipe);
+    printf("\nfirst round: %s\n  %s\n  recipe %s\n", checked->plan.strategy, checked->plan.goal,
+           recipe != NULL ? recipe : "?");
+    cJSON_free(recipe);
+    for (int i = 0; i < checked->plan.config_count; i++) {
+        struct train_config config;
+        TRY(candidate_config(&checked->opened->workspace, checked->plan.configs[i], &config, err));
+        int64_t bytes = trainer_bytes(model, &config);
+        double tokens = tokens_of(&checked->facts, &config);
+        double per_token = model_config_flops_per_token(
+            model, (int64_t)checked->facts.prompt_tokens_mean + 1, config.method == TRAIN_LORA);
+        double seconds = tokens * per_token / (flops * step_share_of_matmul);
+        all_s += seconds;
+        largest = bytes > largest ? bytes : largest;
+        printf("  c%d  %s, learning rate %g, %g epochs, %lld tokens a step: %.2f GB, about %.1f min\n",
+               i, train_method_names[config.method], config.learning_rate, config.epochs,
+               (long long)(config.batch_tokens * config.accumulation), (double)bytes / 1e9,
+               seconds / 60.0);
+    }
+    int64_t memory = facts_worker_memory(job, 1);
+    printf("\nmemory      %.2f GB for the largest training and the base model, %.1f GB are there\n",
+           (double)largest / 1e9, (double)memory / 1e9);
+    printf("time        about %.1f min for a round on one worker, %.1f h for %lld rounds; "
+           "divide by the workers\n",
+           all_s / 60.0, all_s * (double)job->rounds / 3600.0, (long long)job->rounds);
+    printf("cost        about %.2f core-hours for all rounds; no money (researcher %s)\n",
+           all_s * (double)job->rounds / 3600.0 * checked->opened->workspace.threads,
+           job->researcher);
+    return STATUS_OK;
+}
+
+/* The plan that a search would begin with, after the Executor's checks. */
+static enum status make_first_plan(struct checked *checked, struct error *err)
+{
+    const struct job *job = &checked->opened->job;
+    struct search search;
+    search_init(&search);
+    const struct executor_limits limits = {
+        .model = &checked->model->config,
+        .memory_bytes = facts_worker_memory(job, 1),
+        .training_bytes = trainer_bytes,
+    };
+    struct buffer changes;
+    buffer_init(&changes, 1 << 16);
+    enum status status = STATUS_OK;
+    TRY_CLEANUP(researcher_open(job->researcher, &checked->facts, NULL, &checked->researcher, err));
+    TRY_CLEANUP(researcher_request(checked->researcher, &search, 0, err));
+    if (!researcher_poll(checked->researcher, &checked->plan) || checked->plan.config_count == 0) {
+        status = FAIL(err, STATUS_INVALID, "the researcher has no first plan for this job");
+        goto cleanup;
+    }
+    TRY_CLEANUP(executor_check(&checked->plan, &search, &checked->facts, &limits, &changes, err));
+cleanup:
+    buffer_fini(&changes);
+    search_fini(&search);
+    return status;
+}
+
+static enum status check(struct checked *checked, struct error *err)
+{
+    struct workspace *workspace = &checked->opened->workspace;
+    const struct dataset *test = NULL;
+    double flops = 0.0;
+    enum train_precision precision = workspace_precision(workspace);
+    TRY(model_inspect(checked->opened->job.model, &checked->model, err));
+    TRY(facts_gather(workspace, checked->model, precision, &checked->facts, err));
+    TRY(workspace_split(workspace, TASK_TEST, &test, err));
+    print_job(checked);
+    print_search(&checked->opened->job);
+    TRY(probe_device(workspace->device, precision == TRAIN_BF16 ? DTYPE_BF16 : DTYPE_F32, &flops,
+                     err));
+    TRY(make_first_plan(checked, err));
+    TRY(print_plan(checked, flops, err));
+    puts("\nno mistakes found");
+    return STATUS_OK;
+}
+
+static int run(const struct cli_command *command, int argc, char **argv)
+{
+    const char *out_folder = NULL;
+    const struct cli_option options[] = {{"out", CLI_TEXT, &out_folder}, {NULL, CLI_FLAG, NULL}};
+    char **arguments = NULL;
+    int exit_code = 0;
+    if (!cli_parse(command, argc, argv, options, 1, 1, &arguments, &exit_code)) {
+        return exit_code;
+    }
+    struct error err = {0};
+    struct cli_job opened;
+    struct checked checked;
+    memset(&checked, 0, sizeof(checked));
+    checked.opened = &opened;
+    enum status status = cli_job_open(arguments[0], out_folder, &opened, &err);
+    if (status == STATUS_OK) {
+        status = check(&checked, &err);
+    }
+    exit_code = status == STATUS_OK ? CLI_DONE : cli_fail(&err, &opened.problems);
+    plan_fini(&checked.plan);
+    researcher_close(checked.researcher);
+    model_destroy(checked.model);
+    cli_job_close(&opened);
+    return exit_code;
+}
+
+const struct cli_command cli_check = {
+    .name = "check",
+    .summary = "read a job file: every mistake at once, memory, time, what would run",
+    .usage = "usage: trex check JOB [--out DIR]\n\n"
+             "Reads the job, its data and its model's headers, measures the machine for a moment,\n"
+             "and prints what a search would begin with. Nothing is written.\n\n"
+             "example: trex check jobs/my.json\n",
+    .run = run,
+};

@@ -1,0 +1,60 @@
+#include <stdio.h>
+
+#include <mpi.h>
+
+#include "cli/cli.h"
+#include "run/launch.h"
+
+static int run(const struct cli_command *command, int argc, char **argv)
+{
+    struct launch_options launch = {0};
+    const struct cli_option options[] = {
+        {"out", CLI_TEXT, &launch.out_folder},
+        {"quiet", CLI_FLAG, &launch.quiet},
+        {"verbose", CLI_FLAG, &launch.verbose},
+        {NULL, CLI_FLAG, NULL},
+    };
+    char **arguments = NULL;
+    int exit_code = 0;
+    if (!cli_parse(command, argc, argv, options, 1, 1, &arguments, &exit_code)) {
+        return exit_code;
+    }
+    launch.job_path = arguments[0];
+    int provided = 0;
+    if (MPI_Init_thread(NULL, NULL, MPI_THREAD_FUNNELED, &provided) != MPI_SUCCESS) {
+        fputs("trex: MPI_Init failed\n", stderr);
+        return CLI_FAILED;
+    }
+    struct error err = {0};
+    struct json_problems problems;
+    json_problems_init(&problems);
+    int rank = 0;
+    MPI_Comm_rank(MPI_COMM_WORLD, &rank);
+    enum status status = launch_search(&launch, &problems, &err);
+    /* Rank 0 speaks for all; another rank only of what happened to it alone. */
+    exit_code = CLI_DONE;
+    if (rank == 0 && status == STATUS_INTERRUPTED) {
+        exit_code = LAUNCH_EXIT_RESUMABLE;
+    } else if (status != STATUS_OK && (rank == 0 || err.message[0] != '\0')) {
+        exit_code = cli_fail(&err, rank == 0 ? &problems : NULL);
+    }
+    json_problems_fini(&problems);
+    MPI_Finalize();
+    return exit_code;
+}
+
+const struct cli_command cli_search = {
+    .name = "search",
+    .summary = "run or resume the search of a job file (under mpirun or srun)",
+    .usage =
+        "usage: [mpirun -n RANKS | srun] trex search JOB [--out DIR] [--quiet] [--verbose]\n\n"
+        "Runs the search that the job file describes; if the run folder holds it already, goes on\n"
+        "with it. Rank 0 plans, the other ranks train; with one rank it does both.\n"
+        "SIGTERM, SIGINT or SIGUSR1 stop it cleanly: the same command resumes.\n\n"
+        "  --out DIR   run folder instead of the job's \"output\"\n"
+        "  --quiet     only warnings and errors\n"
+        "  --verbose   more\n\n"
+        "exit codes: 0 finished, 1 failed, 2 wrong input, 85 stopped and can be resumed\n\n"
+        "example: mpirun -n 3 trex search jobs/ftbench/sst2.json --out runs/sst2\n",
+    .run = run,
+};
