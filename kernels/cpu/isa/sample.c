@@ -47,6 +47,7 @@ static uint32_t order_key(float logit)
     if (isnan(logit)) {
         return 0;
     }
+    logit += 0.0F; /* -0 becomes 0: they are ties */
     memcpy(&bits, &logit, sizeof(bits));
     return bits & 0x80000000U ? ~bits : bits | 0x80000000U;
 }
