@@ -5,7 +5,9 @@
 #include "base/file.h"
 #include "cli/cli.h"
 #include "data/recipe.h"
+#include "model/lora.h"
 #include "run/candidate.h"
+#include "run/weights_file.h"
 
 /* What is written to --out. */
 struct train_paths {
@@ -42,8 +44,30 @@ static void print_result(const cJSON *result)
            cJSON_IsNumber(error) ? error->valuedouble : 0.0);
 }
 
+/* The trained model as a Hugging Face folder, an adapter merged into its base. */
+static enum status export_model(struct cli_job *opened, const char *weights_path,
+                                const char *folder, struct error *err)
+{
+    enum dtype dtype = DTYPE_F32;
+    const struct model *base = NULL;
+    struct loaded_network loaded;
+    TRY(weights_file_dtype(weights_path, &dtype, err));
+    TRY(workspace_model(&opened->workspace, dtype, &base, err));
+    TRY(weights_file_read(weights_path, base, &loaded, err));
+    enum status status = STATUS_OK;
+    if (loaded.is_adapter) {
+        TRY_CLEANUP(lora_merge(&base->config, &loaded.lora, &loaded.weights, &base->weights, err));
+    }
+    const struct weights *whole = loaded.is_adapter ? &base->weights : &loaded.weights;
+    TRY_CLEANUP(model_export(whole, dtype, base->folder, folder, err));
+    printf("model   %s\n", folder);
+cleanup:
+    loaded_network_fini(&loaded);
+    return status;
+}
+
 static enum status train(struct cli_job *opened, const cJSON *recipe, cJSON *config,
-                         const char *out_folder, struct error *err)
+                         const char *out_folder, const char *export_folder, struct error *err)
 {
     struct train_paths paths;
     TRY(check_plan(opened, recipe, config, err));
@@ -72,6 +96,9 @@ static enum status train(struct cli_job *opened, const cJSON *recipe, cJSON *con
         printf("weights %s\nresult  %s\n", paths.weights, paths.result);
         status = file_remove(paths.state, err);
     }
+    if (status == STATUS_OK && export_folder != NULL) {
+        status = export_model(opened, paths.weights, export_folder, err);
+    }
     cJSON_free(text);
     cJSON_Delete(result);
     return status;
@@ -82,10 +109,12 @@ static int run(const struct cli_command *command, int argc, char **argv)
     const char *recipe_text = "[]";
     const char *config_text = "{}";
     const char *out_folder = NULL;
+    const char *export_folder = NULL;
     bool keys = false;
     const struct cli_option options[] = {
         {"recipe", CLI_TEXT, &recipe_text}, {"config", CLI_TEXT, &config_text},
         {"out", CLI_TEXT, &out_folder},     {"keys", CLI_FLAG, &keys},
+        {"export", CLI_TEXT, &export_folder},
         {NULL, CLI_FLAG, NULL},
     };
     char **arguments = NULL;
@@ -115,7 +144,7 @@ static int run(const struct cli_command *command, int argc, char **argv)
         status = cli_json(config_text, &config, &err);
     }
     if (status == STATUS_OK) {
-        status = train(&opened, recipe, config, out_folder, &err);
+        status = train(&opened, recipe, config, out_folder, export_folder, &err);
     }
     exit_code = status == STATUS_OK ? CLI_DONE : cli_fail(&err, &opened.problems);
     cJSON_Delete(recipe);
@@ -134,6 +163,7 @@ const struct cli_command cli_train = {
              "  --out DIR         weights.h5, result.json, training.h5 (while it is not finished)\n"
              "  --config CONFIG   JSON text or a file; default {}\n"
              "  --recipe RECIPE   JSON text or a file; default [] (the split as it is)\n"
+             "  --export DIR      also writes the model as a Hugging Face folder (adapters merged)\n"
              "  --keys            lists the configuration's keys\n\n"
              "example: trex train jobs/my.json --out runs/once --config '{\"learning_rate\": 1e-4}'\n",
     .run = run,
