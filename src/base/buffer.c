@@ -114,7 +114,8 @@ char *buffer_take(struct buffer *buffer)
 enum status buffer_check(const struct buffer *buffer, const char *what, struct error *err)
 {
     if (buffer->failed) {
-        return FAIL(err, STATUS_LIMIT, "%s is larger than %zu bytes, or memory ran out", what, buffer->max_bytes);
+        return FAIL(err, STATUS_LIMIT, "%s is larger than %zu bytes, or memory ran out", what,
+                    buffer->max_bytes);
     }
     return STATUS_OK;
 }

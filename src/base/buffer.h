@@ -1,7 +1,7 @@
 /* A byte buffer that grows up to a fixed maximum, so that no input can exhaust memory.
  *
- * Appending past the maximum (or out of memory) sets `failed`, leaves the contents as they were, and makes every
- * later append a no-op: a caller may append many times and check once. */
+ * Appending past the maximum (or out of memory) sets `failed`, leaves the contents as they were,
+ * and makes every later append a no-op: a caller may append many times and check once. */
 #ifndef BASE_BUFFER_H
 #define BASE_BUFFER_H
 
@@ -30,7 +30,8 @@ void buffer_printf(struct buffer *buffer, const char *format, ...) BASE_PRINTF(2
 /* The text so far; "" when nothing was appended. Borrowed, valid until the next append. */
 const char *buffer_text(const struct buffer *buffer);
 
-/* Hands the heap string over to the caller (free()), leaving the buffer empty; NULL if it had failed. */
+/* Hands the heap string over to the caller (free()), leaving the buffer empty; NULL if it had
+ * failed. */
 char *buffer_take(struct buffer *buffer);
 
 /* STATUS_OK, or STATUS_LIMIT naming `what` and the maximum if an append had failed. */

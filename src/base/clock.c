@@ -25,7 +25,8 @@ void clock_format_utc(double wall_s, char *out, size_t out_bytes)
 {
     time_t seconds = (time_t)wall_s;
     struct tm parts;
-    if (gmtime_r(&seconds, &parts) == NULL || strftime(out, out_bytes, "%Y-%m-%dT%H:%M:%SZ", &parts) == 0) {
+    if (gmtime_r(&seconds, &parts) == NULL ||
+        strftime(out, out_bytes, "%Y-%m-%dT%H:%M:%SZ", &parts) == 0) {
         snprintf(out, out_bytes, "?");
     }
 }

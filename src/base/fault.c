@@ -14,7 +14,8 @@ enum status fault_point(const char *point, struct error *err)
 {
     const char *armed = getenv("TREX_FAULT");
     size_t length = strlen(point);
-    if (armed == NULL || strncmp(armed, point, length) != 0 || (armed[length] != ':' && armed[length] != '=')) {
+    if (armed == NULL || strncmp(armed, point, length) != 0 ||
+        (armed[length] != ':' && armed[length] != '=')) {
         return STATUS_OK;
     }
     long n = armed[length] == ':' ? strtol(armed + length + 1, NULL, 10) : 1;

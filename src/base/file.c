@@ -11,12 +11,15 @@
 
 #include "base/fault.h"
 
-enum status file_join(const char *folder, const char *name, char out[FILE_PATH_BYTES], struct error *err)
+enum status file_join(const char *folder, const char *name, char out[FILE_PATH_BYTES],
+                      struct error *err)
 {
     bool plain = name[0] == '/' || folder[0] == '\0';
-    int used = snprintf(out, FILE_PATH_BYTES, "%s%s%s", plain ? "" : folder, plain ? "" : "/", name);
+    int used =
+        snprintf(out, FILE_PATH_BYTES, "%s%s%s", plain ? "" : folder, plain ? "" : "/", name);
     if (used < 0 || used >= FILE_PATH_BYTES) {
-        return FAIL(err, STATUS_LIMIT, "path longer than %d bytes: %.80s...", FILE_PATH_BYTES - 1, name);
+        return FAIL(err, STATUS_LIMIT, "path longer than %d bytes: %.80s...", FILE_PATH_BYTES - 1,
+                    name);
     }
     return STATUS_OK;
 }
@@ -29,7 +32,8 @@ enum status file_folder_of(const char *path, char out[FILE_PATH_BYTES], struct e
     }
     size_t length = slash == path ? 1 : (size_t)(slash - path);
     if (length >= FILE_PATH_BYTES) {
-        return FAIL(err, STATUS_LIMIT, "path longer than %d bytes: %.80s...", FILE_PATH_BYTES - 1, path);
+        return FAIL(err, STATUS_LIMIT, "path longer than %d bytes: %.80s...", FILE_PATH_BYTES - 1,
+                    path);
     }
     memcpy(out, path, length);
     out[length] = '\0';
@@ -64,6 +68,9 @@ enum status file_make_folders(const char *path, struct error *err)
         char separator = *cursor;
         *cursor = '\0';
         if (mkdir(partial, 0777) != 0 && !(errno == EEXIST && file_is_folder(partial))) {
+            if (errno == EEXIST) {
+                return FAIL(err, STATUS_INVALID, "%s is a file where a folder is needed", partial);
+            }
             return FAIL_ERRNO(err, "cannot make folder %s", partial);
         }
         *cursor = separator;
@@ -95,7 +102,8 @@ static enum status read_all(int fd, const char *path, struct buffer *out, struct
 /* Opens a regular file for reading. */
 static enum status open_regular(const char *path, int *fd, size_t *size_bytes, struct error *err)
 {
-    int opened = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK); /* O_NONBLOCK: a FIFO must not hang us */
+    int opened =
+        open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK); /* O_NONBLOCK: a FIFO must not hang us */
     if (opened < 0) {
         return FAIL_ERRNO(err, "cannot open %s", path);
     }
@@ -119,7 +127,8 @@ enum status file_read(const char *path, struct buffer *out, struct error *err)
     return status;
 }
 
-static enum status write_all(int fd, const char *path, const char *data, size_t len_bytes, struct error *err)
+static enum status write_all(int fd, const char *path, const char *data, size_t len_bytes,
+                             struct error *err)
 {
     while (len_bytes > 0) {
         ssize_t put = write(fd, data, len_bytes);
@@ -152,18 +161,21 @@ enum status file_aside(const char *path, char out[FILE_PATH_BYTES], struct error
     gethostname(host, sizeof(host) - 1);
     int used = snprintf(out, FILE_PATH_BYTES, "%s.%s.%d.tmp", path, host, (int)getpid());
     if (used < 0 || used >= FILE_PATH_BYTES) {
-        return FAIL(err, STATUS_LIMIT, "path longer than %d bytes: %.80s...", FILE_PATH_BYTES - 1, path);
+        return FAIL(err, STATUS_LIMIT, "path longer than %d bytes: %.80s...", FILE_PATH_BYTES - 1,
+                    path);
     }
     return STATUS_OK;
 }
 
-enum status file_commit(const char *aside, const char *path, const char *previous, struct error *err)
+enum status file_commit(const char *aside, const char *path, const char *previous,
+                        struct error *err)
 {
     char folder[FILE_PATH_BYTES];
     TRY(file_folder_of(path, folder, err));
     TRY(sync_path(aside, O_RDONLY, err));
     TRY(fault_point("base.file.before_rename", err));
-    /* A hard link keeps `path` in place until the rename replaces it: no instant without a generation. */
+    /* A hard link keeps `path` in place until the rename replaces it: no instant without a
+     * generation. */
     if (previous != NULL && file_exists(path)) {
         if (unlink(previous) != 0 && errno != ENOENT) {
             return FAIL_ERRNO(err, "cannot replace %s", previous);

@@ -11,8 +11,10 @@
 
 enum { FILE_PATH_BYTES = 4096 };
 
-/* "<folder>/<name>", or `name` itself if it is absolute. STATUS_LIMIT if it does not fit in FILE_PATH_BYTES. */
-enum status file_join(const char *folder, const char *name, char out[FILE_PATH_BYTES], struct error *err);
+/* "<folder>/<name>", or `name` itself if it is absolute. STATUS_LIMIT if it does not fit in
+ * FILE_PATH_BYTES. */
+enum status file_join(const char *folder, const char *name, char out[FILE_PATH_BYTES],
+                      struct error *err);
 
 /* Folder part of a path; "." if it has none. */
 enum status file_folder_of(const char *path, char out[FILE_PATH_BYTES], struct error *err);
@@ -24,17 +26,20 @@ int64_t file_size_bytes(const char *path); /* -1 if it cannot be read */
 /* Makes a folder and those above it; no error if it is there. */
 enum status file_make_folders(const char *path, struct error *err);
 
-/* Reads a whole file into an empty `out`. STATUS_LIMIT beyond out->max_bytes. Folders and devices are refused. */
+/* Reads a whole file into an empty `out`. STATUS_LIMIT beyond out->max_bytes. Folders and devices
+ * are refused. */
 enum status file_read(const char *path, struct buffer *out, struct error *err);
 
-/* Writes aside, syncs, renames over `path`, syncs the folder. At any kill the old or the new contents are there. */
+/* Writes aside, syncs, renames over `path`, syncs the folder. At any kill the old or the new
+ * contents are there. */
 enum status file_write(const char *path, const void *data, size_t len_bytes, struct error *err);
 
-/* For files written by a library: name of the file to write aside ("<path>.<host>.<pid>.tmp", so that two ranks
- * never share one), and the step that makes it count (sync, rename over path, sync the folder). `previous`, if not
- * NULL, is where the old `path` is kept. */
+/* For files written by a library: name of the file to write aside ("<path>.<host>.<pid>.tmp", so
+ * that two ranks never share one), and the step that makes it count (sync, rename over path, sync
+ * the folder). `previous`, if not NULL, is where the old `path` is kept. */
 enum status file_aside(const char *path, char out[FILE_PATH_BYTES], struct error *err);
-enum status file_commit(const char *aside, const char *path, const char *previous, struct error *err);
+enum status file_commit(const char *aside, const char *path, const char *previous,
+                        struct error *err);
 
 /* Removes a file; no error if it is not there. */
 enum status file_remove(const char *path, struct error *err);

@@ -14,7 +14,8 @@ static XXH3_state_t *inner(struct hash_state *state)
 
 static void format(XXH128_hash_t hash, char out[HASH_TEXT_BYTES])
 {
-    snprintf(out, HASH_TEXT_BYTES, "%016llx%016llx", (unsigned long long)hash.high64, (unsigned long long)hash.low64);
+    snprintf(out, HASH_TEXT_BYTES, "%016llx%016llx", (unsigned long long)hash.high64,
+             (unsigned long long)hash.low64);
 }
 
 void hash_bytes(const void *data, size_t len_bytes, char out[HASH_TEXT_BYTES])

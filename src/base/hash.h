@@ -1,4 +1,5 @@
-/* 128-bit content hashes (XXH3): identity of files and rows, checksums of stored arrays. Not against forgery. */
+/* 128-bit content hashes (XXH3): identity of files and rows, checksums of stored arrays. Not
+ * against forgery. */
 #ifndef BASE_HASH_H
 #define BASE_HASH_H
 

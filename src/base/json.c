@@ -76,7 +76,8 @@ static void line_and_column(const char *text, size_t offset, int *line, int *col
     }
 }
 
-enum status json_parse(const char *text, size_t len_bytes, const char *source, cJSON **out, struct error *err)
+enum status json_parse(const char *text, size_t len_bytes, const char *source, cJSON **out,
+                       struct error *err)
 {
     if (!json_utf8_valid(text, len_bytes)) {
         return FAIL(err, STATUS_FORMAT, "%s: not valid UTF-8", source);
@@ -88,7 +89,8 @@ enum status json_parse(const char *text, size_t len_bytes, const char *source, c
     cJSON *value = cJSON_ParseWithLengthOpts(text, len_bytes, &end, false);
     size_t offset = end != NULL ? (size_t)(end - text) : 0;
     if (value != NULL) {
-        while (offset < len_bytes && strchr(" \t\r\n", text[offset]) != NULL && text[offset] != '\0') {
+        while (offset < len_bytes && strchr(" \t\r\n", text[offset]) != NULL &&
+               text[offset] != '\0') {
             offset++;
         }
         if (offset == len_bytes) {
@@ -143,7 +145,8 @@ void json_problems_add(struct json_problems *problems, const char *pointer, cons
     buffer_printf(&problems->text, "%s: %s\n", pointer[0] != '\0' ? pointer : "/", message);
 }
 
-enum status json_problems_check(const struct json_problems *problems, const char *source, struct error *err)
+enum status json_problems_check(const struct json_problems *problems, const char *source,
+                                struct error *err)
 {
     if (problems->count == 0) {
         return STATUS_OK;
@@ -165,7 +168,8 @@ void json_reader_init(struct json_reader *reader, const cJSON *object, const cha
     reader->object = object;
 }
 
-void json_reader_pointer(const struct json_reader *reader, const char *key, char out[JSON_POINTER_BYTES])
+void json_reader_pointer(const struct json_reader *reader, const char *key,
+                         char out[JSON_POINTER_BYTES])
 {
     snprintf(out, JSON_POINTER_BYTES, "%.*s/%s", JSON_POINTER_BYTES / 2, reader->pointer, key);
 }
@@ -183,11 +187,13 @@ static const cJSON *find(struct json_reader *reader, const char *key)
 static void describe(const cJSON *value, char out[FOUND_BYTES])
 {
     char *text = cJSON_PrintUnformatted(value);
-    snprintf(out, FOUND_BYTES, "%.60s%s", text != NULL ? text : "?", text != NULL && strlen(text) > 60 ? "..." : "");
+    snprintf(out, FOUND_BYTES, "%.60s%s", text != NULL ? text : "?",
+             text != NULL && strlen(text) > 60 ? "..." : "");
     cJSON_free(text);
 }
 
-static void add_wrong(struct json_reader *reader, const char *key, const cJSON *value, const char *allowed)
+static void add_wrong(struct json_reader *reader, const char *key, const cJSON *value,
+                      const char *allowed)
 {
     char pointer[JSON_POINTER_BYTES];
     char found[FOUND_BYTES];
@@ -209,18 +215,17 @@ static bool is_asked(const struct json_reader *reader, const char *key)
 void json_reader_finish(struct json_reader *reader)
 {
     const cJSON *item = NULL;
-    cJSON_ArrayForEach(item, reader->object)
-    {
+    cJSON_ArrayForEach (item, reader->object) {
         /* "$schema" lets editors check the file; keys that start with "_" are comments. */
-        if (item->string == NULL || item->string[0] == '_' || strcmp(item->string, "$schema") == 0 ||
-            is_asked(reader, item->string)) {
+        if (item->string == NULL || item->string[0] == '_' ||
+            strcmp(item->string, "$schema") == 0 || is_asked(reader, item->string)) {
             continue;
         }
         char allowed[384] = "";
         size_t used = 0;
         for (int i = 0; i < reader->asked_count && used < sizeof(allowed); i++) {
-            used += (size_t)snprintf(allowed + used, sizeof(allowed) - used, "%s%s", i > 0 ? ", " : "",
-                                     reader->asked[i]);
+            used += (size_t)snprintf(allowed + used, sizeof(allowed) - used, "%s%s",
+                                     i > 0 ? ", " : "", reader->asked[i]);
         }
         char pointer[JSON_POINTER_BYTES];
         json_reader_pointer(reader, item->string, pointer);
@@ -240,7 +245,8 @@ bool json_require(struct json_reader *reader, const char *key, const char *allow
     return true;
 }
 
-int64_t json_read_int(struct json_reader *reader, const char *key, int64_t fallback, int64_t min, int64_t max)
+int64_t json_read_int(struct json_reader *reader, const char *key, int64_t fallback, int64_t min,
+                      int64_t max)
 {
     const cJSON *value = find(reader, key);
     if (value == NULL) {
@@ -248,17 +254,19 @@ int64_t json_read_int(struct json_reader *reader, const char *key, int64_t fallb
     }
     double number = value->valuedouble;
     /* Numbers are doubles in JSON parsers: beyond 2^53 they are no longer exact. */
-    if (!cJSON_IsNumber(value) || !isfinite(number) || number != floor(number) || fabs(number) > 0x1p53 ||
-        (int64_t)number < min || (int64_t)number > max) {
+    if (!cJSON_IsNumber(value) || !isfinite(number) || number != floor(number) ||
+        fabs(number) > 0x1p53 || (int64_t)number < min || (int64_t)number > max) {
         char allowed[96];
-        snprintf(allowed, sizeof(allowed), "a whole number from %lld to %lld", (long long)min, (long long)max);
+        snprintf(allowed, sizeof(allowed), "a whole number from %lld to %lld", (long long)min,
+                 (long long)max);
         add_wrong(reader, key, value, allowed);
         return fallback;
     }
     return (int64_t)number;
 }
 
-double json_read_number(struct json_reader *reader, const char *key, double fallback, double min, double max)
+double json_read_number(struct json_reader *reader, const char *key, double fallback, double min,
+                        double max)
 {
     const cJSON *value = find(reader, key);
     if (value == NULL) {
@@ -299,7 +307,8 @@ const char *json_read_string(struct json_reader *reader, const char *key, const 
     return value->valuestring;
 }
 
-int json_read_choice(struct json_reader *reader, const char *key, const char *const *choices, int fallback)
+int json_read_choice(struct json_reader *reader, const char *key, const char *const *choices,
+                     int fallback)
 {
     const cJSON *value = find(reader, key);
     if (value == NULL) {

@@ -37,8 +37,8 @@ void log_close(struct log *log)
     }
 }
 
-static void write_json(const struct log *log, const char *time, enum log_level level, const char *room,
-                       const char *message)
+static void write_json(const struct log *log, const char *time, enum log_level level,
+                       const char *room, const char *message)
 {
     cJSON *line = cJSON_CreateObject();
     cJSON_AddStringToObject(line, "time", time);

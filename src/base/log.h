@@ -1,5 +1,6 @@
-/* The log: one JSON object a line in log.jsonl, and the same in words for a person. An object that is handed down,
- * not a global; every function takes NULL for "no log". Nothing secret is ever passed here. */
+/* The log: one JSON object a line in log.jsonl, and the same in words for a person. An object that
+ * is handed down, not a global; every function takes NULL for "no log". Nothing secret is ever
+ * passed here. */
 #ifndef BASE_LOG_H
 #define BASE_LOG_H
 
@@ -23,8 +24,9 @@ void log_init(struct log *log, FILE *human, int rank, enum log_level level);
 enum status log_open(struct log *log, const char *path, struct error *err);
 void log_close(struct log *log);
 
-/* One line, cut at 2 KiB; room is the folder that speaks ("train"). A failing write is ignored: the log must not
- * stop the work. */
-void log_write(struct log *log, enum log_level level, const char *room, const char *format, ...) BASE_PRINTF(4, 5);
+/* One line, cut at 2 KiB; room is the folder that speaks ("train"). A failing write is ignored: the
+ * log must not stop the work. */
+void log_write(struct log *log, enum log_level level, const char *room, const char *format, ...)
+    BASE_PRINTF(4, 5);
 
 #endif

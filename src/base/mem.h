@@ -7,10 +7,12 @@
 
 #include "base/status.h"
 
-/* count * size zeroed bytes on the heap; NULL if that overflows or there is no memory. Free with free(). */
+/* count * size zeroed bytes on the heap; NULL if that overflows or there is no memory. Free with
+ * free(). */
 void *mem_calloc(size_t count, size_t size);
 
-/* The same, uninitialised and aligned to 64 bytes, for arrays that kernels read. Free with free(). */
+/* The same, uninitialised and aligned to 64 bytes, for arrays that kernels read. Free with free().
+ */
 void *mem_aligned(size_t count, size_t size);
 
 /* As realloc for count elements; NULL leaves `pointer` valid. */

@@ -8,16 +8,17 @@
 #include "base/status.h"
 
 struct progress {
-    /* Called often (every step, every batch of rows). Anything but STATUS_OK stops the work at this safe point, and
-     * the work returns that status: STATUS_INTERRUPTED for a stop on request. `phase` is "data", "train",
-     * "validate" ...; done of total units. */
-    enum status (*tick)(void *context, const char *phase, int64_t done, int64_t total, struct error *err);
+    /* Called often (every step, every batch of rows). Anything but STATUS_OK stops the work at this
+     * safe point, and the work returns that status: STATUS_INTERRUPTED for a stop on request.
+     * `phase` is "data", "train", "validate" ...; done of total units. */
+    enum status (*tick)(void *context, const char *phase, int64_t done, int64_t total,
+                        struct error *err);
     void *context;
 };
 
 /* Calls tick if there is one; progress may be NULL. */
-static inline enum status progress_tick(const struct progress *progress, const char *phase, int64_t done,
-                                        int64_t total, struct error *err)
+static inline enum status progress_tick(const struct progress *progress, const char *phase,
+                                        int64_t done, int64_t total, struct error *err)
 {
     if (progress == NULL || progress->tick == NULL) {
         return STATUS_OK;

@@ -54,7 +54,8 @@ static void set_place(struct error *err, enum status code, const char *file, int
     snprintf(err->file, sizeof(err->file), "%s", file + skip);
 }
 
-enum status error_set(struct error *err, enum status code, const char *file, int line, const char *format, ...)
+enum status error_set(struct error *err, enum status code, const char *file, int line,
+                      const char *format, ...)
 {
     if (err != NULL) {
         set_place(err, code, file, line);
@@ -105,7 +106,8 @@ static enum status status_of_errno(int errno_value)
     }
 }
 
-enum status error_set_errno(struct error *err, int errno_value, const char *file, int line, const char *format, ...)
+enum status error_set_errno(struct error *err, int errno_value, const char *file, int line,
+                            const char *format, ...)
 {
     enum status code = status_of_errno(errno_value);
     if (err != NULL) {
@@ -115,7 +117,8 @@ enum status error_set_errno(struct error *err, int errno_value, const char *file
         int used = vsnprintf(err->message, sizeof(err->message), format, arguments);
         va_end(arguments);
         if (used >= 0 && (size_t)used < sizeof(err->message)) {
-            snprintf(err->message + used, sizeof(err->message) - (size_t)used, ": %s", strerror(errno_value));
+            snprintf(err->message + used, sizeof(err->message) - (size_t)used, ": %s",
+                     strerror(errno_value));
         }
     }
     return code;

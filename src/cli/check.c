@@ -106,11 +106,12 @@ static void print_search(const struct job *job)
 /* Tokens that one configuration of the first plan trains on. */
 static double tokens_of(const struct researcher_facts *facts, const struct train_config *config)
 {
-    double rows = (double)(facts->train_rows < facts->max_samples ? facts->train_rows
-                                                                  : facts->max_samples);
+    double rows =
+        (double)(facts->train_rows < facts->max_samples ? facts->train_rows : facts->max_samples);
     double tokens = rows * (facts->prompt_tokens_mean + facts->answer_tokens_mean) * config->epochs;
     if (config->max_steps > 0) {
-        double cap = (double)config->max_steps * (double)(config->batch_tokens * config->accumulation);
+        double cap =
+            (double)config->max_steps * (double)(config->batch_tokens * config->accumulation);
         tokens = tokens < cap ? tokens : cap;
     }
     return tokens;
@@ -136,10 +137,11 @@ static enum status print_plan(struct checked *checked, double flops, struct erro
         double seconds = tokens * per_token / (flops * step_share_of_matmul);
         all_s += seconds;
         largest = bytes > largest ? bytes : largest;
-        printf("  c%d  %s, learning rate %g, %g epochs, %lld tokens a step: %.2f GB, about %.1f min\n",
-               i, train_method_names[config.method], config.learning_rate, config.epochs,
-               (long long)(config.batch_tokens * config.accumulation), (double)bytes / 1e9,
-               seconds / 60.0);
+        printf(
+            "  c%d  %s, learning rate %g, %g epochs, %lld tokens a step: %.2f GB, about %.1f min\n",
+            i, train_method_names[config.method], config.learning_rate, config.epochs,
+            (long long)(config.batch_tokens * config.accumulation), (double)bytes / 1e9,
+            seconds / 60.0);
     }
     int64_t memory = facts_worker_memory(job, 1);
     printf("\nmemory      %.2f GB for the largest training and the base model, %.1f GB are there\n",

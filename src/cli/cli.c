@@ -84,8 +84,8 @@ bool cli_parse(const struct cli_command *command, int argc, char **argv,
 int cli_fail(const struct error *err, const struct json_problems *problems)
 {
     if (problems != NULL && problems->count > 0) {
-        fprintf(stderr, "trex: %d mistake%s:\n%s", problems->count,
-                problems->count == 1 ? "" : "s", buffer_text(&problems->text));
+        fprintf(stderr, "trex: %d mistake%s:\n%s", problems->count, problems->count == 1 ? "" : "s",
+                buffer_text(&problems->text));
     } else {
         fprintf(stderr, "trex: %s\n  %s: %s\n", err->message, status_name(err->code),
                 status_advice(err->code));

@@ -1,4 +1,5 @@
-/* What the subcommands share: options, messages, exit codes. Only this room prints for people, and only main exits. */
+/* What the subcommands share: options, messages, exit codes. Only this room prints for people, and
+ * only main exits. */
 #ifndef CLI_CLI_H
 #define CLI_CLI_H
 
@@ -10,7 +11,8 @@
 #include "base/status.h"
 #include "run/workspace.h"
 
-/* Exit codes: 0 done, 1 failed, 2 the command line or an input file is wrong, 85 stopped and can be resumed. */
+/* Exit codes: 0 done, 1 failed, 2 the command line or an input file is wrong, 85 stopped and can be
+ * resumed. */
 enum { CLI_DONE = 0, CLI_FAILED = 1, CLI_WRONG_INPUT = 2 };
 
 struct cli_command {
@@ -21,18 +23,20 @@ struct cli_command {
 };
 
 /* One file each: src/cli/<name>.c. */
-extern const struct cli_command cli_check, cli_init, cli_search, cli_train, cli_eval, cli_generate, cli_data,
-    cli_tokenize, cli_version;
+extern const struct cli_command cli_check, cli_init, cli_search, cli_train, cli_eval, cli_generate,
+    cli_data, cli_tokenize, cli_version;
 
 enum cli_kind { CLI_FLAG, CLI_TEXT, CLI_INTEGER, CLI_NUMBER };
 struct cli_option {
     const char *name;
     enum cli_kind kind;
-    void *value; /* bool *, const char **, int64_t *, double *; left alone if the option is not given */
+    void *value; /* bool *, const char **, int64_t *, double *; left alone if the option is not
+                    given */
 };
 
-/* Parses options (ending with a NULL name) and from min to max other arguments, in any order. Returns true and the
- * arguments in *arguments; else *exit_code says how to end (--help prints the usage and ends with 0). */
+/* Parses options (ending with a NULL name) and from min to max other arguments, in any order.
+ * Returns true and the arguments in *arguments; else *exit_code says how to end (--help prints the
+ * usage and ends with 0). */
 bool cli_parse(const struct cli_command *command, int argc, char **argv,
                const struct cli_option *options, int min, int max, char ***arguments,
                int *exit_code);
@@ -54,7 +58,8 @@ enum status cli_job_open(const char *path, const char *out_folder, struct cli_jo
                          struct error *err);
 void cli_job_close(struct cli_job *opened);
 
-/* A struct progress that keeps one line on stderr up to date (if it is a terminal) and stops on a signal. */
+/* A struct progress that keeps one line on stderr up to date (if it is a terminal) and stops on a
+ * signal. */
 struct progress cli_progress(void);
 
 #endif

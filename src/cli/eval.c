@@ -22,8 +22,8 @@ static enum status evaluate(struct cli_job *opened, const char *weights, enum ta
         const cJSON *value = cJSON_GetObjectItemCaseSensitive(score, "value");
         const cJSON *error = cJSON_GetObjectItemCaseSensitive(score, "standard_error");
         const cJSON *rows = cJSON_GetObjectItemCaseSensitive(score, "rows");
-        printf("%s %s %.4f ± %.4f on %.0f rows\n", task_split_names[split],
-               opened->job.task.metric, cJSON_GetNumberValue(value), cJSON_GetNumberValue(error),
+        printf("%s %s %.4f ± %.4f on %.0f rows\n", task_split_names[split], opened->job.task.metric,
+               cJSON_GetNumberValue(value), cJSON_GetNumberValue(error),
                cJSON_GetNumberValue(rows));
     }
     cJSON_Delete(score);
@@ -71,13 +71,14 @@ static int run(const struct cli_command *command, int argc, char **argv)
 const struct cli_command cli_eval = {
     .name = "eval",
     .summary = "score the base model or trained weights on a split",
-    .usage = "usage: trex eval JOB [--weights FILE] [--split validation|test] [--json]\n"
-             "       trex eval --metrics\n\n"
-             "Scores the job's base model, or the weights in an HDF5 file, with the job's metric.\n\n"
-             "  --weights FILE   runs/my/weights/n0003-c1.h5, or weights.h5 of trex train\n"
-             "  --split SPLIT    validation (default) or test\n"
-             "  --json           all figures as JSON\n"
-             "  --metrics        lists the metrics\n\n"
-             "example: trex eval jobs/my.json --weights runs/my/weights/n0003-c1.h5\n",
+    .usage =
+        "usage: trex eval JOB [--weights FILE] [--split validation|test] [--json]\n"
+        "       trex eval --metrics\n\n"
+        "Scores the job's base model, or the weights in an HDF5 file, with the job's metric.\n\n"
+        "  --weights FILE   runs/my/weights/n0003-c1.h5, or weights.h5 of trex train\n"
+        "  --split SPLIT    validation (default) or test\n"
+        "  --json           all figures as JSON\n"
+        "  --metrics        lists the metrics\n\n"
+        "example: trex eval jobs/my.json --weights runs/my/weights/n0003-c1.h5\n",
     .run = run,
 };

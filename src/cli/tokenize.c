@@ -89,8 +89,8 @@ static enum status tokenize(const char *folder, const char *given, bool ids_only
         puts(buffer_text(&decoded));
     } else {
         int flags = special ? TOKENIZER_ADD_SPECIAL | TOKENIZER_PARSE_SPECIAL : 0;
-        TRY_CLEANUP(tokenizer_encode(tokenizer, buffer_text(&text), text.len_bytes, flags, &list,
-                                     err));
+        TRY_CLEANUP(
+            tokenizer_encode(tokenizer, buffer_text(&text), text.len_bytes, flags, &list, err));
         TRY_CLEANUP(print_tokens(tokenizer, &list, ids_only, err));
     }
 cleanup:
@@ -118,21 +118,21 @@ static int run(const struct cli_command *command, int argc, char **argv)
         return exit_code;
     }
     struct error err = {0};
-    enum status status =
-        tokenize(arguments[0], arguments[1], ids_only, decode, special, &err);
+    enum status status = tokenize(arguments[0], arguments[1], ids_only, decode, special, &err);
     return status == STATUS_OK ? CLI_DONE : cli_fail(&err, NULL);
 }
 
 const struct cli_command cli_tokenize = {
     .name = "tokenize",
     .summary = "text to token ids and back",
-    .usage = "usage: trex tokenize MODEL TEXT|- [--ids] [--special]\n"
-             "       trex tokenize MODEL --decode \"IDS\"|-\n\n"
-             "Shows how the tokenizer of a model folder cuts a text (- reads standard input).\n\n"
-             "  --ids       ids alone, on one line\n"
-             "  --special   text such as <|im_end|> becomes its token; bos is added where the model\n"
-             "              wants it\n"
-             "  --decode    the argument is ids; prints their text\n\n"
-             "example: trex tokenize models/Qwen3-1.7B \"Hello world\"\n",
+    .usage =
+        "usage: trex tokenize MODEL TEXT|- [--ids] [--special]\n"
+        "       trex tokenize MODEL --decode \"IDS\"|-\n\n"
+        "Shows how the tokenizer of a model folder cuts a text (- reads standard input).\n\n"
+        "  --ids       ids alone, on one line\n"
+        "  --special   text such as <|im_end|> becomes its token; bos is added where the model\n"
+        "              wants it\n"
+        "  --decode    the argument is ids; prints their text\n\n"
+        "example: trex tokenize models/Qwen3-1.7B \"Hello world\"\n",
     .run = run,
 };

@@ -112,10 +112,9 @@ static int run(const struct cli_command *command, int argc, char **argv)
     const char *export_folder = NULL;
     bool keys = false;
     const struct cli_option options[] = {
-        {"recipe", CLI_TEXT, &recipe_text}, {"config", CLI_TEXT, &config_text},
-        {"out", CLI_TEXT, &out_folder},     {"keys", CLI_FLAG, &keys},
-        {"export", CLI_TEXT, &export_folder},
-        {NULL, CLI_FLAG, NULL},
+        {"recipe", CLI_TEXT, &recipe_text},   {"config", CLI_TEXT, &config_text},
+        {"out", CLI_TEXT, &out_folder},       {"keys", CLI_FLAG, &keys},
+        {"export", CLI_TEXT, &export_folder}, {NULL, CLI_FLAG, NULL},
     };
     char **arguments = NULL;
     int exit_code = 0;
@@ -156,15 +155,16 @@ static int run(const struct cli_command *command, int argc, char **argv)
 const struct cli_command cli_train = {
     .name = "train",
     .summary = "train one configuration by hand, and score it on validation",
-    .usage = "usage: trex train JOB --out DIR [--config CONFIG] [--recipe RECIPE]\n"
-             "       trex train --keys\n\n"
-             "Trains the job's base model on its training split with one configuration. A signal\n"
-             "saves the state; the same command goes on from it, to the same bits.\n\n"
-             "  --out DIR         weights.h5, result.json, training.h5 (while it is not finished)\n"
-             "  --config CONFIG   JSON text or a file; default {}\n"
-             "  --recipe RECIPE   JSON text or a file; default [] (the split as it is)\n"
-             "  --export DIR      also writes the model as a Hugging Face folder (adapters merged)\n"
-             "  --keys            lists the configuration's keys\n\n"
-             "example: trex train jobs/my.json --out runs/once --config '{\"learning_rate\": 1e-4}'\n",
+    .usage =
+        "usage: trex train JOB --out DIR [--config CONFIG] [--recipe RECIPE]\n"
+        "       trex train --keys\n\n"
+        "Trains the job's base model on its training split with one configuration. A signal\n"
+        "saves the state; the same command goes on from it, to the same bits.\n\n"
+        "  --out DIR         weights.h5, result.json, training.h5 (while it is not finished)\n"
+        "  --config CONFIG   JSON text or a file; default {}\n"
+        "  --recipe RECIPE   JSON text or a file; default [] (the split as it is)\n"
+        "  --export DIR      also writes the model as a Hugging Face folder (adapters merged)\n"
+        "  --keys            lists the configuration's keys\n\n"
+        "example: trex train jobs/my.json --out runs/once --config '{\"learning_rate\": 1e-4}'\n",
     .run = run,
 };

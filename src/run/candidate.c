@@ -60,7 +60,8 @@ static void add_number_or_null(cJSON *array, double value)
     cJSON_AddItemToArray(array, isfinite(value) ? cJSON_CreateNumber(value) : cJSON_CreateNull());
 }
 
-/* At most CURVE_POINTS_MAX points: every point with a validation loss, the last one, and others evenly between. */
+/* At most CURVE_POINTS_MAX points: every point with a validation loss, the last one, and others
+ * evenly between. */
 static cJSON *curve_to_json(const struct train_point *curve, int64_t count)
 {
     cJSON *list = cJSON_CreateArray();
@@ -240,9 +241,8 @@ static enum status make_result(struct training *training, const struct prepared_
     cJSON_AddNumberToObject(object, "steps_done", (double)trainer_steps_done(trainer));
     cJSON_AddNumberToObject(object, "samples", (double)data->encoded.count);
     cJSON_AddNumberToObject(object, "tokens", points > 0 ? (double)curve[points - 1].tokens : 0.0);
-    cJSON_AddStringToObject(object, "end",
-                            trainer_end(trainer) == TRAIN_STOPPED_EARLY ? "stopped early"
-                                                                        : "finished");
+    cJSON_AddStringToObject(
+        object, "end", trainer_end(trainer) == TRAIN_STOPPED_EARLY ? "stopped early" : "finished");
     int ranks = training->group != NULL ? training->group->size : 1;
     cJSON_AddNumberToObject(object, "rank_seconds",
                             (clock_monotonic_s() - started_s) * (double)ranks);
@@ -341,8 +341,7 @@ cleanup:
 
 /* The baseline: nothing is trained. */
 static enum status validate_base(struct workspace *workspace, const struct train_group *group,
-                                 const struct progress *progress, cJSON **result,
-                                 struct error *err)
+                                 const struct progress *progress, cJSON **result, struct error *err)
 {
     if (!leads(group)) {
         return STATUS_OK;

@@ -13,8 +13,8 @@
 #include "run/stop.h"
 #include "train/trainer.h"
 
-/* Longest wait for workers to put their state on disk after a stop; what is not safe by then is lost to its last
- * checkpoint, no further. */
+/* Longest wait for workers to put their state on disk after a stop; what is not safe by then is
+ * lost to its last checkpoint, no further. */
 static const double stop_patience_s = 600.0;
 
 /* ---- opening ---- */
@@ -59,7 +59,8 @@ static enum status check_identity(const struct controller *c, const char *task_h
     return STATUS_OK;
 }
 
-/* A candidate that was running when the job died starts again, unless it seems to have killed it. */
+/* A candidate that was running when the job died starts again, unless it seems to have killed it.
+ */
 static enum status requeue_candidate(struct controller *c, int32_t node, int32_t index,
                                      struct error *err)
 {
@@ -167,8 +168,8 @@ enum status controller_create(const struct controller_options *options, struct c
     c->limits.model = &options->model->config;
     c->limits.memory_bytes = facts_worker_memory(options->job, options->node_workers);
     c->limits.training_bytes = trainer_bytes;
-    TRY_CLEANUP(researcher_open(options->job->researcher, &c->facts, options->log, &c->researcher,
-                                err));
+    TRY_CLEANUP(
+        researcher_open(options->job->researcher, &c->facts, options->log, &c->researcher, err));
     TRY_CLEANUP(open_search(c, err));
     *out = c;
     c = NULL;
@@ -275,8 +276,8 @@ static void on_hello(struct controller *c, int index, const struct message *mess
     const cJSON *host = cJSON_GetObjectItemCaseSensitive(message->payload, "host");
     const cJSON *device = cJSON_GetObjectItemCaseSensitive(message->payload, "device");
     c->workers[index].present = true;
-    log_write(c->options.log, LOG_INFO, "run", "worker on rank %d (%s): %s",
-              c->workers[index].rank, cJSON_IsString(host) ? host->valuestring : "?",
+    log_write(c->options.log, LOG_INFO, "run", "worker on rank %d (%s): %s", c->workers[index].rank,
+              cJSON_IsString(host) ? host->valuestring : "?",
               cJSON_IsString(device) ? device->valuestring : "?");
 }
 

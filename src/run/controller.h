@@ -1,8 +1,10 @@
 /* The controller: rank 0. Selects, plans, dispatches, records; never trains, never waits.
  *
- *   message from a worker -> event -> journal thread -> on disk -> search_apply -> the next decision
+ *   message from a worker -> event -> journal thread -> on disk -> search_apply -> the next
+ * decision
  *
- * Its turn is a few microseconds; it may be called from a worker's step in the same process (one rank). */
+ * Its turn is a few microseconds; it may be called from a worker's step in the same process (one
+ * rank). */
 #ifndef RUN_CONTROLLER_H
 #define RUN_CONTROLLER_H
 
@@ -35,8 +37,8 @@ enum status controller_create(const struct controller_options *options, struct c
                               struct error *err);
 void controller_destroy(struct controller *controller);
 
-/* One turn: messages, events, decisions. *done when the search has ended or has stopped on request, and everything is
- * on disk. */
+/* One turn: messages, events, decisions. *done when the search has ended or has stopped on request,
+ * and everything is on disk. */
 enum status controller_turn(struct controller *controller, bool *done, struct error *err);
 
 /* How it ended, after done: STATUS_OK (finished) or STATUS_INTERRUPTED (resumable). */

@@ -62,7 +62,8 @@ enum status controller_send_order(struct controller *c, int index, enum work wor
 static enum status start_candidate(struct controller *c, int index, struct ready_candidate next,
                                    struct error *err)
 {
-    /* The order leaves before the event is on disk: a start that is forgotten costs nothing, a waiting worker does. */
+    /* The order leaves before the event is on disk: a start that is forgotten costs nothing, a
+     * waiting worker does. */
     TRY(controller_send_order(c, index, WORK_TRAIN, next.node, next.candidate, err));
     cJSON *event = controller_event("candidate_started", next.node, next.candidate);
     cJSON_AddNumberToObject(event, "rank", c->workers[index].rank);

@@ -19,8 +19,8 @@ const char *controller_budget_spent(const struct controller *c)
     int32_t candidate = -1;
     if (isfinite(job->goal_score) && search_best(search, &node, &candidate)) {
         double value = search->nodes[node].candidates[candidate].validation.value;
-        bool reached = search->identity.larger_is_better ? value >= job->goal_score
-                                                         : value <= job->goal_score;
+        bool reached =
+            search->identity.larger_is_better ? value >= job->goal_score : value <= job->goal_score;
         if (reached) {
             return "the goal score is reached";
         }
@@ -92,8 +92,7 @@ enum status controller_finish(struct controller *c, struct error *err)
     if (c->end_reason == NULL || c->stopping || c->finish_recorded) {
         return STATUS_OK;
     }
-    bool rounds_open = c->open_count > 0 || c->plans_pending > 0 ||
-                       c->ready_first < c->ready_count;
+    bool rounds_open = c->open_count > 0 || c->plans_pending > 0 || c->ready_first < c->ready_count;
     if (rounds_open || c->first_pending != NULL) {
         return STATUS_OK;
     }

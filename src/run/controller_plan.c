@@ -128,12 +128,11 @@ enum status controller_plan(struct controller *c, struct error *err)
         .noise = reward_noise(search),
     };
     /* A round feeds several workers: ask for as many rounds as the hungry ones need. */
-    int rounds_wanted = (hungry_workers(c) + c->options.job->configurations - 1) /
-                        c->options.job->configurations;
+    int rounds_wanted =
+        (hungry_workers(c) + c->options.job->configurations - 1) / c->options.job->configurations;
     for (int i = c->plans_pending; i < rounds_wanted && may_plan(c); i++) {
         struct rng rng;
-        rng_init(&rng, c->options.job->seed,
-                 (uint64_t)(search->tree.count + c->plans_pending));
+        rng_init(&rng, c->options.job->seed, (uint64_t)(search->tree.count + c->plans_pending));
         int32_t parent = c->options.job->policy->select(&search->tree, &options, &rng);
         if (parent < 0) {
             c->dry = c->open_count == 0 && c->plans_pending == 0;
@@ -195,8 +194,8 @@ static enum status record_plan(struct controller *c, struct plan *plan, struct e
     buffer_init(&changes, CHANGES_MAX_BYTES);
     struct error refused = {0};
     enum status status = STATUS_OK;
-    if (plan->parent >= 0 && executor_check(plan, &c->search, &c->facts, &c->limits, &changes,
-                                            &refused) != STATUS_OK) {
+    if (plan->parent >= 0 &&
+        executor_check(plan, &c->search, &c->facts, &c->limits, &changes, &refused) != STATUS_OK) {
         drop_plan(c, plan, refused.message);
     } else {
         status = controller_emit(c, planned_event(c, plan, buffer_text(&changes)), -1, err);

@@ -76,7 +76,8 @@ struct controller {
 /* ---- controller_events.c ---- */
 /* A new event object of a kind, with node and candidate unless they are negative. */
 cJSON *controller_event(const char *kind, int32_t node, int32_t candidate);
-/* Numbers it, hands it to the journal, keeps it until it is on disk. Takes it. worker: -1, or whose result it is. */
+/* Numbers it, hands it to the journal, keeps it until it is on disk. Takes it. worker: -1, or whose
+ * result it is. */
 enum status controller_emit(struct controller *c, cJSON *event, int worker, struct error *err);
 /* Applies what has reached the disk. */
 enum status controller_apply_durable(struct controller *c, struct error *err);

@@ -67,9 +67,9 @@ static enum status measure_lengths(struct workspace *workspace, const struct mod
         bool truncated = false;
         TRY_CLEANUP(task_render(task, &rows->rows[row], &example, err));
         ids.count = 0;
-        status = encode_prompt(task, model->tokenizer, workspace_chat(workspace, model), &example,
-                               example.answer, INT64_C(1) << 24, &ids, &answer_start, &truncated,
-                               err);
+        status =
+            encode_prompt(task, model->tokenizer, workspace_chat(workspace, model), &example,
+                          example.answer, INT64_C(1) << 24, &ids, &answer_start, &truncated, err);
         task_example_fini(&example);
         TRY_CLEANUP(status);
         prompts[count] = answer_start;

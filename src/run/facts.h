@@ -1,5 +1,5 @@
-/* What a researcher is told before the first training: measured from the job, the model's shape and the splits. Nothing
- * of the test split is read here. */
+/* What a researcher is told before the first training: measured from the job, the model's shape and
+ * the splits. Nothing of the test split is read here. */
 #ifndef RUN_FACTS_H
 #define RUN_FACTS_H
 

@@ -19,7 +19,8 @@ int group_leader(int size, int ranks_per_group, int index)
     return size > 1 ? 1 + index * ranks_per_group : 0;
 }
 
-static enum status count_node_workers(const struct group_layout *layout, int *out, struct error *err)
+static enum status count_node_workers(const struct group_layout *layout, int *out,
+                                      struct error *err)
 {
     MPI_Comm node;
     TRY_MPI(MPI_Comm_split_type(MPI_COMM_WORLD, MPI_COMM_TYPE_SHARED, layout->rank, MPI_INFO_NULL,
@@ -77,7 +78,8 @@ static enum status wait_politely(MPI_Request *request, struct error *err)
     }
 }
 
-/* Reduce, then broadcast: every rank gets the very same bits, which an allreduce does not promise. */
+/* Reduce, then broadcast: every rank gets the very same bits, which an allreduce does not promise.
+ */
 static enum status sum(MPI_Comm comm, void *values, int64_t count, MPI_Datatype type, size_t size,
                        struct error *err)
 {

@@ -1,5 +1,6 @@
-/* Ranks that train one candidate together. All functions but group_create are for ranks of one group, and all but
- * group_fini are collective in it. Waiting never spins: the processor belongs to whoever trains. */
+/* Ranks that train one candidate together. All functions but group_create are for ranks of one
+ * group, and all but group_fini are collective in it. Waiting never spins: the processor belongs to
+ * whoever trains. */
 #ifndef RUN_GROUP_H
 #define RUN_GROUP_H
 
@@ -10,7 +11,8 @@
 
 /* How the ranks of a job are shared out:
  *   size 1               rank 0 is controller and worker
- *   size > 1             rank 0 is the controller; ranks 1.. form groups of `ranks_per_group`, the last may be smaller */
+ *   size > 1             rank 0 is the controller; ranks 1.. form groups of `ranks_per_group`, the
+ * last may be smaller */
 struct group_layout {
     int rank, size;   /* in the job */
     int group;        /* this rank's group, -1 for a controller that does not work */
@@ -31,8 +33,8 @@ int group_count(int size, int ranks_per_group);
 /* The train_group over a communicator; its context is the communicator's address. */
 struct train_group group_trainer(MPI_Comm *comm);
 
-/* Sends the leader's text to all: *text is the leader's on entry, a heap copy for the others on return. At most
- * max_bytes. */
+/* Sends the leader's text to all: *text is the leader's on entry, a heap copy for the others on
+ * return. At most max_bytes. */
 enum status group_share_text(MPI_Comm comm, char **text, size_t max_bytes, struct error *err);
 
 /* All ranks get the leader's value. */

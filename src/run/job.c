@@ -115,8 +115,8 @@ static void read_search(const cJSON *object, struct json_problems *problems, str
         for (const struct tree_policy *const *p = tree_policy_list(); *p != NULL; p++) {
             buffer_printf(&names, " \"%s\"", (*p)->name);
         }
-        json_problems_add(problems, "/search/policy", "found \"%.40s\", allowed is one of%s", policy,
-                          buffer_text(&names));
+        json_problems_add(problems, "/search/policy", "found \"%.40s\", allowed is one of%s",
+                          policy, buffer_text(&names));
         buffer_fini(&names);
     }
     job->rounds = json_read_int(&reader, "rounds", 20, 0, TREE_NODES_MAX - 1);
@@ -150,7 +150,8 @@ static void read_compute(const cJSON *object, struct json_problems *problems, st
 {
     struct json_reader reader;
     json_reader_init(&reader, object, "/compute", problems);
-    job->backend = mem_strdup(backend_names[json_read_choice(&reader, "backend", backend_names, 0)]);
+    job->backend =
+        mem_strdup(backend_names[json_read_choice(&reader, "backend", backend_names, 0)]);
     job->precision = (enum job_precision)json_read_choice(&reader, "precision", precision_names, 0);
     job->ranks_per_candidate = (int)json_read_int(&reader, "ranks_per_candidate", 1, 1, 4096);
     job->threads = (int)json_read_int(&reader, "threads", 0, 0, 1024);
@@ -186,10 +187,11 @@ static void check_together(const struct job *job, struct json_problems *problems
         for (int b = a + 1; b < TASK_SPLIT_COUNT; b++) {
             if (job->task.path[a] != NULL && job->task.path[b] != NULL &&
                 strcmp(job->task.path[a], job->task.path[b]) == 0) {
-                json_problems_add(problems, "/task",
-                                  "%s and %s are the same file %s; scores on rows that were trained "
-                                  "on or chosen by mean nothing",
-                                  task_split_names[a], task_split_names[b], job->task.path[a]);
+                json_problems_add(
+                    problems, "/task",
+                    "%s and %s are the same file %s; scores on rows that were trained "
+                    "on or chosen by mean nothing",
+                    task_split_names[a], task_split_names[b], job->task.path[a]);
             }
         }
     }

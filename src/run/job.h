@@ -1,4 +1,5 @@
-/* The job file: what a search is to do. Schema: jobs/job.schema.json. Every mistake is reported in one go. */
+/* The job file: what a search is to do. Schema: jobs/job.schema.json. Every mistake is reported in
+ * one go. */
 #ifndef RUN_JOB_H
 #define RUN_JOB_H
 
@@ -15,7 +16,7 @@
 enum job_precision { JOB_PRECISION_AUTO, JOB_PRECISION_F32, JOB_PRECISION_BF16 };
 
 struct job {
-    char *path;   /* of the job file, as given */
+    char *path; /* of the job file, as given */
     char *name;
     char *goal;   /* in words, for the researcher */
     char *model;  /* folder of the base model */
@@ -57,14 +58,16 @@ struct job {
     cJSON *json; /* the job with its paths resolved: what the run file keeps */
 };
 
-/* Reads and checks a job file; `out_folder`, if not NULL, overrides its "output". Paths: ${NAME} is taken from the
- * environment, relative ones are relative to the job file ("output": to the working directory).
- * Every mistake goes to `problems` (initialised by the caller); STATUS_INVALID if there is one. */
+/* Reads and checks a job file; `out_folder`, if not NULL, overrides its "output". Paths: ${NAME} is
+ * taken from the environment, relative ones are relative to the job file ("output": to the working
+ * directory). Every mistake goes to `problems` (initialised by the caller); STATUS_INVALID if there
+ * is one. */
 enum status job_read(const char *path, const char *out_folder, struct json_problems *problems,
                      struct job *out, struct error *err);
 void job_fini(struct job *job);
 
-/* Replaces each ${NAME} by the environment's value into heap text. STATUS_NOT_FOUND names an unset variable. */
+/* Replaces each ${NAME} by the environment's value into heap text. STATUS_NOT_FOUND names an unset
+ * variable. */
 enum status job_expand(const char *text, char **out, struct error *err);
 
 #endif

@@ -25,12 +25,12 @@ struct launch {
     struct group_layout layout;
     int threads;
     struct mailbox *mailbox;
-    struct store_lock *lock;        /* rank 0 */
-    struct workspace workspace;     /* rank 0: for the splits */
-    struct model *model;            /* rank 0: inspected */
-    int *leaders;                   /* rank 0 */
-    struct controller *controller;  /* rank 0 */
-    struct worker *worker;          /* ranks that work */
+    struct store_lock *lock;       /* rank 0 */
+    struct workspace workspace;    /* rank 0: for the splits */
+    struct model *model;           /* rank 0: inspected */
+    int *leaders;                  /* rank 0 */
+    struct controller *controller; /* rank 0 */
+    struct worker *worker;         /* ranks that work */
 };
 
 int launch_threads(const struct job *job, int node_workers)
@@ -194,7 +194,8 @@ static enum status check_layout(const struct launch *launch, struct error *err)
     return STATUS_OK;
 }
 
-/* All ranks go on only if all can. A rank that cannot returns its own error, the others that of rank 0. */
+/* All ranks go on only if all can. A rank that cannot returns its own error, the others that of
+ * rank 0. */
 static enum status agree(int rank, enum status mine, struct error *err)
 {
     int worst = (int)mine;
@@ -202,8 +203,9 @@ static enum status agree(int rank, enum status mine, struct error *err)
     if (worst == (int)STATUS_OK || mine != STATUS_OK) {
         return mine;
     }
-    return rank == 0 ? FAIL(err, (enum status)worst, "a worker could not start (%s); see the "
-                                                     "messages of the other ranks",
+    return rank == 0 ? FAIL(err, (enum status)worst,
+                            "a worker could not start (%s); see the "
+                            "messages of the other ranks",
                             status_text((enum status)worst))
                      : (enum status)worst;
 }

@@ -104,7 +104,8 @@ enum status mailbox_send(struct mailbox *mailbox, int rank, enum message_tag tag
     if (payload_bytes > 0) {
         memcpy(item->bytes + sizeof(message->header), text, payload_bytes);
     }
-    int code = MPI_Isend(item->bytes, (int)total, MPI_BYTE, rank, tag, mailbox->comm, &item->request);
+    int code =
+        MPI_Isend(item->bytes, (int)total, MPI_BYTE, rank, tag, mailbox->comm, &item->request);
     if (code != MPI_SUCCESS) {
         status = message_mpi_status(code, "MPI_Isend", __FILE__, __LINE__, err);
         goto cleanup;
@@ -123,7 +124,8 @@ cleanup:
     return status;
 }
 
-enum status message_parse(const void *bytes, size_t len_bytes, struct message *out, struct error *err)
+enum status message_parse(const void *bytes, size_t len_bytes, struct message *out,
+                          struct error *err)
 {
     struct message message = {0};
     if (len_bytes < sizeof(message.header)) {

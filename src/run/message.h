@@ -6,7 +6,7 @@
  *                        <-- PROGRESS       phase, done, total; now and then
  *   STOP                 -->                at the next step boundary
  *                        <-- RESULT | FAILED | SUSPENDED
- *   QUIT                 -->                                                                                  */
+ *   QUIT                 --> */
 #ifndef RUN_MESSAGE_H
 #define RUN_MESSAGE_H
 
@@ -59,7 +59,8 @@ struct message {
     int rank;       /* sender or receiver */
 };
 
-/* Messages under way; one per process. Sends never block: buffers live here until MPI has taken them. */
+/* Messages under way; one per process. Sends never block: buffers live here until MPI has taken
+ * them. */
 struct mailbox; /* opaque */
 
 enum status mailbox_create(MPI_Comm comm, struct mailbox **out, struct error *err);
@@ -71,14 +72,16 @@ void mailbox_destroy(struct mailbox *mailbox, double timeout_s);
 enum status mailbox_send(struct mailbox *mailbox, int rank, enum message_tag tag,
                          struct message *message, struct error *err);
 
-/* True and a message in *out if one has come (message_fini it). A message that is not well formed is dropped and
- * reported in *err with its sender; the return is then STATUS_FORMAT and *came false. Never blocks. */
+/* True and a message in *out if one has come (message_fini it). A message that is not well formed
+ * is dropped and reported in *err with its sender; the return is then STATUS_FORMAT and *came
+ * false. Never blocks. */
 enum status mailbox_receive(struct mailbox *mailbox, enum message_tag tag, bool *came,
                             struct message *out, struct error *err);
 void message_fini(struct message *message);
 
 /* Checks a header and the bytes behind it: for the mailbox and for tests. */
-enum status message_parse(const void *bytes, size_t len_bytes, struct message *out, struct error *err);
+enum status message_parse(const void *bytes, size_t len_bytes, struct message *out,
+                          struct error *err);
 
 /* STATUS_MPI with MPI's own text. */
 enum status message_mpi_status(int mpi_error, const char *call, const char *file, int line,

@@ -49,7 +49,16 @@ static cJSON *report_to_json(const struct recipe_report *report)
 
 /* ---- cache ---- */
 
-enum { CACHE_IDS, CACHE_TARGET, CACHE_START, CACHE_ROW, CACHE_SOURCE, CACHE_LINE, CACHE_COUNTS, CACHE_ARRAYS };
+enum {
+    CACHE_IDS,
+    CACHE_TARGET,
+    CACHE_START,
+    CACHE_ROW,
+    CACHE_SOURCE,
+    CACHE_LINE,
+    CACHE_COUNTS,
+    CACHE_ARRAYS
+};
 
 /* Where each encoded sequence came from, beside the sequences. */
 struct cache_content {
@@ -130,7 +139,8 @@ static enum status cache_write(const char *path, const struct encoded_dataset *e
     int64_t *line = mem_calloc(count, sizeof(*line));
     char *recipe_text = json_print_line(recipe);
     char *report_text = json_print_line(report);
-    cJSON *sources = cJSON_CreateStringArray((const char *const *)rows->sources, rows->source_count);
+    cJSON *sources =
+        cJSON_CreateStringArray((const char *const *)rows->sources, rows->source_count);
     char *sources_text = json_print_line(sources);
     if (source == NULL || line == NULL || recipe_text == NULL || report_text == NULL ||
         sources_text == NULL) {
@@ -253,9 +263,8 @@ static enum status cache_path(struct workspace *workspace, const struct model *m
     struct buffer text;
     buffer_init(&text, 1 << 20);
     buffer_printf(&text, "1 %s %s %d %lld\n%s\n%s\n%s", recipe_id, model->hash,
-                  (int)workspace_chat(workspace, model), (long long)max_length,
-                  task->template_text, task->answer_template,
-                  task->system != NULL ? task->system : "");
+                  (int)workspace_chat(workspace, model), (long long)max_length, task->template_text,
+                  task->answer_template, task->system != NULL ? task->system : "");
     for (int i = 0; i < task->extract_count; i++) {
         buffer_printf(&text, "\n%s %s %s", task->extract[i].name, task->extract[i].field,
                       task->extract[i].pattern);

@@ -11,8 +11,9 @@ struct prepared_data {
     cJSON *report; /* what each step of the recipe did: [{op, rows_in, rows_out, note}...] */
 };
 
-/* Runs the recipe over the task's training split, or reads the result from the cache. data_folder: where the cache is;
- * NULL: none. max_length: tokens of a sequence. A damaged cache file is made anew, with a line in the log. */
+/* Runs the recipe over the task's training split, or reads the result from the cache. data_folder:
+ * where the cache is; NULL: none. max_length: tokens of a sequence. A damaged cache file is made
+ * anew, with a line in the log. */
 enum status prepare_data(struct workspace *workspace, const struct model *model,
                          const cJSON *recipe, int64_t max_length, const char *data_folder,
                          const struct progress *progress, struct prepared_data *out,

@@ -1,7 +1,7 @@
 #include "run/weights_file.h"
 
-#include <stdlib.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include "base/json.h"
@@ -23,8 +23,8 @@ static enum status read_parameter(void *context, int64_t index, void *to, struct
 
 static void format_lora(const struct lora_config *lora, char *out, size_t out_bytes)
 {
-    snprintf(out, out_bytes, "{\"rank\":%lld,\"alpha\":%.17g,\"targets\":%d}", (long long)lora->rank,
-             lora->alpha, lora->targets);
+    snprintf(out, out_bytes, "{\"rank\":%lld,\"alpha\":%.17g,\"targets\":%d}",
+             (long long)lora->rank, lora->alpha, lora->targets);
 }
 
 enum status weights_file_write(const char *path, const struct model *base,
@@ -53,8 +53,11 @@ enum status weights_file_write(const char *path, const struct model *base,
         format_lora(network->lora, lora, sizeof(lora));
     }
     const struct store_attribute attributes[] = {
-        {"base_folder", base->folder}, {"base_hash", base->hash}, {"config", config},
-        {"candidate", name},           {"lora", lora},
+        {"base_folder", base->folder},
+        {"base_hash", base->hash},
+        {"config", config},
+        {"candidate", name},
+        {"lora", lora},
     };
     enum status status =
         store_arrays_write(path, adapter ? "adapter" : "weights", arrays, table->count, attributes,
@@ -157,10 +160,11 @@ enum status weights_file_read(const char *path, const struct model *base,
     TRY_CLEANUP(open_either(path, &file, &out->is_adapter, err));
     const char *hash = store_arrays_attribute(file, "base_hash");
     if (hash == NULL || strcmp(hash, base->hash) != 0) {
-        status = FAIL(err, STATUS_INVALID,
-                      "%s was trained from a base model with hash %s, but %s has %s; give the model "
-                      "it was trained from",
-                      path, hash != NULL ? hash : "(none)", base->folder, base->hash);
+        status =
+            FAIL(err, STATUS_INVALID,
+                 "%s was trained from a base model with hash %s, but %s has %s; give the model "
+                 "it was trained from",
+                 path, hash != NULL ? hash : "(none)", base->folder, base->hash);
         goto cleanup;
     }
     if (out->is_adapter) {
@@ -168,7 +172,8 @@ enum status weights_file_read(const char *path, const struct model *base,
         TRY_CLEANUP(lora_table_build(&base->config, &out->lora, &out->table, err));
         table = &out->table;
     }
-    TRY_CLEANUP(weights_create(base->weights.device, table, base->weights.dtype, &out->weights, err));
+    TRY_CLEANUP(
+        weights_create(base->weights.device, table, base->weights.dtype, &out->weights, err));
     TRY_CLEANUP(read_parameters(file, path, &out->weights, err));
     out->network.config = &base->config;
     out->network.weights = out->is_adapter ? &base->weights : &out->weights;

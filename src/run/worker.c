@@ -202,8 +202,7 @@ static enum status carry_out(struct worker *worker, const cJSON *order, cJSON **
         .state_path = paths.state,
         .data_folder = paths.data,
     };
-    const struct train_group *group =
-        worker->group != MPI_COMM_NULL ? &worker->train_group : NULL;
+    const struct train_group *group = worker->group != MPI_COMM_NULL ? &worker->train_group : NULL;
     if (strcmp(work->valuestring, "test") == 0) {
         if (cJSON_GetArraySize(config) == 0) {
             candidate.weights_path = NULL;

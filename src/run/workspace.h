@@ -1,5 +1,5 @@
-/* What one worker keeps between candidates: the device, the base model in each precision, the task's splits. Loaded when
- * first needed. */
+/* What one worker keeps between candidates: the device, the base model in each precision, the
+ * task's splits. Loaded when first needed. */
 #ifndef RUN_WORKSPACE_H
 #define RUN_WORKSPACE_H
 
@@ -44,8 +44,8 @@ enum chat_format workspace_chat(const struct workspace *workspace, const struct 
 enum status workspace_task_hash(struct workspace *workspace, char out[HASH_TEXT_BYTES],
                                 struct error *err);
 
-/* Longest sequence of a training with this configuration: the smallest of the configuration's, the job's and the
- * model's limit. */
+/* Longest sequence of a training with this configuration: the smallest of the configuration's, the
+ * job's and the model's limit. */
 int64_t workspace_sequence_length(const struct job *job, const struct model_config *model,
                                   const struct train_config *config);
 

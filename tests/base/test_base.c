@@ -1,0 +1,509 @@
+/* The base room: errors, buffers, arena, JSON readers, random numbers, files, faults. */
+#include <errno.h>
+#include <setjmp.h>
+#include <signal.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <cmocka.h>
+
+#include "base/arena.h"
+#include "base/buffer.h"
+#include "base/clock.h"
+#include "base/fault.h"
+#include "base/file.h"
+#include "base/hash.h"
+#include "base/json.h"
+#include "base/log.h"
+#include "base/mem.h"
+#include "base/rng.h"
+
+static char folder[FILE_PATH_BYTES];
+
+static int make_folder(void **state)
+{
+    (void)state;
+    snprintf(folder, sizeof(folder), "%s/base-XXXXXX", TEST_BINARY_DIR);
+    return mkdtemp(folder) != NULL ? 0 : -1;
+}
+
+static void path_in(const char *name, char out[FILE_PATH_BYTES])
+{
+    struct error err;
+    assert_int_equal(file_join(folder, name, out, &err), STATUS_OK);
+}
+
+/* ---- status ---- */
+
+static void test_error_keeps_code_place_and_context(void **state)
+{
+    (void)state;
+    struct error err = {0};
+    assert_int_equal(FAIL(&err, STATUS_RANGE, "found %d, allowed 1..3", 7), STATUS_RANGE);
+    error_context(&err, "job.json");
+    assert_string_equal(err.message, "job.json: found 7, allowed 1..3");
+    assert_int_equal(err.code, STATUS_RANGE);
+    assert_non_null(strstr(err.file, "test_base.c"));
+    assert_int_equal(FAIL(NULL, STATUS_IO, "no place to put it"), STATUS_IO);
+}
+
+static void test_error_context_cuts_instead_of_overflowing(void **state)
+{
+    (void)state;
+    struct error err = {0};
+    char text[sizeof(err.message) * 2];
+    memset(text, 'x', sizeof(text) - 1);
+    text[sizeof(text) - 1] = '\0';
+    FAIL(&err, STATUS_IO, "%s", text);
+    error_context(&err, "%s", "where");
+    assert_int_equal(strlen(err.message), sizeof(err.message) - 1);
+    assert_memory_equal(err.message, "where: xxx", 10);
+}
+
+static void test_errno_becomes_a_status(void **state)
+{
+    (void)state;
+    static const struct {
+        int number;
+        enum status status;
+    } cases[] = {{ENOSPC, STATUS_NO_SPACE},  {EDQUOT, STATUS_NO_SPACE},
+                 {ENOENT, STATUS_NOT_FOUND}, {EACCES, STATUS_PERMISSION},
+                 {ENOMEM, STATUS_NO_MEMORY}, {EIO, STATUS_IO}};
+    for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
+        struct error err = {0};
+        errno = cases[i].number;
+        assert_int_equal(FAIL_ERRNO(&err, "cannot"), cases[i].status);
+        assert_non_null(strstr(err.message, strerror(cases[i].number)));
+    }
+}
+
+static void test_every_status_has_texts(void **state)
+{
+    (void)state;
+    for (int i = 0; i < STATUS_COUNT; i++) {
+        assert_memory_equal(status_name((enum status)i), "STATUS_", 7);
+        assert_true(strlen(status_text((enum status)i)) > 1);
+        assert_true(strlen(status_advice((enum status)i)) > 1);
+    }
+    assert_string_equal(status_name((enum status)999), "STATUS_UNKNOWN");
+}
+
+/* INSTALL's table of errors is the list in status.h. */
+static void test_install_lists_every_error(void **state)
+{
+    (void)state;
+    struct buffer text;
+    struct error err;
+    buffer_init(&text, 1 << 20);
+    assert_int_equal(file_read(TEST_SOURCE_DIR "/../INSTALL", &text, &err), STATUS_OK);
+    for (int i = 1; i < STATUS_COUNT; i++) {
+        char row[512];
+        snprintf(row, sizeof(row), "| `%s` | %s | %s |", status_name((enum status)i),
+                 status_text((enum status)i), status_advice((enum status)i));
+        if (strstr(buffer_text(&text), row) == NULL) {
+            fail_msg("INSTALL has no row: %s (trex version --errors prints them)", row);
+        }
+    }
+    buffer_fini(&text);
+}
+
+/* ---- memory ---- */
+
+static void test_buffer_stops_at_its_maximum(void **state)
+{
+    (void)state;
+    struct buffer buffer;
+    struct error err;
+    buffer_init(&buffer, 10);
+    buffer_append_text(&buffer, "12345");
+    buffer_printf(&buffer, "%s", "67890");
+    assert_string_equal(buffer_text(&buffer), "1234567890");
+    assert_int_equal(buffer_check(&buffer, "it", &err), STATUS_OK);
+    buffer_append_char(&buffer, 'x');
+    buffer_append_text(&buffer, "");
+    assert_string_equal(buffer_text(&buffer), "1234567890");
+    assert_int_equal(buffer_check(&buffer, "it", &err), STATUS_LIMIT);
+    assert_null(buffer_take(&buffer));
+    buffer_clear(&buffer);
+    buffer_append_text(&buffer, "again");
+    char *taken = buffer_take(&buffer);
+    assert_string_equal(taken, "again");
+    free(taken);
+    buffer_fini(&buffer);
+}
+
+static void test_arena_is_capped_aligned_and_zeroed(void **state)
+{
+    (void)state;
+    struct arena arena;
+    arena_init(&arena, 200000);
+    unsigned char *first = arena_alloc(&arena, 3, 5);
+    assert_non_null(first);
+    assert_int_equal((uintptr_t)first % 16, 0);
+    for (int i = 0; i < 15; i++) {
+        assert_int_equal(first[i], 0);
+    }
+    assert_non_null(arena_alloc(&arena, 100000, 1)); /* larger than a chunk */
+    assert_null(arena_alloc(&arena, 200000, 1));
+    assert_null(arena_alloc(&arena, SIZE_MAX / 2, 4));
+    assert_string_equal(arena_strndup(&arena, "hello", 4), "hell");
+    arena_fini(&arena);
+}
+
+static void test_allocations_fail_in_turn_and_refuse_overflow(void **state)
+{
+    (void)state;
+    mem_fail_nth(2);
+    void *first = mem_calloc(1, 1);
+    void *second = mem_calloc(1, 1);
+    void *third = mem_aligned(3, 5);
+    mem_fail_nth(0);
+    assert_non_null(first);
+    assert_null(second);
+    assert_non_null(third);
+    assert_int_equal((uintptr_t)third % 64, 0);
+    assert_null(mem_realloc(NULL, SIZE_MAX / 2, 4));
+    assert_null(mem_aligned(SIZE_MAX / 2, 4));
+    free(first);
+    free(third);
+}
+
+/* ---- JSON ---- */
+
+static enum status parse(const char *text, cJSON **out, struct error *err)
+{
+    return json_parse(text, strlen(text), "here", out, err);
+}
+
+static void test_json_refuses_what_is_not_one_value(void **state)
+{
+    (void)state;
+    static const char *const wrong[] = {"",
+                                        "{",
+                                        "{}x",
+                                        "[1,]",
+                                        "{\"a\":1} {}",
+                                        "nul",
+                                        "\"\xff\"",
+                                        "\"\xc0\x80\"",
+                                        "\"\xed\xa0\x80\""};
+    for (size_t i = 0; i < sizeof(wrong) / sizeof(wrong[0]); i++) {
+        cJSON *value = NULL;
+        struct error err = {0};
+        assert_int_equal(parse(wrong[i], &value, &err), STATUS_FORMAT);
+        assert_memory_equal(err.message, "here", 4);
+        assert_null(value);
+    }
+    cJSON *value = NULL;
+    struct error err = {0};
+    assert_int_equal(parse("{\n \"a\": [1,\n 2,}\n}", &value, &err), STATUS_FORMAT);
+    assert_non_null(strstr(err.message, "here:3:"));
+    char deep[400];
+    memset(deep, '[', 200);
+    memset(deep + 200, ']', 200);
+    assert_int_equal(json_parse(deep, 400, "deep", &value, &err), STATUS_LIMIT);
+    assert_int_equal(parse(" {\"a\": \"é\"} \n", &value, &err), STATUS_OK);
+    cJSON_Delete(value);
+}
+
+static void test_json_reader_reports_every_mistake_with_its_pointer(void **state)
+{
+    (void)state;
+    static const char *const colours[] = {"red", "green", NULL};
+    cJSON *value = NULL;
+    struct error err = {0};
+    struct json_problems problems;
+    struct json_reader reader;
+    const char *text =
+        "{\"n\": 1.5, \"big\": 99, \"x\": \"no\", \"b\": 1, \"s\": 3, \"c\": \"blue\", "
+        "\"typo\": 1, \"_note\": 1, \"o\": [], \"good\": 7, \"nothing\": null}";
+    assert_int_equal(parse(text, &value, &err), STATUS_OK);
+    json_problems_init(&problems);
+    json_reader_init(&reader, value, "/top", &problems);
+    assert_int_equal(json_read_int(&reader, "n", 4, 0, 10), 4);
+    assert_int_equal(json_read_int(&reader, "big", 5, 0, 10), 5);
+    assert_true(json_read_number(&reader, "x", 0.5, 0, 1) == 0.5);
+    assert_true(json_read_bool(&reader, "b", true));
+    assert_string_equal(json_read_string(&reader, "s", "d"), "d");
+    assert_int_equal(json_read_choice(&reader, "c", colours, 1), 1);
+    assert_null(json_read_object(&reader, "o"));
+    assert_int_equal(json_read_int(&reader, "good", 0, 0, 10), 7);
+    assert_int_equal(json_read_int(&reader, "nothing", 3, 0, 10), 3);
+    assert_false(json_require(&reader, "absent", "a thing"));
+    json_reader_finish(&reader);
+    assert_int_equal(problems.count, 9);
+    static const char *const expected[] = {
+        "/top/n: found 1.5",     "/top/big: found 99, allowed is a whole number from 0 to 10",
+        "/top/x: found \"no\"",  "/top/b: found 1",
+        "/top/s: found 3",       "/top/c: found \"blue\", allowed is one of \"red\" \"green\"",
+        "/top/o: found []",      "/top/absent: missing",
+        "/top/typo: unknown key"};
+    for (size_t i = 0; i < sizeof(expected) / sizeof(expected[0]); i++) {
+        assert_non_null(strstr(buffer_text(&problems.text), expected[i]));
+    }
+    assert_int_equal(json_problems_check(&problems, "job", &err), STATUS_INVALID);
+    json_problems_fini(&problems);
+    cJSON_Delete(value);
+}
+
+/* ---- random numbers ---- */
+
+/* Known answers of Philox 4x32-10 published with the Random123 library (kat_vectors). */
+static void test_philox_known_answers(void **state)
+{
+    (void)state;
+    uint32_t out[4];
+    rng_block(0, 0, 0, out);
+    const uint32_t zeros[4] = {0x6627e8d5, 0xe169c58d, 0xbc57ac4c, 0x9b00dbd8};
+    assert_memory_equal(out, zeros, sizeof(out));
+    rng_block(UINT64_MAX, UINT64_MAX, UINT64_MAX, out);
+    const uint32_t ones[4] = {0x408f276d, 0x41c83b0e, 0xa20bc7c6, 0x6d5451fd};
+    assert_memory_equal(out, ones, sizeof(out));
+}
+
+static void test_rng_resumes_from_its_three_numbers(void **state)
+{
+    (void)state;
+    struct rng a;
+    rng_init(&a, 42, 7);
+    for (int i = 0; i < 13; i++) {
+        rng_u32(&a);
+    }
+    struct rng b = {.seed = a.seed, .stream = a.stream, .counter = a.counter};
+    for (int i = 0; i < 100; i++) {
+        assert_int_equal(rng_u32(&a), rng_u32(&b));
+    }
+}
+
+static void test_rng_is_uniform_normal_and_unbiased(void **state)
+{
+    (void)state;
+    enum { DRAWS = 200000 };
+    struct rng rng;
+    rng_init(&rng, 1, 1);
+    double sum = 0.0;
+    double square = 0.0;
+    int64_t counts[7] = {0};
+    for (int i = 0; i < DRAWS; i++) {
+        double x = rng_normal(&rng);
+        sum += x;
+        square += x * x;
+        uint64_t k = rng_below(&rng, 7);
+        assert_true(k < 7);
+        counts[k]++;
+        double u = rng_uniform(&rng);
+        assert_true(u >= 0.0 && u < 1.0);
+    }
+    assert_true(sum / DRAWS > -0.012 && sum / DRAWS < 0.012); /* 5 standard errors */
+    assert_true(square / DRAWS > 0.984 && square / DRAWS < 1.016);
+    for (int k = 0; k < 7; k++) {
+        assert_true(counts[k] > 27700 && counts[k] < 29450);
+    }
+    assert_int_equal(rng_below(&rng, 0), 0);
+    int64_t items[50];
+    bool seen[50] = {false};
+    for (int i = 0; i < 50; i++) {
+        items[i] = i;
+    }
+    rng_shuffle(&rng, items, 50);
+    for (int i = 0; i < 50; i++) {
+        assert_false(seen[items[i]]);
+        seen[items[i]] = true;
+    }
+}
+
+/* ---- files ---- */
+
+static void write_text(const char *path, const char *text)
+{
+    struct error err = {0};
+    assert_int_equal(file_write(path, text, strlen(text), &err), STATUS_OK);
+}
+
+static void assert_content(const char *path, const char *expected)
+{
+    struct buffer text;
+    struct error err = {0};
+    buffer_init(&text, 1000);
+    assert_int_equal(file_read(path, &text, &err), STATUS_OK);
+    assert_string_equal(buffer_text(&text), expected);
+    buffer_fini(&text);
+}
+
+static void test_files_are_read_written_mapped_and_hashed(void **state)
+{
+    (void)state;
+    char path[FILE_PATH_BYTES];
+    struct error err = {0};
+    path_in("a/b/c", path);
+    assert_int_equal(file_make_folders(path, &err), STATUS_OK);
+    assert_int_equal(file_make_folders(path, &err), STATUS_OK);
+    path_in("a/b/c/file", path);
+    write_text(path, "one");
+    write_text(path, "two");
+    assert_content(path, "two");
+    assert_int_equal(file_size_bytes(path), 3);
+    struct file_map map;
+    assert_int_equal(file_map_open(path, &map, &err), STATUS_OK);
+    assert_memory_equal(map.data, "two", 3);
+    file_map_close(&map);
+    char by_file[HASH_TEXT_BYTES];
+    char by_bytes[HASH_TEXT_BYTES];
+    char by_parts[HASH_TEXT_BYTES];
+    assert_int_equal(hash_file(path, by_file, &err), STATUS_OK);
+    hash_bytes("two", 3, by_bytes);
+    struct hash_state *hash = hash_create();
+    hash_update(hash, "t", 1);
+    hash_update(hash, "wo", 2);
+    hash_digest(hash, by_parts);
+    hash_destroy(hash);
+    assert_string_equal(by_file, by_bytes);
+    assert_string_equal(by_parts, by_bytes);
+}
+
+static void test_bad_paths_are_named(void **state)
+{
+    (void)state;
+    char path[FILE_PATH_BYTES];
+    struct error err = {0};
+    struct buffer text;
+    struct file_map map;
+    buffer_init(&text, 4);
+    path_in("absent", path);
+    assert_int_equal(file_read(path, &text, &err), STATUS_NOT_FOUND);
+    assert_non_null(strstr(err.message, "absent"));
+    assert_int_equal(file_read(folder, &text, &err), STATUS_FORMAT);
+    assert_int_equal(file_map_open("/dev/null", &map, &err), STATUS_FORMAT);
+    path_in("large", path);
+    write_text(path, "12345");
+    assert_int_equal(file_read(path, &text, &err), STATUS_LIMIT);
+    path_in("large/below", path);
+    assert_int_equal(file_make_folders(path, &err), STATUS_INVALID); /* a file stands in the way */
+    assert_int_equal(file_write(path, "x", 1, &err), STATUS_NOT_FOUND);
+    char *much = mem_calloc(FILE_PATH_BYTES + 1, 1);
+    memset(much, 'x', FILE_PATH_BYTES);
+    assert_int_equal(file_join("a", much, path, &err), STATUS_LIMIT);
+    free(much);
+    buffer_fini(&text);
+}
+
+static void test_commit_keeps_the_previous_generation(void **state)
+{
+    (void)state;
+    char path[FILE_PATH_BYTES], previous[FILE_PATH_BYTES], aside[FILE_PATH_BYTES];
+    struct error err = {0};
+    path_in("gen", path);
+    path_in("gen.prev", previous);
+    for (int generation = 0; generation < 3; generation++) {
+        char text[2] = {(char)('0' + generation), '\0'};
+        assert_int_equal(file_aside(path, aside, &err), STATUS_OK);
+        write_text(aside, text);
+        assert_int_equal(file_commit(aside, path, previous, &err), STATUS_OK);
+        assert_content(path, text);
+    }
+    assert_content(previous, "1");
+    assert_false(file_exists(aside));
+}
+
+/* A child that writes while `fault` is armed; returns its wait status. */
+static int write_in_child(const char *path, const char *fault)
+{
+    pid_t child = fork();
+    if (child == 0) {
+        struct error err = {0};
+        setenv("TREX_FAULT", fault, 1);
+        _exit(file_write(path, "new", 3, &err) == STATUS_OK ? 0 : (int)err.code);
+    }
+    int status = 0;
+    assert_int_equal(waitpid(child, &status, 0), child);
+    return status;
+}
+
+static void test_a_kill_leaves_old_or_new_and_nothing_else(void **state)
+{
+    (void)state;
+    char path[FILE_PATH_BYTES];
+    path_in("killed", path);
+    write_text(path, "old");
+    int status = write_in_child(path, "base.file.before_rename=kill");
+    assert_true(WIFSIGNALED(status) && WTERMSIG(status) == SIGKILL);
+    assert_content(path, "old");
+    status = write_in_child(path, "base.file.before_rename=enospc");
+    assert_int_equal(WEXITSTATUS(status), STATUS_NO_SPACE);
+    assert_content(path, "old");
+    status = write_in_child(path, "base.file.after_rename=kill");
+    assert_true(WIFSIGNALED(status));
+    assert_content(path, "new");
+    status = write_in_child(path, "base.file.after_rename:2=kill");
+    assert_int_equal(WEXITSTATUS(status), 0);
+}
+
+/* ---- log and clock ---- */
+
+static void test_log_lines_are_json(void **state)
+{
+    (void)state;
+    char path[FILE_PATH_BYTES];
+    struct error err = {0};
+    struct log log;
+    path_in("log.jsonl", path);
+    log_init(&log, NULL, 3, LOG_INFO);
+    assert_int_equal(log_open(&log, path, &err), STATUS_OK);
+    log_write(&log, LOG_DEBUG, "base", "left out");
+    log_write(&log, LOG_WARNING, "base", "say \"%s\"\n", "hello");
+    log_write(NULL, LOG_ERROR, "base", "nowhere");
+    log_close(&log);
+    struct buffer text;
+    buffer_init(&text, 10000);
+    assert_int_equal(file_read(path, &text, &err), STATUS_OK);
+    cJSON *line = NULL;
+    assert_int_equal(json_parse(buffer_text(&text), text.len_bytes, path, &line, &err), STATUS_OK);
+    assert_string_equal(cJSON_GetObjectItem(line, "message")->valuestring, "say \"hello\"\n");
+    assert_string_equal(cJSON_GetObjectItem(line, "level")->valuestring, "warning");
+    assert_int_equal(cJSON_GetObjectItem(line, "rank")->valueint, 3);
+    cJSON_Delete(line);
+    buffer_fini(&text);
+}
+
+static void test_deadlines(void **state)
+{
+    (void)state;
+    assert_false(deadline_passed(deadline_never()));
+    assert_true(deadline_passed(deadline_after(-1.0)));
+    assert_true(deadline_left_s(deadline_after(100.0)) > 99.0);
+    char text[32];
+    clock_format_utc(0.0, text, sizeof(text));
+    assert_string_equal(text, "1970-01-01T00:00:00Z");
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_error_keeps_code_place_and_context),
+        cmocka_unit_test(test_error_context_cuts_instead_of_overflowing),
+        cmocka_unit_test(test_errno_becomes_a_status),
+        cmocka_unit_test(test_every_status_has_texts),
+        cmocka_unit_test(test_install_lists_every_error),
+        cmocka_unit_test(test_buffer_stops_at_its_maximum),
+        cmocka_unit_test(test_arena_is_capped_aligned_and_zeroed),
+        cmocka_unit_test(test_allocations_fail_in_turn_and_refuse_overflow),
+        cmocka_unit_test(test_json_refuses_what_is_not_one_value),
+        cmocka_unit_test(test_json_reader_reports_every_mistake_with_its_pointer),
+        cmocka_unit_test(test_philox_known_answers),
+        cmocka_unit_test(test_rng_resumes_from_its_three_numbers),
+        cmocka_unit_test(test_rng_is_uniform_normal_and_unbiased),
+        cmocka_unit_test(test_files_are_read_written_mapped_and_hashed),
+        cmocka_unit_test(test_bad_paths_are_named),
+        cmocka_unit_test(test_commit_keeps_the_previous_generation),
+        cmocka_unit_test(test_a_kill_leaves_old_or_new_and_nothing_else),
+        cmocka_unit_test(test_log_lines_are_json),
+        cmocka_unit_test(test_deadlines),
+    };
+    return cmocka_run_group_tests(tests, make_folder, NULL);
+}
