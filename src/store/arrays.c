@@ -15,7 +15,7 @@ static const struct table_column array_columns[] = {
     {"cols", TABLE_I64, offsetof(struct array_row, cols), "columns", NULL},
     {"vector", TABLE_BOOL, offsetof(struct array_row, vector),
      "whether the dataset has one dimension", NULL},
-    {"meaning", TABLE_TEXT, offsetof(struct array_row, meaning), "what it is, with units", NULL},
+    {"content", TABLE_TEXT, offsetof(struct array_row, meaning), "what it is, with units", NULL},
 };
 
 const struct table arrays_table = {

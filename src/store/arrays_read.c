@@ -24,9 +24,7 @@ struct store_file {
     int64_t attribute_count;
 };
 
-/* ---- opening
- * --------------------------------------------------------------------------------------------------
- */
+/* ---- opening ---- */
 
 static enum status open_file(struct store_file *file, const char *kind, struct error *err)
 {
@@ -193,8 +191,7 @@ void store_arrays_close(struct store_file *file)
     }
 }
 
-/* ---- what is in it
- * -------------------------------------------------------------------------------------------- */
+/* ---- what is in it ---- */
 
 int64_t store_arrays_count(const struct store_file *file)
 {
@@ -226,9 +223,7 @@ const char *store_arrays_attribute(const struct store_file *file, const char *na
     return NULL;
 }
 
-/* ---- values
- * ---------------------------------------------------------------------------------------------------
- */
+/* ---- values ---- */
 
 /* The dataset has the type and the shape that the index says. */
 static enum status check_dataset(const struct store_file *file, const struct store_array *array,

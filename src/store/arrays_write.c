@@ -290,7 +290,7 @@ enum status store_arrays_write(const char *path, const char *kind, const struct 
     TRY(check_arrays(&writer, err));
     snprintf(writer.seal.kind, sizeof(writer.seal.kind), "%s", kind);
     writer.seal.schema = STORE_SCHEMA_VERSION;
-    writer.seal.block_bytes = seal_block_bytes(count);
+    writer.seal.block_bytes = seal_block_bytes(count, ALIGNMENT_BYTES);
     writer.seal.extents = mem_calloc((size_t)count, sizeof(*writer.seal.extents));
     writer.host = mem_aligned((size_t)writer.host_bytes, 1);
     if (writer.seal.extents == NULL || writer.host == NULL) {

@@ -21,8 +21,7 @@ struct store_lock {
     int fd;
 };
 
-/* ---- who holds it
- * --------------------------------------------------------------------------------------------- */
+/* ---- who holds it ---- */
 
 static void copy_member(const cJSON *object, const char *key, char *out, size_t out_bytes)
 {
@@ -77,9 +76,7 @@ static enum status fail_busy(const char *folder, struct error *err)
                 holder.job, holder.since);
 }
 
-/* ---- the lock
- * -------------------------------------------------------------------------------------------------
- */
+/* ---- the lock ---- */
 
 static cJSON *describe_self(void)
 {
@@ -185,9 +182,7 @@ void store_folder_unlock(struct store_lock *lock)
     free(lock);
 }
 
-/* ---- paths
- * ----------------------------------------------------------------------------------------------------
- */
+/* ---- paths ---- */
 
 static enum status path_of(const char *folder, const char *subfolder, const char *name,
                            char out[FILE_PATH_BYTES], struct error *err)

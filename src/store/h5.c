@@ -63,6 +63,8 @@ void h5_close(hid_t id)
     if (id < 0) {
         return;
     }
+    /* Closing would empty the error stack, which may hold the reason that h5_fail is to tell. */
+    hid_t reasons = H5Eget_num(H5E_DEFAULT) > 0 ? H5Eget_current_stack() : -1;
     switch (H5Iget_type(id)) {
     case H5I_GROUP:
         H5Gclose(id);
@@ -85,6 +87,9 @@ void h5_close(hid_t id)
     default:
         H5Idec_ref(id);
         break;
+    }
+    if (reasons >= 0) {
+        H5Eset_current_stack(reasons);
     }
 }
 

@@ -45,9 +45,7 @@ struct journal {
     struct buffer text;
 };
 
-/* ---- the thread
- * -----------------------------------------------------------------------------------------------
- */
+/* ---- the thread ---- */
 
 static enum status write_all(int fd, const char *path, const char *data, size_t bytes,
                              struct error *err)
@@ -231,8 +229,7 @@ static void *serve(void *context)
     return NULL;
 }
 
-/* ---- opening and closing
- * -------------------------------------------------------------------------------------- */
+/* ---- opening and closing ---- */
 
 /* Makes the file end with the last event that counts: a cut line goes, and so does everything if
  * the run file is ahead of the journal (its events are all in there, and the next one would leave a
@@ -342,8 +339,7 @@ void journal_close(struct journal *journal)
     free(journal);
 }
 
-/* ---- for callers
- * ---------------------------------------------------------------------------------------------- */
+/* ---- for callers ---- */
 
 /* The failure that stopped the writing, if any (mutex held). */
 static enum status check_failure(const struct journal *journal, struct error *err)

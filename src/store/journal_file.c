@@ -17,9 +17,7 @@ enum status journal_path(const char *folder, char out[FILE_PATH_BYTES], struct e
     return file_join(folder, "journal.jsonl", out, err);
 }
 
-/* ---- writing
- * -------------------------------------------------------------------------------------------------
- */
+/* ---- writing ---- */
 
 /* `json` ends with a brace, which the checksum's key goes before. */
 static enum status append_checked(const char *json, size_t length, struct buffer *out,
@@ -63,9 +61,7 @@ enum status journal_line_append(const cJSON *event, struct buffer *out, struct e
     return status;
 }
 
-/* ---- reading
- * -------------------------------------------------------------------------------------------------
- */
+/* ---- reading ---- */
 
 /* A journal being read. */
 struct scanner {

@@ -39,9 +39,7 @@ struct bytes {
     size_t count;
 };
 
-/* ---- writing
- * -------------------------------------------------------------------------------------------------
- */
+/* ---- writing ---- */
 
 /* Opens a file that lives in memory alone; `path` is but its name. */
 static enum status create_in_memory(const char *path, hid_t *file, struct error *err)
@@ -52,8 +50,8 @@ static enum status create_in_memory(const char *path, hid_t *file, struct error 
     TRY_H5(access = h5_access_properties(), STATUS_NO_MEMORY, path, "cannot create");
     TRY_H5(H5Pset_fapl_core(access, GROWTH_BYTES, 0), STATUS_INTERNAL, path, "cannot create");
     TRY_H5(creation = H5Pcreate(H5P_FILE_CREATE), STATUS_NO_MEMORY, path, "cannot create");
-    TRY_H5(H5Pset_userblock(creation, (hsize_t)seal_block_bytes(0)), STATUS_INTERNAL, path,
-           "cannot create");
+    TRY_H5(H5Pset_userblock(creation, (hsize_t)seal_block_bytes(0, SEAL_BLOCK_LEAST_BYTES)),
+           STATUS_INTERNAL, path, "cannot create");
     TRY_H5(*file = H5Fcreate(path, H5F_ACC_TRUNC, creation, access), STATUS_NO_MEMORY, path,
            "cannot create");
 cleanup:
@@ -88,19 +86,21 @@ static enum status take_bytes(hid_t file, const char *path, struct bytes *out, s
     if (H5Fflush(file, H5F_SCOPE_LOCAL) < 0) {
         return H5_FAIL(err, STATUS_NO_MEMORY, path, "cannot finish");
     }
+    /* The library gives all but its user block, which is ours to fill. */
+    size_t block = (size_t)seal_block_bytes(0, SEAL_BLOCK_LEAST_BYTES);
     ssize_t size = H5Fget_file_image(file, NULL, 0);
     if (size <= 0) {
         return H5_FAIL(err, STATUS_INTERNAL, path, "cannot finish");
     }
-    unsigned char *data = mem_calloc((size_t)size, 1);
+    unsigned char *data = mem_calloc(block + (size_t)size, 1);
     if (data == NULL) {
         return mem_fail(err, (size_t)size, "a run file");
     }
-    if (H5Fget_file_image(file, data, (size_t)size) != size) {
+    if (H5Fget_file_image(file, data + block, (size_t)size) != size) {
         free(data);
         return H5_FAIL(err, STATUS_INTERNAL, path, "cannot finish");
     }
-    *out = (struct bytes){data, (size_t)size};
+    *out = (struct bytes){data, block + (size_t)size};
     return STATUS_OK;
 }
 
@@ -126,7 +126,11 @@ cleanup:
 
 static enum status seal_bytes(struct bytes *file, const char *path, struct error *err)
 {
-    struct seal seal = {{0}, STORE_SCHEMA_VERSION, seal_block_bytes(0), (int64_t)file->count, 0,
+    struct seal seal = {{0},
+                        STORE_SCHEMA_VERSION,
+                        seal_block_bytes(0, SEAL_BLOCK_LEAST_BYTES),
+                        (int64_t)file->count,
+                        0,
                         NULL};
     snprintf(seal.kind, sizeof(seal.kind), "%s", run_kind);
     return seal_memory(&seal, file->data, path, err);
@@ -218,9 +222,7 @@ cleanup:
     return status;
 }
 
-/* ---- reading
- * -------------------------------------------------------------------------------------------------
- */
+/* ---- reading ---- */
 
 /* Checks the seal, then opens the file as a copy in memory. */
 static enum status open_sealed(const char *path, hid_t *file, int64_t *file_bytes,

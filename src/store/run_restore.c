@@ -3,6 +3,7 @@
  * not a crash. */
 #include <inttypes.h>
 #include <math.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -28,15 +29,17 @@ struct restorer {
     struct error *err;
 };
 
-/* Heap copy; an empty text is one that was never set. */
 static enum status copy_text(const char *text, char **out, struct error *err)
 {
-    if (text[0] == '\0') {
-        *out = NULL;
-        return STATUS_OK;
-    }
     *out = mem_strdup(text);
     return *out != NULL ? STATUS_OK : mem_fail(err, strlen(text) + 1, "a text of a run file");
+}
+
+/* For texts that are not there from the beginning: empty stands for not set yet. */
+static enum status copy_late_text(const char *text, char **out, struct error *err)
+{
+    *out = NULL;
+    return text[0] == '\0' ? STATUS_OK : copy_text(text, out, err);
 }
 
 static enum status restore_identity(struct restorer *from)
@@ -74,7 +77,7 @@ static enum status restore_totals(struct restorer *from)
     to->end = (enum search_end)row->end;
     to->winner_node = row->winner_node;
     to->winner_candidate = row->winner_candidate;
-    return copy_text(row->end_reason, &to->end_reason, from->err);
+    return copy_late_text(row->end_reason, &to->end_reason, from->err);
 }
 
 /* Parents, states and rewards: all that the tree's statistics are made of. */
@@ -129,16 +132,15 @@ static enum status restore_error(struct restorer *from, const struct candidate_r
     while (code < STATUS_COUNT && strcmp(status_name(code), row->error_status) != 0) {
         code = (enum status)(code + 1);
     }
-    if (code == STATUS_COUNT || strlen(row->error_message) >= sizeof(out->message) ||
-        strlen(row->error_file) >= sizeof(out->file)) {
+    if (code == STATUS_COUNT) {
         return CORRUPT(from->err, from->path, RUN_CANDIDATES, from->next[RUN_CANDIDATES],
-                       "its error is not valid");
+                       "its error is of no known kind");
     }
     out->code = code;
     out->rank = row->error_rank;
     out->line = row->error_line;
-    strcpy(out->message, row->error_message); /* lengths checked above */
-    strcpy(out->file, row->error_file);
+    snprintf(out->message, sizeof(out->message), "%s", row->error_message);
+    snprintf(out->file, sizeof(out->file), "%s", row->error_file);
     return STATUS_OK;
 }
 
@@ -186,8 +188,8 @@ static enum status restore_candidate(struct restorer *from, const struct candida
     to->test = restore_score(&row->test);
     TRY(restore_error(from, row, &to->error));
     TRY(copy_text(row->config, &to->config, from->err));
-    TRY(copy_text(row->end, &to->end, from->err));
-    return copy_text(row->log_tail, &to->log_tail, from->err);
+    TRY(copy_late_text(row->end, &to->end, from->err));
+    return copy_late_text(row->log_tail, &to->log_tail, from->err);
 }
 
 /* Number of the next rows of a list table that belong to this candidate. All list rows begin or end
@@ -331,8 +333,8 @@ static enum status restore_node(struct restorer *from, int32_t id)
     TRY(copy_text(row->rationale, &to->rationale, from->err));
     TRY(copy_text(row->recipe, &to->recipe, from->err));
     TRY(copy_text(row->researcher, &to->researcher, from->err));
-    TRY(copy_text(row->diagnosis, &to->diagnosis, from->err));
-    TRY(copy_text(row->recipe_report, &to->recipe_report, from->err));
+    TRY(copy_late_text(row->diagnosis, &to->diagnosis, from->err));
+    TRY(copy_late_text(row->recipe_report, &to->recipe_report, from->err));
     return restore_candidates(from, id, to);
 }
 

@@ -16,7 +16,6 @@
 
 enum {
     SEAL_VERSION = 1,
-    BLOCK_LEAST_BYTES = 512,
     BLOCK_MOST_BYTES = 4 << 20,
     HEADER_BYTES = 256, /* all lines but the extents, at most */
     EXTENT_LINE_BYTES = 40,
@@ -26,11 +25,10 @@ enum {
 static const char magic[] = "TREX seal ";
 static const unsigned char hdf5_signature[8] = {0x89, 'H', 'D', 'F', '\r', '\n', 0x1a, '\n'};
 
-int64_t seal_block_bytes(int64_t extent_count)
+int64_t seal_block_bytes(int64_t extent_count, int64_t least_bytes)
 {
     int64_t needed = HEADER_BYTES + extent_count * EXTENT_LINE_BYTES;
-    /* Arrays are aligned to pages, so the block in front of them is a page at least. */
-    int64_t block = extent_count > 0 ? 4096 : BLOCK_LEAST_BYTES;
+    int64_t block = least_bytes;
     while (block < needed) {
         block *= 2;
     }
@@ -217,9 +215,7 @@ cleanup:
     return status;
 }
 
-/* ---- reading
- * --------------------------------------------------------------------------------------------------
- */
+/* ---- reading ---- */
 
 /* The text of a seal, read line by line. */
 struct cursor {
@@ -325,7 +321,7 @@ static enum status parse_header(const char *head, size_t head_bytes, int64_t fil
     seal->file_bytes = read_number(cursor, '\n');
     expect(cursor, "extents ");
     seal->extent_count = read_number(cursor, '\n');
-    if (cursor->wrong || seal->block_bytes < BLOCK_LEAST_BYTES ||
+    if (cursor->wrong || seal->block_bytes < SEAL_BLOCK_LEAST_BYTES ||
         seal->block_bytes > BLOCK_MOST_BYTES ||
         (seal->block_bytes & (seal->block_bytes - 1)) != 0) {
         return FAIL(err, STATUS_CORRUPT, "%s: its seal is damaged", path);

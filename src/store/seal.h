@@ -25,7 +25,7 @@
 
 #include "base/status.h"
 
-enum { SEAL_KIND_BYTES = 16, SEAL_EXTENTS_MAX = 1 << 16 };
+enum { SEAL_KIND_BYTES = 16, SEAL_EXTENTS_MAX = 1 << 16, SEAL_BLOCK_LEAST_BYTES = 512 };
 
 struct seal_extent {
     int64_t offset; /* from the start of the file */
@@ -41,8 +41,8 @@ struct seal {
     struct seal_extent *extents; /* ascending, apart; owned */
 };
 
-/* Size of the block for this many extents. */
-int64_t seal_block_bytes(int64_t extent_count);
+/* Size of the block for this many extents, at least least_bytes (a power of two). */
+int64_t seal_block_bytes(int64_t extent_count, int64_t least_bytes);
 
 void seal_fini(struct seal *seal);
 

@@ -22,7 +22,7 @@
 
 enum { STORE_SCHEMA_VERSION = 1 };
 
-/* ---- run.h5 (store/run_file.c) -------------------------------------------------------------------------------- */
+/* ---- run.h5 (store/run_file.c) ---- */
 
 /* Writes the search aside and commits it; the old run.h5 becomes run.prev.h5. */
 enum status store_run_save(const char *folder, const struct search *search, struct error *err);
@@ -35,7 +35,7 @@ enum status store_run_read(const char *path, struct search *out, struct error *e
  * last journal line that is cut (a kill in the middle of a write) is dropped; a wrong one before it is STATUS_CORRUPT. */
 enum status store_run_load(const char *folder, struct search *out, char *note, size_t note_bytes, struct error *err);
 
-/* ---- journal (store/journal.c) -------------------------------------------------------------------------------- */
+/* ---- journal (store/journal.c) ---- */
 
 /* Appends events from a thread of its own, so that the caller never waits for the disk. */
 struct journal; /* opaque */
@@ -57,7 +57,7 @@ enum status journal_flush(struct journal *journal, struct error *err);
 enum status journal_rotate(struct journal *journal, int64_t sequence, struct error *err);
 void journal_close(struct journal *journal); /* flushes; NULL allowed */
 
-/* ---- snapshots without waiting (store/snapshot.c) ------------------------------------------------------------- */
+/* ---- snapshots without waiting (store/snapshot.c) ---- */
 
 /* Writes run.h5 from a thread, of a copy of the search, then rotates the journal. */
 struct snapshot; /* opaque */
@@ -69,7 +69,7 @@ enum status snapshot_check(struct snapshot *snapshot, struct error *err);
 enum status snapshot_wait(struct snapshot *snapshot, struct error *err);
 void snapshot_destroy(struct snapshot *snapshot);
 
-/* ---- arrays: weights, training state, prepared data (store/arrays.c) ------------------------------------------ */
+/* ---- arrays: weights, training state, prepared data (store/arrays.c) ---- */
 
 enum store_type { STORE_F32, STORE_BF16, STORE_F64, STORE_I32, STORE_I64, STORE_U8, STORE_TYPE_COUNT };
 
@@ -108,7 +108,7 @@ const char *store_arrays_attribute(const struct store_file *file, const char *na
 void store_arrays_close(struct store_file *file);
 size_t store_type_bytes(enum store_type type);
 
-/* ---- the folder (store/folder.c) ------------------------------------------------------------------------------ */
+/* ---- the folder (store/folder.c) ---- */
 
 /* Makes the folder and its subfolders and locks it (flock on `lock`, which holds host, pid, job and time as JSON).
  * STATUS_BUSY names the holder. The lock ends with the process, however it dies. */

@@ -54,9 +54,7 @@ static hid_t row_type(const struct table *table)
     return type;
 }
 
-/* ---- checksum
- * -------------------------------------------------------------------------------------------------
- */
+/* ---- checksum ---- */
 
 /* Collects small values, so that the hash sees few and large pieces. */
 struct digester {
@@ -141,9 +139,7 @@ static enum status checksum(const struct table *table, const void *rows, int64_t
     return STATUS_OK;
 }
 
-/* ---- writing
- * --------------------------------------------------------------------------------------------------
- */
+/* ---- writing ---- */
 
 static enum status write_meanings(hid_t dataset, const struct table *table, const char *path,
                                   struct error *err)
@@ -190,9 +186,7 @@ cleanup:
     return status;
 }
 
-/* ---- reading
- * --------------------------------------------------------------------------------------------------
- */
+/* ---- reading ---- */
 
 /* HDF5 asks here for the memory of each text: out of an arena with a cap, given back all at once.
  */
