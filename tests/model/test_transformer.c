@@ -132,9 +132,9 @@ static void test_golden_f32(void **state)
     device_close(device);
 }
 
-/* bf16: 8 bits of mantissa in weights, activations and residual stream. Of these tiny random
- * models, whose errors do not average out as those of wide ones do, logits stay within 3 % of the
- * largest, each gradient within 8 %. */
+/* bf16: 8 bits of mantissa in weights, activations and residual stream. In these tiny random
+ * models, where errors do not average out as they do in wide ones, logits stay within 3 % of the
+ * largest, each gradient within 10 %. */
 static void test_golden_bf16(void **state)
 {
     (void)state;
@@ -148,7 +148,7 @@ static void test_golden_bf16(void **state)
         struct trained trained = train_once(device, &network, &options, &golden.batch, 1.0f);
         double expected = sum_losses(golden.expected);
         ASSERT_CLOSE(trained.loss, expected, 0.02 * expected);
-        compare_gradients(golden.expected, &golden.table, trained.gradients, 1.0, 0.08);
+        compare_gradients(golden.expected, &golden.table, trained.gradients, 1.0, 0.1);
         free(trained.gradients);
         golden_close(&golden);
     }
