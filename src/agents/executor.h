@@ -1,5 +1,5 @@
-/* The Executor: turns a plan into one that can run. Checks recipe, configurations, limits and memory; repairs what it
- * can; says what it changed. */
+/* The Executor: turns a plan into one that can run. Checks recipe, configurations, limits and
+ * memory; repairs what it can; says what it changed. */
 #ifndef AGENTS_EXECUTOR_H
 #define AGENTS_EXECUTOR_H
 
@@ -13,11 +13,13 @@ struct executor_limits {
     int64_t (*training_bytes)(const struct model_config *model, const struct train_config *config);
 };
 
-/* Repairs `plan` in place: values out of range are clamped, batch_tokens is lowered until it fits in memory (down to
- * the sequence length, then LoRA instead of full), sequence lengths are cut to the model's, configurations that equal
- * one already in the search or in the plan are dropped. `changes` says each in a line. STATUS_INVALID if nothing that
- * can run is left. */
-enum status executor_check(struct plan *plan, const struct search *search, const struct researcher_facts *facts,
-                           const struct executor_limits *limits, struct buffer *changes, struct error *err);
+/* Repairs `plan` in place: values out of range are clamped, batch_tokens is lowered until it fits
+ * in memory (down to the sequence length, then LoRA instead of full), sequence lengths are cut to
+ * the model's, configurations that equal one already in the search or in the plan are dropped.
+ * `changes` says each in a line. STATUS_INVALID if nothing that can run is left. */
+enum status executor_check(struct plan *plan, const struct search *search,
+                           const struct researcher_facts *facts,
+                           const struct executor_limits *limits, struct buffer *changes,
+                           struct error *err);
 
 #endif

@@ -1,7 +1,9 @@
-/* The Researcher: reads what the search knows and writes the next plan; reads a finished round and says what it means.
+/* The Researcher: reads what the search knows and writes the next plan; reads a finished round and
+ * says what it means.
  *
- * Asynchronous by contract, so that a researcher that waits for a network never holds up the controller: request, then
- * poll from the controller's loop. `rules` answers at once. A new researcher is one file and one row in the registry. */
+ * Asynchronous by contract, so that a researcher that waits for a network never holds up the
+ * controller: request, then poll from the controller's loop. `rules` answers at once. A new
+ * researcher is one file and one row in the registry. */
 #ifndef AGENTS_RESEARCHER_H
 #define AGENTS_RESEARCHER_H
 
@@ -19,37 +21,38 @@
 /* What is known before the first training: sizes, limits, costs. No row of the test split, ever. */
 struct researcher_facts {
     const struct task *task;
-    const char *goal;              /* the user's words */
+    const char *goal; /* the user's words */
     double metric_worst, metric_best;
     int64_t train_rows, validation_rows;
-    int64_t train_duplicates;      /* rows with an identical prompt and answer */
+    int64_t train_duplicates; /* rows with an identical prompt and answer */
     double prompt_tokens_mean, prompt_tokens_p95, answer_tokens_mean, answer_tokens_p95;
-    int64_t sequence_tokens_max;   /* longest prompt with answer */
-    int label_count;               /* distinct answers if few (<= 64), else 0 */
-    double majority_share;         /* of the most frequent answer among the training rows */
+    double characters_per_token; /* of prompts and answers; 0: unknown */
+    int64_t sequence_tokens_max; /* longest prompt with answer */
+    int label_count;             /* distinct answers if few (<= 64), else 0 */
+    double majority_share;       /* of the most frequent answer among the training rows */
     int64_t model_parameters;
     int64_t model_layers, model_hidden, model_max_positions;
-    bool chat_model;               /* the model has a chat template */
+    bool chat_model;                /* the model has a chat template */
     enum train_precision precision; /* that the job or the device wants */
-    int64_t max_samples;           /* a round may train on */
-    int64_t max_steps;             /* of one candidate; 0: none */
-    int64_t sequence_length;       /* limit of the job */
-    int64_t batch_tokens;          /* what memory allows for a micro-batch */
-    double tokens_per_second;      /* training speed, measured or estimated; 0: unknown */
-    double candidate_seconds;      /* what the budget allows for one candidate; 0: no limit */
-    int configurations;            /* of one round, 1..SEARCH_CANDIDATES_MAX */
-    int64_t rounds;                /* in all */
-    bool lora_only;                /* full fine-tuning does not fit in memory */
+    int64_t max_samples;            /* a round may train on */
+    int64_t max_steps;              /* of one candidate; 0: none */
+    int64_t sequence_length;        /* limit of the job */
+    int64_t batch_tokens;           /* what memory allows for a micro-batch */
+    double tokens_per_second;       /* training speed, measured or estimated; 0: unknown */
+    double candidate_seconds;       /* what the budget allows for one candidate; 0: no limit */
+    int configurations;             /* of one round, 1..SEARCH_CANDIDATES_MAX */
+    int64_t rounds;                 /* in all */
+    bool lora_only;                 /* full fine-tuning does not fit in memory */
     uint64_t seed;
 };
 
 /* A plan: what becomes a node. All owned. */
 struct plan {
     int32_t parent;
-    char *strategy;  /* from the list in researcher.c */
+    char *strategy; /* from the list in researcher.c */
     char *goal;
     char *rationale;
-    cJSON *recipe;   /* array */
+    cJSON *recipe;                         /* array */
     cJSON *configs[SEARCH_CANDIDATES_MAX]; /* objects of train/config.h: all fields */
     int config_count;
     char *researcher; /* who made it */
@@ -58,24 +61,27 @@ void plan_fini(struct plan *plan);
 
 struct researcher; /* opaque */
 
-/* provider: "rules" (others are added to the registry in researcher.c). `facts` is borrowed until close. */
-enum status researcher_open(const char *provider, const struct researcher_facts *facts, struct log *log,
-                            struct researcher **out, struct error *err);
+/* provider: "rules" (others are added to the registry in researcher.c). `facts` is borrowed until
+ * close. */
+enum status researcher_open(const char *provider, const struct researcher_facts *facts,
+                            struct log *log, struct researcher **out, struct error *err);
 void researcher_close(struct researcher *researcher);
 const char *const *researcher_providers(void); /* NULL at the end */
 
-/* Begins a plan that refines `parent`. `search` is read during the call only. Several may be under way. */
-enum status researcher_request(struct researcher *researcher, const struct search *search, int32_t parent,
-                               struct error *err);
+/* Begins a plan that refines `parent`. `search` is read during the call only. Several may be under
+ * way. */
+enum status researcher_request(struct researcher *researcher, const struct search *search,
+                               int32_t parent, struct error *err);
 
-/* True and a plan in *out when one is ready. A request that failed for good gives a plan with config_count 0 and the
- * reason in rationale: nothing more can be proposed below that parent. */
+/* True and a plan in *out when one is ready. A request that failed for good gives a plan with
+ * config_count 0 and the reason in rationale: nothing more can be proposed below that parent. */
 bool researcher_poll(struct researcher *researcher, struct plan *out);
 int researcher_pending(const struct researcher *researcher);
 
-/* What a closed round means: text for the node, and insights to remember (JSON array of {text, nodes}). Both owned by
- * the caller. All candidates of the node are finished or failed. */
-enum status researcher_diagnose(struct researcher *researcher, const struct search *search, int32_t node,
-                                char **diagnosis, cJSON **insights, struct error *err);
+/* What a closed round means: text for the node, and insights to remember (JSON array of {text,
+ * nodes}). Both owned by the caller. All candidates of the node are finished or failed. */
+enum status researcher_diagnose(struct researcher *researcher, const struct search *search,
+                                int32_t node, char **diagnosis, cJSON **insights,
+                                struct error *err);
 
 #endif
