@@ -140,7 +140,7 @@ static enum status write_weights(const char *folder, uint64_t seed, struct error
     TRY_CLEANUP(device_open_cpu(&options, &device, err));
     TRY_CLEANUP(weights_create(device, &table, DTYPE_F32, &weights, err));
     model_init_random(&weights, seed);
-    TRY_CLEANUP(model_export(&weights, DTYPE_F32, folder, folder, err));
+    TRY_CLEANUP(model_export(&weights, DTYPE_F32, NULL, folder, err));
     printf("%s: %lld parameters, untrained\n", folder, (long long)model_config_parameters(&config));
 cleanup:
     if (weights.device != NULL) {

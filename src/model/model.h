@@ -38,7 +38,8 @@ enum status model_inspect(const char *folder, struct model **out, struct error *
 /* Writes a Hugging Face folder that transformers loads: weights (the table's names, `dtype` on
  * disk, shards of at most 5 GB), and config.json, tokenizer and template files copied from
  * base_folder. Files are written aside and renamed; model.safetensors(.index.json) comes last.
- * config.json says the dtype that was written. */
+ * config.json says the dtype that was written. base_folder NULL: the tensors alone, into a folder
+ * that has the other files. */
 enum status model_export(const struct weights *weights, enum dtype dtype, const char *base_folder,
                          const char *out_folder, struct error *err);
 

@@ -278,9 +278,11 @@ enum status model_export_sharded(const struct weights *weights, enum dtype dtype
                                  int64_t shard_bytes, const char *base_folder,
                                  const char *out_folder, struct error *err)
 {
-    TRY(check_folders(base_folder, out_folder, err));
-    TRY(write_config(base_folder, out_folder, dtype, err));
-    TRY(copy_texts(base_folder, out_folder, err));
+    if (base_folder != NULL) {
+        TRY(check_folders(base_folder, out_folder, err));
+        TRY(write_config(base_folder, out_folder, dtype, err));
+        TRY(copy_texts(base_folder, out_folder, err));
+    }
     TRY(fault_point("model.export.before_weights", err));
     return write_weights(weights, dtype, shard_bytes, out_folder, err);
 }
