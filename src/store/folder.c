@@ -1,6 +1,7 @@
 /* The run folder: its lock and the paths in it. */
 #include "store/folder.h"
 
+#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <signal.h>
@@ -142,6 +143,29 @@ static enum status make_folders(const char *folder, struct error *err)
     return STATUS_OK;
 }
 
+/* Removes what writes that were interrupted left behind: under the lock nobody else writes here.
+ * Best effort. */
+static void sweep(const char *folder, const char *subfolder)
+{
+    char path[FILE_PATH_BYTES];
+    char file[FILE_PATH_BYTES];
+    if (file_join(folder, subfolder, path, NULL) != STATUS_OK) {
+        return;
+    }
+    DIR *entries = opendir(path);
+    if (entries == NULL) {
+        return;
+    }
+    for (struct dirent *entry = readdir(entries); entry != NULL; entry = readdir(entries)) {
+        size_t length = strlen(entry->d_name);
+        if (length > 4 && strcmp(entry->d_name + length - 4, ".tmp") == 0 &&
+            file_join(path, entry->d_name, file, NULL) == STATUS_OK) {
+            unlink(file);
+        }
+    }
+    closedir(entries);
+}
+
 enum status store_folder_lock(const char *folder, struct store_lock **out, struct error *err)
 {
     char path[FILE_PATH_BYTES];
@@ -158,6 +182,10 @@ enum status store_folder_lock(const char *folder, struct store_lock **out, struc
         goto cleanup;
     }
     TRY_CLEANUP(take_lock(folder, path, lock->fd, err));
+    sweep(folder, ".");
+    sweep(folder, FOLDER_WEIGHTS);
+    sweep(folder, FOLDER_INFLIGHT);
+    sweep(folder, FOLDER_DATA);
     *out = lock;
 cleanup:
     if (status != STATUS_OK) {

@@ -1,6 +1,8 @@
 #include "store/journal_file.h"
 
 #include <inttypes.h>
+#include <math.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -37,9 +39,37 @@ static enum status append_checked(const char *json, size_t length, struct buffer
     return buffer_check(out, "events waiting for the journal", err);
 }
 
-enum status journal_line_append(const cJSON *event, struct buffer *out, struct error *err)
+/* cJSON prints 15 digits where they come within an epsilon, but a replayed search must equal the
+ * one that was, to the bit: such numbers become raw text of 17 digits. */
+static bool make_exact(cJSON *item)
 {
-    char *json = json_print_line(event);
+    if (cJSON_IsNumber(item) && isfinite(item->valuedouble)) {
+        char text[32];
+        snprintf(text, sizeof(text), "%1.15g", item->valuedouble);
+        if (strtod(text, NULL) == item->valuedouble) {
+            return true;
+        }
+        snprintf(text, sizeof(text), "%1.17g", item->valuedouble);
+        size_t bytes = strlen(text) + 1;
+        item->valuestring = cJSON_malloc(bytes);
+        if (item->valuestring == NULL) {
+            return false;
+        }
+        memcpy(item->valuestring, text, bytes);
+        item->type = (item->type & ~0xFF) | cJSON_Raw;
+        return true;
+    }
+    for (cJSON *child = item->child; child != NULL; child = child->next) {
+        if (!make_exact(child)) {
+            return false;
+        }
+    }
+    return true;
+}
+
+enum status journal_line_append(cJSON *event, struct buffer *out, struct error *err)
+{
+    char *json = make_exact(event) ? json_print_line(event) : NULL;
     if (json == NULL) {
         return mem_fail(err, 0, "an event");
     }

@@ -58,8 +58,8 @@ static inline void sample_write(const char *path, const void *data, size_t bytes
 
 /* ---- events ---- */
 
-/* Node `round` / 4 of a chain with branches has 2 candidates: each round of four events plans a node, starts its
- * candidates, ... Event n is the same in every call. */
+/* A binary tree of nodes with two candidates each, one that finishes and one that fails: the same
+ * six events a node. Event n is the same in every call. */
 enum { SAMPLE_EVENTS_A_NODE = 6 };
 
 static inline cJSON *sample_parse(const char *text)
@@ -78,40 +78,52 @@ static inline int sample_node_event(char *text, size_t bytes, int64_t sequence, 
     switch (step) {
     case 0:
         return snprintf(text, bytes,
-                        "{\"sequence\":%lld,\"time_s\":%d.5,\"event\":\"node_planned\",\"node\":%d,\"parent\":%d,"
-                        "\"strategy\":\"refine data\",\"goal\":\"goal of %d: \\u00e4\",\"rationale\":\"because\","
-                        "\"recipe\":[{\"op\":\"dedup\"}],\"configs\":[{\"learning_rate\":0.001},{\"epochs\":%d}],"
+                        "{\"sequence\":%lld,\"time_s\":%d.5,\"event\":\"node_planned\",\"node\":%d,"
+                        "\"parent\":%d,"
+                        "\"strategy\":\"refine data\",\"goal\":\"goal of %d: "
+                        "\\u00e4\",\"rationale\":\"because\","
+                        "\"recipe\":[{\"op\":\"dedup\"}],\"configs\":[{\"learning_rate\":0.001},{"
+                        "\"epochs\":%d}],"
                         "\"researcher\":\"rules\"}",
                         (long long)sequence, 1000 + node, node, parent, node, node);
     case 1:
     case 3:
-        return snprintf(text, bytes,
-                        "{\"sequence\":%lld,\"time_s\":%d,\"event\":\"candidate_started\",\"node\":%d,"
-                        "\"candidate\":%d,\"rank\":1}",
-                        (long long)sequence, 1001 + node, node, step / 2);
+        return snprintf(
+            text, bytes,
+            "{\"sequence\":%lld,\"time_s\":%d,\"event\":\"candidate_started\",\"node\":%d,"
+            "\"candidate\":%d,\"rank\":1}",
+            (long long)sequence, 1001 + node, node, step / 2);
     case 2:
-        return snprintf(text, bytes,
-                        "{\"sequence\":%lld,\"time_s\":%d,\"event\":\"candidate_finished\",\"node\":%d,"
-                        "\"candidate\":0,\"weights_kept\":%s,\"result\":{\"validation\":{\"value\":%.17g,"
-                        "\"standard_error\":0.0123,\"loss\":null,\"rows\":872,\"truncated\":3,\"unfinished\":1,"
-                        "\"format_failures\":2,\"seconds\":1.25},\"curve\":[[1,100,2.5,null,1.5,0.001,0.1],"
-                        "[2,200,2.25,2.4,1.25,0.0005,0.2]],\"cases\":[{\"row\":7,\"score\":0,\"prompt\":\"p\\n%d\","
-                        "\"answer\":\"yes\",\"output\":\"no\"}],\"confusions\":[{\"expected\":\"yes\",\"found\":"
-                        "\"no\",\"count\":12}],\"steps_done\":2,\"samples\":64,\"tokens\":200,\"end\":\"finished\","
-                        "\"rank_seconds\":3.5,\"recipe_report\":[{\"op\":\"dedup\",\"rows_out\":64}]}}",
-                        (long long)sequence, 1002 + node, node, node == 2 ? "true" : "false",
-                        0.5 + 0.3 * (double)(node * 37 % 11) / 11.0, node);
+        return snprintf(
+            text, bytes,
+            "{\"sequence\":%lld,\"time_s\":%d,\"event\":\"candidate_finished\",\"node\":%d,"
+            "\"candidate\":0,\"weights_kept\":%s,\"result\":{\"validation\":{\"value\":%.17g,"
+            "\"standard_error\":0.0123,\"loss\":null,\"rows\":872,\"truncated\":3,\"unfinished\":1,"
+            "\"format_failures\":2,\"seconds\":1.25},\"curve\":[[1,100,2.5,null,1.5,0.001,0.1],"
+            "[2,200,2.25,2.4,1.25,0.0005,0.2]],\"cases\":[{\"row\":7,\"score\":0,\"prompt\":\"p\\n%"
+            "d\","
+            "\"answer\":\"yes\",\"output\":\"no\"}],\"confusions\":[{\"expected\":\"yes\","
+            "\"found\":"
+            "\"no\",\"count\":12}],\"steps_done\":2,\"samples\":64,\"tokens\":200,\"end\":"
+            "\"finished\","
+            "\"rank_seconds\":3.5,\"recipe_report\":[{\"op\":\"dedup\",\"rows_out\":64}]}}",
+            (long long)sequence, 1002 + node, node, node == 2 ? "true" : "false",
+            0.5 + 0.3 * (double)(node * 37 % 11) / 11.0, node);
     case 4:
         return snprintf(text, bytes,
-                        "{\"sequence\":%lld,\"time_s\":%d,\"event\":\"candidate_failed\",\"node\":%d,\"candidate\":1,"
-                        "\"error\":{\"code\":\"STATUS_DIVERGED\",\"message\":\"loss is NaN at step 3\",\"file\":"
-                        "\"train/loop.c\",\"line\":12,\"rank\":1},\"log_tail\":\"last words\",\"rank_seconds\":0.5}",
+                        "{\"sequence\":%lld,\"time_s\":%d,\"event\":\"candidate_failed\",\"node\":%"
+                        "d,\"candidate\":1,"
+                        "\"error\":{\"code\":\"STATUS_DIVERGED\",\"message\":\"loss is NaN at step "
+                        "3\",\"file\":"
+                        "\"train/loop.c\",\"line\":12,\"rank\":1},\"log_tail\":\"last "
+                        "words\",\"rank_seconds\":0.5}",
                         (long long)sequence, 1003 + node, node);
     default:
-        return snprintf(text, bytes,
-                        "{\"sequence\":%lld,\"time_s\":%d,\"event\":\"node_closed\",\"node\":%d,\"diagnosis\":"
-                        "\"underfits\",\"insights\":[{\"text\":\"more epochs help\",\"nodes\":[%d]}]}",
-                        (long long)sequence, 1004 + node, node, node);
+        return snprintf(
+            text, bytes,
+            "{\"sequence\":%lld,\"time_s\":%d,\"event\":\"node_closed\",\"node\":%d,\"diagnosis\":"
+            "\"underfits\",\"insights\":[{\"text\":\"more epochs help\",\"nodes\":[%d]}]}",
+            (long long)sequence, 1004 + node, node, node);
     }
 }
 
@@ -119,13 +131,15 @@ static inline cJSON *sample_event(int64_t sequence)
 {
     char text[4096];
     if (sequence == 1) {
-        return sample_parse("{\"sequence\":1,\"time_s\":999,\"event\":\"started\",\"job\":{\"model\":\"base\","
-                            "\"search\":{\"rounds\":40}},\"model_hash\":\"aa\",\"task_hash\":\"bb\",\"metric\":"
-                            "\"accuracy\",\"larger_is_better\":true,\"version\":\"0.1.0\",\"seed\":12345}");
+        return sample_parse(
+            "{\"sequence\":1,\"time_s\":999,\"event\":\"started\",\"job\":{\"model\":\"base\","
+            "\"search\":{\"rounds\":40}},\"model_hash\":\"aa\",\"task_hash\":\"bb\",\"metric\":"
+            "\"accuracy\",\"larger_is_better\":true,\"version\":\"0.1.0\",\"seed\":12345}");
     }
     if (sequence == 2) {
-        return sample_parse("{\"sequence\":2,\"time_s\":999.5,\"event\":\"allocation_started\",\"ranks\":3,"
-                            "\"host\":\"h\"}");
+        return sample_parse(
+            "{\"sequence\":2,\"time_s\":999.5,\"event\":\"allocation_started\",\"ranks\":3,"
+            "\"host\":\"h\"}");
     }
     int64_t at = sequence - 3;
     int used = sample_node_event(text, sizeof(text), sequence, (int)(at / SAMPLE_EVENTS_A_NODE),
@@ -168,7 +182,12 @@ static inline void assert_same_search(const struct search *a, const struct searc
     char *right = dump_search(b);
     assert_non_null(left);
     assert_non_null(right);
-    assert_string_equal(left, right);
+    for (size_t i = 0, line = 0; left[i] != '\0' || right[i] != '\0'; i++) {
+        if (left[i] != right[i]) {
+            fail_msg("first difference:\n%.300s\n%.300s", left + line, right + line);
+        }
+        line = left[i] == '\n' ? i + 1 : line;
+    }
     free(left);
     free(right);
 }
@@ -185,8 +204,8 @@ static inline int64_t assert_folder_holds(const char *folder, int64_t least, int
     }
     int64_t sequence = found.last_sequence;
     if (sequence < least || sequence > most) {
-        fail_msg("%s: found event %lld, expected %lld to %lld", folder, (long long)sequence, (long long)least,
-                 (long long)most);
+        fail_msg("%s: found event %lld, expected %lld to %lld", folder, (long long)sequence,
+                 (long long)least, (long long)most);
     }
     sample_search(&wanted, sequence);
     assert_same_search(&wanted, &found);
@@ -197,9 +216,10 @@ static inline int64_t assert_folder_holds(const char *folder, int64_t least, int
 
 /* ---- processes ---- */
 
-/* Runs `work` in a child in which TREX_FAULT is `fault`. Gives 0 if it returned STATUS_OK, 128 + the signal that ended
- * it, or the status. */
-static inline int sample_run(const char *fault, enum status (*work)(const char *folder, struct error *err),
+/* Runs `work` in a child in which TREX_FAULT is `fault`. Gives 0 if it returned STATUS_OK, 128 +
+ * the signal that ended it, or the status. */
+static inline int sample_run(const char *fault,
+                             enum status (*work)(const char *folder, struct error *err),
                              const char *folder)
 {
     pid_t child = fork();

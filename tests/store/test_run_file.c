@@ -115,7 +115,8 @@ static void test_load_says_what_was_used(void **state)
     char path[FILE_PATH_BYTES];
     sample_path(*state, "run.h5", path);
     assert_int_equal(store_run_load(*state, &found, note, sizeof(note), &err), STATUS_NOT_FOUND);
-    assert_int_equal(store_run_load("/no/such/folder", &found, note, sizeof(note), &err), STATUS_NOT_FOUND);
+    assert_int_equal(store_run_load("/no/such/folder", &found, note, sizeof(note), &err),
+                     STATUS_NOT_FOUND);
     assert_non_null(strstr(err.message, "/no/such/folder"));
 
     save(*state, 9);
@@ -149,7 +150,8 @@ static void expect_refused(const char *path, enum status wanted)
     struct error err = {0};
     enum status status = store_run_read(path, &found, &err);
     if (status != wanted) {
-        fail_msg("found %s (%s), expected %s", status_name(status), err.message, status_name(wanted));
+        fail_msg("found %s (%s), expected %s", status_name(status), err.message,
+                 status_name(wanted));
     }
     assert_non_null(strstr(err.message, path));
 }
@@ -229,14 +231,17 @@ static void test_any_flipped_byte(void **state)
     buffer_fini(&whole);
 }
 
-/* Seals a changed file anew, so that what is behind the seal is tested: HDF5 and the checks of the rows. */
+/* Seals a changed file anew, so that what is behind the seal is tested: HDF5 and the checks of the
+ * rows. */
 static void seal_again(unsigned char *data, size_t bytes, int64_t schema)
 {
-    struct seal seal = {"run", schema, seal_block_bytes(0, SEAL_BLOCK_LEAST_BYTES), (int64_t)bytes, 0, NULL};
+    struct seal seal = {"run",          schema, seal_block_bytes(0, SEAL_BLOCK_LEAST_BYTES),
+                        (int64_t)bytes, 0,      NULL};
     assert_int_equal(seal_memory(&seal, data, "test", NULL), STATUS_OK);
 }
 
-/* The tables' own checksums: they hold where the file was copied by other tools, without our seal. */
+/* The tables' own checksums: they hold where the file was copied by other tools, without our seal.
+ */
 static void test_changed_text_behind_a_good_seal(void **state)
 {
     char path[FILE_PATH_BYTES];
@@ -355,7 +360,8 @@ static void test_rows_that_make_no_sense(void **state)
     }
 }
 
-/* Each allocation fails in turn: an error, no leak (the sanitizers look), and the next try succeeds. */
+/* Each allocation fails in turn: an error, no leak (the sanitizers look), and the next try
+ * succeeds. */
 static void test_no_memory(void **state)
 {
     char path[FILE_PATH_BYTES];
@@ -371,7 +377,8 @@ static void test_no_memory(void **state)
         if (status == STATUS_OK) {
             break;
         }
-        assert_true(status == STATUS_NO_MEMORY || status == STATUS_LIMIT); /* a buffer that cannot grow */
+        assert_true(status == STATUS_NO_MEMORY ||
+                    status == STATUS_LIMIT); /* a buffer that cannot grow */
         failures++;
     }
     mem_fail_nth(0);
@@ -401,14 +408,18 @@ static void test_tools(void **state)
         skip();
     }
     save(*state, EVENTS);
-    snprintf(command, sizeof(command), "h5ls -r '%s/run.h5' > '%s/ls.txt'", (char *)*state, (char *)*state);
-    assert_int_equal(system(command), 0);
-    snprintf(command, sizeof(command), "h5dump -d /nodes '%s/run.h5' | grep -q 'refine data'", (char *)*state);
-    assert_int_equal(system(command), 0);
-    snprintf(command, sizeof(command), "h5dump -a /nodes/reward '%s/run.h5' | grep -q 'best validation score'",
+    snprintf(command, sizeof(command), "h5ls -r '%s/run.h5' > '%s/ls.txt'", (char *)*state,
              (char *)*state);
     assert_int_equal(system(command), 0);
-    snprintf(command, sizeof(command), "h5dump -d /candidates '%s/run.h5' | grep -q 'FINISHED'", (char *)*state);
+    snprintf(command, sizeof(command), "h5dump -d /nodes '%s/run.h5' | grep -q 'refine data'",
+             (char *)*state);
+    assert_int_equal(system(command), 0);
+    snprintf(command, sizeof(command),
+             "h5dump -a /nodes/reward '%s/run.h5' | grep -q 'best validation score'",
+             (char *)*state);
+    assert_int_equal(system(command), 0);
+    snprintf(command, sizeof(command), "h5dump -d /candidates '%s/run.h5' | grep -q 'FINISHED'",
+             (char *)*state);
     assert_int_equal(system(command), 0);
 }
 
@@ -430,18 +441,12 @@ int main(void)
 {
 #define IN_FOLDER(test) cmocka_unit_test_setup_teardown(test, make_folder, remove_folder)
     const struct CMUnitTest tests[] = {
-        IN_FOLDER(test_round_trip),
-        IN_FOLDER(test_text_that_is_not_utf8),
-        IN_FOLDER(test_two_generations),
-        IN_FOLDER(test_load_says_what_was_used),
-        IN_FOLDER(test_foreign_files),
-        IN_FOLDER(test_cut_at_any_length),
-        IN_FOLDER(test_any_flipped_byte),
-        IN_FOLDER(test_changed_text_behind_a_good_seal),
-        IN_FOLDER(test_newer_schema),
-        IN_FOLDER(test_rows_that_make_no_sense),
-        IN_FOLDER(test_no_memory),
-        IN_FOLDER(test_tools),
+        IN_FOLDER(test_round_trip),        IN_FOLDER(test_text_that_is_not_utf8),
+        IN_FOLDER(test_two_generations),   IN_FOLDER(test_load_says_what_was_used),
+        IN_FOLDER(test_foreign_files),     IN_FOLDER(test_cut_at_any_length),
+        IN_FOLDER(test_any_flipped_byte),  IN_FOLDER(test_changed_text_behind_a_good_seal),
+        IN_FOLDER(test_newer_schema),      IN_FOLDER(test_rows_that_make_no_sense),
+        IN_FOLDER(test_no_memory),         IN_FOLDER(test_tools),
         IN_FOLDER(test_unwritable_folder),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

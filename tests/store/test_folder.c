@@ -1,0 +1,298 @@
+/* The run folder: its lock, its paths, and the check of everything in it. */
+#include "store/sample.h"
+
+static int make_folder(void **state)
+{
+    char *folder = malloc(FILE_PATH_BYTES);
+    sample_folder(folder);
+    *state = folder;
+    return 0;
+}
+
+static int remove_folder(void **state)
+{
+    sample_remove(*state);
+    free(*state);
+    return 0;
+}
+
+static enum status try_lock(const char *folder, struct error *err)
+{
+    struct store_lock *lock = NULL;
+    TRY(store_folder_lock(folder, &lock, err));
+    store_folder_unlock(lock);
+    return STATUS_OK;
+}
+
+static void test_lock(void **state)
+{
+    struct store_lock *lock = NULL;
+    struct store_holder holder;
+    struct error err = {0};
+    char path[FILE_PATH_BYTES];
+    char folder[FILE_PATH_BYTES];
+    char own[32];
+    sample_path(*state, "deep/er", folder);
+    assert_int_equal(store_folder_holder(folder, &holder, &err), STATUS_NOT_FOUND);
+    assert_int_equal(store_folder_lock(folder, &lock, &err), STATUS_OK);
+    sample_path(folder, "weights", path);
+    assert_true(file_is_folder(path));
+    assert_int_equal(store_folder_holder(folder, &holder, &err), STATUS_OK);
+    assert_int_equal(holder.pid, getpid());
+    assert_int_equal(holder.alive, STORE_ALIVE_YES);
+
+    /* Another process, and another file descriptor of this one. */
+    assert_int_equal(sample_run(NULL, try_lock, folder), STATUS_BUSY);
+    struct store_lock *second = NULL;
+    assert_int_equal(store_folder_lock(folder, &second, &err), STATUS_BUSY);
+    snprintf(own, sizeof(own), "process %d", (int)getpid());
+    assert_non_null(strstr(err.message, own));
+    assert_non_null(strstr(err.message, holder.host));
+
+    store_folder_unlock(lock);
+    assert_int_equal(store_folder_holder(folder, &holder, &err), STATUS_NOT_FOUND);
+    assert_int_equal(sample_run(NULL, try_lock, folder), STATUS_OK);
+    store_folder_unlock(NULL);
+}
+
+static enum status lock_and_die(const char *folder, struct error *err)
+{
+    struct store_lock *lock = NULL;
+    TRY(store_folder_lock(folder, &lock, err));
+    raise(SIGKILL);
+    return STATUS_OK;
+}
+
+/* However the holder dies, the folder is free again, and what it left half written is swept. */
+static void test_lock_ends_with_the_process(void **state)
+{
+    struct store_holder holder;
+    char path[FILE_PATH_BYTES];
+    assert_int_equal(sample_run(NULL, lock_and_die, *state), 128 + SIGKILL);
+    assert_int_equal(store_folder_holder(*state, &holder, NULL), STATUS_OK);
+    assert_int_equal(holder.alive, STORE_ALIVE_NO);
+    sample_path(*state, "weights/n0001-c0.h5.host.77.tmp", path);
+    sample_write(path, "x", 1);
+    assert_int_equal(sample_run(NULL, try_lock, *state), STATUS_OK);
+    assert_false(file_exists(path));
+}
+
+static void test_lock_file_that_is_not_ours(void **state)
+{
+    struct store_holder holder;
+    char path[FILE_PATH_BYTES];
+    sample_path(*state, "lock", path);
+    sample_write(path, "not json", 8);
+    assert_int_equal(store_folder_holder(*state, &holder, NULL), STATUS_FORMAT);
+    sample_write(path, "{\"pid\":-3}", 10);
+    assert_int_equal(store_folder_holder(*state, &holder, NULL), STATUS_FORMAT);
+    const char *other = "{\"pid\":3,\"host\":\"another\",\"job\":\"12\",\"since\":\"x\"}";
+    sample_write(path, other, strlen(other));
+    assert_int_equal(store_folder_holder(*state, &holder, NULL), STATUS_OK);
+    assert_int_equal(holder.alive, STORE_ALIVE_UNKNOWN);
+    assert_string_equal(holder.job, "12");
+}
+
+static void test_file_in_place_of_the_folder(void **state)
+{
+    struct store_lock *lock = NULL;
+    struct error err = {0};
+    char path[FILE_PATH_BYTES];
+    sample_path(*state, "file", path);
+    sample_write(path, "x", 1);
+    assert_int_not_equal(store_folder_lock(path, &lock, &err), STATUS_OK);
+    assert_non_null(strstr(err.message, path));
+}
+
+static void test_paths(void **state)
+{
+    char path[FILE_PATH_BYTES];
+    struct error err = {0};
+    (void)state;
+    assert_int_equal(store_weights_path("r", 7, 2, path, &err), STATUS_OK);
+    assert_string_equal(path, "r/weights/n0007-c2.h5");
+    assert_int_equal(store_inflight_path("r", 12345, 0, path, &err), STATUS_OK);
+    assert_string_equal(path, "r/inflight/n12345-c0.h5");
+    assert_int_equal(store_data_path("r", "0123abcd", path, &err), STATUS_OK);
+    assert_string_equal(path, "r/data/0123abcd.h5");
+    assert_int_equal(store_data_path("r", "../../etc", path, &err), STATUS_INVALID);
+    assert_int_equal(store_data_path("r", "", path, &err), STATUS_INVALID);
+    char long_hash[200];
+    memset(long_hash, 'a', sizeof(long_hash));
+    long_hash[199] = '\0';
+    assert_int_equal(store_data_path("r", long_hash, path, &err), STATUS_LIMIT);
+}
+
+/* ---- verify ---- */
+
+struct findings {
+    int count, failures;
+    char text[16384];
+};
+
+static void note_finding(void *context, const char *path, enum status status, const char *message)
+{
+    struct findings *findings = context;
+    size_t used = strlen(findings->text);
+    findings->count++;
+    findings->failures += status != STATUS_OK;
+    snprintf(findings->text + used, sizeof(findings->text) - used, "%s %s: %s\n",
+             status_name(status), path, message);
+}
+
+static enum status verify(const char *folder, struct findings *findings, struct error *err)
+{
+    memset(findings, 0, sizeof(*findings));
+    return store_verify(folder, note_finding, findings, err);
+}
+
+static enum status give(void *context, int64_t index, void *to, struct error *err)
+{
+    (void)context;
+    (void)index;
+    (void)err;
+    memset(to, 7, 4000);
+    return STATUS_OK;
+}
+
+static void write_weights(const char *folder, const char *name)
+{
+    const struct store_array array = {"w", "test", STORE_F32, 1, 1000, true};
+    char path[FILE_PATH_BYTES];
+    struct error err = {0};
+    sample_path(folder, name, path);
+    if (store_arrays_write(path, "weights", &array, 1, NULL, 0, give, NULL, &err) != STATUS_OK) {
+        fail_msg("%s", err.message);
+    }
+}
+
+/* Node 2's first candidate keeps its weights: see sample.h. */
+enum { LAST = 2 + 3 * SAMPLE_EVENTS_A_NODE };
+
+static void make_run(const char *folder)
+{
+    struct store_lock *lock = NULL;
+    struct journal *journal = NULL;
+    struct snapshot *snapshot = NULL;
+    struct search search;
+    bool started = false;
+    assert_int_equal(store_folder_lock(folder, &lock, NULL), STATUS_OK);
+    assert_int_equal(journal_open(folder, 0, &journal, NULL), STATUS_OK);
+    assert_int_equal(snapshot_create(folder, journal, &snapshot, NULL), STATUS_OK);
+    sample_append(journal, 1, LAST);
+    for (int64_t last = 8; last <= LAST; last += 6) {
+        sample_search(&search, last);
+        assert_int_equal(snapshot_start(snapshot, &search, &started, NULL), STATUS_OK);
+        assert_true(started);
+        search_fini(&search); /* the snapshot has its own copy */
+        assert_int_equal(snapshot_wait(snapshot, NULL), STATUS_OK);
+    }
+    snapshot_destroy(snapshot);
+    journal_close(journal);
+    store_folder_unlock(lock);
+    write_weights(folder, "weights/n0002-c0.h5");
+}
+
+static void test_verify(void **state)
+{
+    struct findings findings;
+    struct error err = {0};
+    char path[FILE_PATH_BYTES];
+    assert_int_equal(verify("/no/such/folder", &findings, &err), STATUS_NOT_FOUND);
+    make_run(*state);
+    if (verify(*state, &findings, &err) != STATUS_OK) {
+        fail_msg("%s", findings.text);
+    }
+    assert_int_equal(findings.failures, 0);
+    assert_true(findings.count >= 5); /* two generations, journal, search, weights */
+
+    write_weights(*state, "weights/n0001-c0.h5");
+    write_weights(*state, "weights/n9999-c0.h5");
+    sample_path(*state, "inflight/n0000-c0.h5.x.tmp", path);
+    sample_write(path, "x", 1);
+    assert_int_equal(verify(*state, &findings, &err), STATUS_OK);
+    assert_non_null(strstr(findings.text, "the tree does not need it"));
+    assert_non_null(strstr(findings.text, "of no candidate of the tree"));
+    assert_non_null(strstr(findings.text, "was interrupted"));
+    write_weights(*state, "inflight/n0001-c0.h5");
+    assert_int_equal(verify(*state, &findings, &err),
+                     STATUS_FORMAT); /* weights where a training state belongs */
+}
+
+/* It goes on after each finding, and gives the first failure. */
+static void test_verify_finds(void **state)
+{
+    struct findings findings;
+    struct error err = {0};
+    char path[FILE_PATH_BYTES];
+    make_run(*state);
+    sample_path(*state, "weights/n0002-c0.h5", path);
+    sample_write(path, "damaged", 7);
+    assert_int_equal(verify(*state, &findings, &err), STATUS_FORMAT);
+    assert_int_equal(findings.failures, 1);
+    assert_int_equal(unlink(path), 0);
+    assert_int_equal(verify(*state, &findings, &err), STATUS_NOT_FOUND);
+    assert_non_null(strstr(err.message, "n0002-c0.h5"));
+
+    sample_path(*state, "run.h5", path);
+    sample_write(path, "damaged", 7);
+    assert_int_equal(verify(*state, &findings, &err), STATUS_FORMAT);
+    assert_non_null(strstr(err.message, "run.h5"));
+    assert_int_equal(findings.failures, 2);
+    assert_non_null(strstr(findings.text, "run.prev.h5 is used"));
+
+    sample_path(*state, "journal.jsonl", path);
+    sample_write(path, "damaged\n", 8);
+    sample_path(*state, "run.prev.h5", path);
+    sample_write(path, "damaged", 7);
+    assert_int_equal(verify(*state, &findings, &err), STATUS_FORMAT);
+    assert_true(findings.failures >= 4);
+}
+
+/* While one is being written, no second one starts; a failure is told once. */
+static void test_snapshot(void **state)
+{
+    struct snapshot *snapshot = NULL;
+    struct search search;
+    struct error err = {0};
+    bool started = false;
+    char path[FILE_PATH_BYTES];
+    sample_search(&search, 200);
+    assert_int_equal(snapshot_create(*state, NULL, &snapshot, &err), STATUS_OK);
+    int starts = 0;
+    for (int i = 0; i < 50; i++) {
+        assert_int_equal(snapshot_start(snapshot, &search, &started, &err), STATUS_OK);
+        starts += started;
+    }
+    assert_true(starts >= 1 && starts < 50);
+    assert_int_equal(snapshot_wait(snapshot, &err), STATUS_OK);
+    assert_folder_holds(*state, 200, 200);
+
+    sample_remove(*state);
+    assert_int_equal(snapshot_start(snapshot, &search, &started, &err), STATUS_OK);
+    assert_int_equal(snapshot_wait(snapshot, &err), STATUS_NOT_FOUND);
+    assert_int_equal(snapshot_check(snapshot, &err), STATUS_OK);
+    assert_int_equal(file_make_folders(*state, NULL), STATUS_OK);
+    assert_int_equal(snapshot_start(snapshot, &search, &started, &err), STATUS_OK);
+    snapshot_destroy(snapshot); /* waits for it */
+    sample_path(*state, "run.h5", path);
+    assert_true(file_exists(path));
+    snapshot_destroy(NULL);
+    search_fini(&search);
+}
+
+int main(void)
+{
+#define IN_FOLDER(test) cmocka_unit_test_setup_teardown(test, make_folder, remove_folder)
+    const struct CMUnitTest tests[] = {
+        IN_FOLDER(test_lock),
+        IN_FOLDER(test_lock_ends_with_the_process),
+        IN_FOLDER(test_lock_file_that_is_not_ours),
+        IN_FOLDER(test_file_in_place_of_the_folder),
+        IN_FOLDER(test_paths),
+        IN_FOLDER(test_verify),
+        IN_FOLDER(test_verify_finds),
+        IN_FOLDER(test_snapshot),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
