@@ -119,8 +119,7 @@ enum status cli_job_open(const char *path, const char *out_folder, struct cli_jo
     json_problems_init(&out->problems);
     log_init(&out->log, stderr, -1, LOG_INFO);
     stop_install();
-    /* A job without "output" is fine where nothing is written to it. */
-    TRY(job_read(path, out_folder != NULL ? out_folder : ".", &out->problems, &out->job, err));
+    TRY(job_read(path, out_folder, &out->problems, &out->job, err));
     return workspace_open(&out->job, launch_threads(&out->job, 1), &out->log, &out->workspace, err);
 }
 

@@ -1,5 +1,6 @@
 #include "run/job.h"
 
+#include <ctype.h>
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -170,6 +171,26 @@ static enum status resolve_folder(const char *job_folder, const char *given, cha
     return *out != NULL ? STATUS_OK : mem_fail(err, strlen(joined), "a path");
 }
 
+/* The run folder: --out, else the job's, else runs/<name> with characters that are safe in a path.
+ */
+static enum status read_output(struct json_reader *reader, const char *out_folder, struct job *job,
+                               struct error *err)
+{
+    const char *output = json_read_string(reader, "output", "");
+    if (out_folder != NULL || output[0] != '\0') {
+        job->output = mem_strdup(out_folder != NULL ? out_folder : output);
+        return job->output != NULL ? STATUS_OK : mem_fail(err, FILE_PATH_BYTES, "a path");
+    }
+    struct buffer path;
+    buffer_init(&path, FILE_PATH_BYTES);
+    buffer_append_text(&path, "runs/");
+    for (const char *c = job->name != NULL ? job->name : ""; *c != '\0'; c++) {
+        buffer_append_char(&path, isalnum((unsigned char)*c) || *c == '_' ? *c : '-');
+    }
+    job->output = buffer_take(&path);
+    return job->output != NULL ? STATUS_OK : mem_fail(err, FILE_PATH_BYTES, "a path");
+}
+
 /* The checks that need more than one key. */
 static void check_together(const struct job *job, struct json_problems *problems)
 {
@@ -208,11 +229,7 @@ static enum status read_root(cJSON *root, const char *folder, const char *out_fo
     job->goal = read_text(&reader, "goal", "");
     job->keep_weights = (int)json_read_int(&reader, "keep_weights", 3, 1, 10000);
     TRY(resolve_folder(folder, json_read_string(&reader, "model", ""), &job->model, err));
-    const char *output = json_read_string(&reader, "output", "");
-    if (out_folder == NULL && output[0] == '\0') {
-        json_problems_add(problems, "/output", "missing, needed is the run folder (or --out DIR)");
-    }
-    job->output = mem_strdup(out_folder != NULL ? out_folder : output);
+    TRY(read_output(&reader, out_folder, job, err));
     read_researcher(json_read_object(&reader, "researcher"), problems, job);
     read_search(json_read_object(&reader, "search"), problems, job);
     read_limits(json_read_object(&reader, "limits"), problems, job);

@@ -22,6 +22,7 @@ static const double farewell_s = 5.0;
 struct launch {
     struct job job;
     struct log log;
+    struct log worker_log; /* to the file alone: people read the controller's reports */
     struct group_layout layout;
     int threads;
     struct mailbox *mailbox;
@@ -92,7 +93,7 @@ static enum status open_worker(struct launch *launch, struct error *err)
     const struct worker_options options = {
         .job = &launch->job,
         .mailbox = launch->mailbox,
-        .log = &launch->log,
+        .log = &launch->worker_log,
         .threads = launch->threads,
         .group = launch->layout.comm,
     };
@@ -118,10 +119,12 @@ static enum status take_turn(void *context, struct error *err)
 
 static enum status run_alone(struct launch *launch, struct error *err)
 {
+    launch->worker_log = launch->log;
+    launch->worker_log.human = NULL;
     const struct worker_options options = {
         .job = &launch->job,
         .mailbox = launch->mailbox,
-        .log = &launch->log,
+        .log = &launch->worker_log,
         .threads = launch->threads,
         .group = MPI_COMM_NULL,
         .turn = take_turn,
@@ -232,6 +235,7 @@ static enum status open_job(struct launch *launch, const struct launch_options *
 {
     enum log_level level = options->verbose ? LOG_DEBUG : options->quiet ? LOG_WARNING : LOG_INFO;
     log_init(&launch->log, rank == 0 ? stderr : NULL, rank, level);
+    log_init(&launch->worker_log, NULL, rank, level);
     return job_read(options->job_path, options->out_folder, problems, &launch->job, err);
 }
 
@@ -257,6 +261,7 @@ enum status launch_search(const struct launch_options *options, struct json_prob
         char path[FILE_PATH_BYTES];
         TRY_CLEANUP(file_join(launch.job.output, "log.jsonl", path, err));
         TRY_CLEANUP(log_open(&launch.log, path, err));
+        launch.worker_log = launch.log;
     }
     status = run_rank(&launch, err);
 cleanup:

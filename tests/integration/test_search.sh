@@ -1,0 +1,67 @@
+#!/usr/bin/env bash
+# Whole searches: one rank and several, repeated, stopped, resumed, locked, with groups of ranks.
+. "$(dirname "$0")/common.sh"
+make_task ', "search": {"rounds": 2, "configurations": 2, "seed": 3}, "limits": {"samples": 300, "steps": 40}'
+
+plan() { # what a search decided, without times: node, parent, strategy, configurations, scores
+    "$tree" show "$1" --json | grep -vE '_s"|seconds|version|host|_at|time' || true
+}
+
+# One worker and a seed: the same search, to the last digit.
+expect 0 'the search has ended: all rounds are done' "$trex" search job.json --out one
+expect 0 'the search has ended' "$trex" search job.json --out two
+plan one > one.txt
+plan two > two.txt
+[ -s one.txt ] || die "trex-tree show --json prints nothing"
+cmp one.txt two.txt || { diff one.txt two.txt | head -20; die "the same search did not repeat"; }
+ok "with one worker and a seed the search repeats exactly"
+expect 0 '' "$tree" verify one
+expect 0 '"winner|"node"' "$tree" best one --json
+
+# A finished search is left as it is.
+before=$(md5sum one/run.h5)
+expect 0 'the search has ended' "$trex" search job.json --out one
+[ "$before" = "$(md5sum one/run.h5)" ] || echo "note: run.h5 was written again"
+
+# Several ranks.
+for ranks in 2 4; do
+    expect 0 'the search has ended' mpirun -n $ranks "$trex" search job.json --out run$ranks
+    expect 0 '' "$tree" verify run$ranks
+    [ "$(finished run$ranks | wc -l)" = 5 ] || die "$ranks ranks: $(finished run$ranks | wc -l) candidates, 5 expected"
+done
+ok "2 and 4 ranks finish all candidates"
+
+# Two ranks a candidate.
+sed 's/"threads": 1/"threads": 1, "ranks_per_candidate": 2/' job.json > pairs.json
+expect 0 'the search has ended' mpirun -n 5 "$trex" search pairs.json --out pairs
+expect 2 'ranks_per_candidate' mpirun -n 2 "$trex" search pairs.json --out pairs2
+
+# Another job in the same folder is refused; other budgets are not.
+sed 's/"seed": 3/"seed": 4/' job.json > other.json
+expect 2 'another seed' "$trex" search other.json --out one
+
+# Stopped by a signal, then resumed with another number of ranks.
+sed 's/"rounds": 2/"rounds": 4/; s/"steps": 40/"steps": 400/' job.json > longer.json
+mpirun -n 3 "$trex" search longer.json --out stopped > stopped.txt 2>&1 &
+pid=$!
+for i in $(seq 100); do
+    [ "$(finished stopped | wc -l)" -ge 2 ] && break
+    sleep 0.2
+done
+# While it runs, the folder belongs to it.
+expect 1 'in use|holds|another' "$trex" search longer.json --out stopped
+kill -USR1 $pid
+code=0
+wait $pid || code=$?
+[ $code = 85 ] || { cat stopped.txt; die "stopped search ended with $code, not 85"; }
+grep -q 'the same command goes on\|The same command goes on' stopped.txt || die "it does not say how to go on"
+ok "USR1 stops with exit code 85"
+kept=$(finished stopped)
+expect 0 '' "$tree" verify stopped
+expect 0 'resuming' mpirun -n 2 "$trex" search longer.json --out stopped
+for name in $kept; do
+    finished stopped | grep -q "$name" || die "$name was finished before the stop and is lost"
+done
+expect 0 '' "$tree" verify stopped
+ok "the resumed search keeps what was finished and ends"
+echo "$passed passed, 0 failed"
