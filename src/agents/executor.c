@@ -163,6 +163,18 @@ static int64_t longest_sequence(const struct repair *repair)
     return job > 0 && job < limit ? job : limit;
 }
 
+/* The longest sequence that a training will see: a micro-batch holds at least that. */
+static int64_t least_batch(const struct repair *repair, const struct train_config *config)
+{
+    int64_t longest = repair->facts->sequence_tokens_max;
+    int64_t limit = longest_sequence(repair);
+    if (config->sequence_length > 0) {
+        return config
+            ->sequence_length; /* what train/config.h compares with, whatever the data have */
+    }
+    return longest > 0 && longest < limit ? longest : limit;
+}
+
 /* Sequences that the model and the job allow, in micro-batches that hold one. */
 static void fit_lengths(const struct repair *repair, struct train_config *config)
 {
@@ -172,18 +184,19 @@ static void fit_lengths(const struct repair *repair, struct train_config *config
             (long long)config->sequence_length, (long long)limit);
         config->sequence_length = limit;
     }
+    int64_t least = least_batch(repair, config);
     int64_t most = repair->facts->batch_tokens;
-    if (most > 0 && config->batch_tokens > most && most >= config->sequence_length) {
+    if (most >= least && config->batch_tokens > most) {
         double step = (double)config->batch_tokens * (double)config->accumulation;
         config->batch_tokens = most;
         config->accumulation = (int64_t)fmin(ceil(step / (double)most), 65536.0);
         say(repair, "batch_tokens became %lld, what memory allows, in %lld micro-batches a step",
             (long long)most, (long long)config->accumulation);
     }
-    if (config->batch_tokens < config->sequence_length) {
+    if (config->batch_tokens < least) {
         say(repair, "batch_tokens %lld became %lld, to hold a sequence",
-            (long long)config->batch_tokens, (long long)config->sequence_length);
-        config->batch_tokens = config->sequence_length;
+            (long long)config->batch_tokens, (long long)least);
+        config->batch_tokens = least;
     }
 }
 
@@ -219,7 +232,7 @@ static bool fits_in_memory(const struct repair *repair, const struct train_confi
 /* Halves micro-batches down to one sequence, keeping the tokens of a step. */
 static bool shrink_batches(const struct repair *repair, struct train_config *config)
 {
-    int64_t least = config->sequence_length > 0 ? config->sequence_length : 64;
+    int64_t least = least_batch(repair, config);
     while (!fits_in_memory(repair, config)) {
         if (config->batch_tokens <= least) {
             return false;

@@ -155,6 +155,44 @@ static enum status print_plan(struct checked *checked, double flops, struct erro
     return STATUS_OK;
 }
 
+/* Brings a search to the point where its first round is planned, as if the baseline had scored the
+ * worst value. */
+static enum status assume_baseline(const struct checked *checked, struct search *search,
+                                   struct error *err)
+{
+    static const char *const events[] = {
+        "{\"event\":\"started\",\"job\":\"{}\",\"model_hash\":\"\",\"task_hash\":\"\","
+        "\"metric\":\"\",\"larger_is_better\":true,\"version\":\"\",\"seed\":0}",
+        "{\"event\":\"node_planned\",\"node\":0,\"parent\":-1,\"strategy\":\"baseline\","
+        "\"goal\":\"\",\"rationale\":\"\",\"recipe\":[],\"configs\":[{}],\"researcher\":\"\"}",
+        "{\"event\":\"candidate_started\",\"node\":0,\"candidate\":0,\"rank\":0}",
+        "{\"event\":\"candidate_finished\",\"node\":0,\"candidate\":0,\"weights_kept\":false,"
+        "\"result\":{\"curve\":[],\"cases\":[],\"confusions\":[],\"steps_done\":0,\"samples\":0,"
+        "\"tokens\":0,\"end\":\"finished\",\"rank_seconds\":0,\"recipe_report\":[]}}",
+        "{\"event\":\"node_closed\",\"node\":0,\"diagnosis\":\"\",\"insights\":[]}",
+    };
+    const struct search_score worst = {
+        .present = true,
+        .value = checked->facts.metric_worst,
+        .standard_error = 0.0,
+        .loss = NAN,
+        .rows = checked->facts.validation_rows,
+    };
+    for (int64_t i = 0; i < (int64_t)(sizeof(events) / sizeof(events[0])); i++) {
+        cJSON *event = cJSON_Parse(events[i]);
+        cJSON_AddNumberToObject(event, "sequence", (double)(i + 1));
+        cJSON_AddNumberToObject(event, "time_s", 0.0);
+        cJSON *result = cJSON_GetObjectItemCaseSensitive(event, "result");
+        if (result != NULL) {
+            cJSON_AddItemToObject(result, "validation", search_score_to_json(&worst));
+        }
+        enum status status = search_apply(search, event, err);
+        cJSON_Delete(event);
+        TRY(status);
+    }
+    return STATUS_OK;
+}
+
 /* The plan that a search would begin with, after the Executor's checks. */
 static enum status make_first_plan(struct checked *checked, struct error *err)
 {
@@ -169,6 +207,7 @@ static enum status make_first_plan(struct checked *checked, struct error *err)
     struct buffer changes;
     buffer_init(&changes, 1 << 16);
     enum status status = STATUS_OK;
+    TRY_CLEANUP(assume_baseline(checked, &search, err));
     TRY_CLEANUP(researcher_open(job->researcher, &checked->facts, NULL, &checked->researcher, err));
     TRY_CLEANUP(researcher_request(checked->researcher, &search, 0, err));
     if (!researcher_poll(checked->researcher, &checked->plan) || checked->plan.config_count == 0) {

@@ -111,9 +111,7 @@ const char *data_row_text(const struct data_row *row, const char *field)
     return cJSON_GetStringValue(cJSON_GetObjectItemCaseSensitive(row->object, field));
 }
 
-/* ---- reading
- * ----------------------------------------------------------------------------------------------------
- */
+/* ---- reading ---- */
 
 /* One line at a time through a fixed block: memory is that of the longest line, whatever the file's
  * size. */
@@ -314,9 +312,7 @@ enum status dataset_read(const char *path, const struct dataset_limits *limits, 
     return STATUS_OK;
 }
 
-/* ---- writing
- * ----------------------------------------------------------------------------------------------------
- */
+/* ---- writing ---- */
 
 /* Writes one row to a stream; provenance is spliced in before the closing brace, so the row itself
  * stays unchanged. */
@@ -372,9 +368,7 @@ enum status dataset_write(const struct dataset *dataset, const char *path, bool 
     return status;
 }
 
-/* ---- identity
- * ---------------------------------------------------------------------------------------------------
- */
+/* ---- identity ---- */
 
 /* Feeds a value and those inside it; every piece is preceded by its type or length, so that no two
  * values agree. */

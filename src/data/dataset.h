@@ -10,9 +10,9 @@
 #include "base/status.h"
 
 /* One row: any JSON object. Rows that train or are scored hold either
- *   {"prompt": text, "answer": text, "choices": [text...] (optional), "system": text (optional),
- * "id": text (optional)} or {"messages": [{"role", "content"}...], ...} whose last message is the
- * assistant's answer. */
+ *   {"prompt": text, "answer": text}, and perhaps "choices": [text...], "system": text, "id": text
+ * or
+ *   {"messages": [{"role", "content"}...]}, whose last message is the assistant's answer. */
 struct data_row {
     cJSON *object;  /* owned by the dataset */
     int32_t source; /* index into sources */

@@ -19,9 +19,7 @@ void encoded_dataset_fini(struct encoded_dataset *dataset)
     memset(dataset, 0, sizeof(*dataset));
 }
 
-/* ---- one row
- * ----------------------------------------------------------------------------------------------------
- */
+/* ---- one row ---- */
 
 /* The messages of an example, and its answer if there is one. Only `messages` is owned. */
 static enum status collect_messages(const struct task_example *example, const char *answer,
@@ -84,8 +82,7 @@ static int64_t find_answer(const int32_t *mask, int64_t count)
     return end == 0 ? count : start;
 }
 
-/* How to cut `count` ids to max_length: keep `head` ids (bos, or none), skip `skip`, keep the rest.
- */
+/* How to cut ids to max_length: keep `head` ids (bos, or none), skip `skip`, keep the rest. */
 struct cut {
     int64_t head;
     int64_t skip;
@@ -148,9 +145,7 @@ cleanup:
     return status;
 }
 
-/* ---- a split
- * ----------------------------------------------------------------------------------------------------
- */
+/* ---- a split ---- */
 
 enum row_fate { ROW_KEPT, ROW_CUT, ROW_DROPPED };
 

@@ -9,16 +9,14 @@
  *   ids     t0 t1 t2 t3 | u0 u1 u2        target[i] is 1 where id i is part of an answer
  *   start   0             4        7 */
 struct encoded_dataset {
-    int32_t *ids;
-    uint8_t *
-        target; /* (tokens); never set for the first id of a sequence, which nothing comes before */
-    int64_t *start; /* (count + 1) */
-    int64_t *row;   /* (count) row of the dataset it came from */
+    int32_t *ids;    /* (tokens) */
+    uint8_t *target; /* (tokens); 0 for the first id of a sequence: nothing predicts it */
+    int64_t *start;  /* (count + 1) */
+    int64_t *row;    /* (count) row of the dataset it came from */
     int64_t count;
     int64_t answer_tokens; /* targets that are set */
-    int64_t truncated; /* rows that were cut at max_length (the prompt's front is cut, the answer
-                          kept) */
-    int64_t dropped; /* rows whose answer alone is longer than max_length, or that have no answer */
+    int64_t truncated;     /* rows that were cut: the prompt's front goes, the answer stays */
+    int64_t dropped;       /* rows whose answer is longer than max_length, or that have none */
 };
 
 struct encode_options {

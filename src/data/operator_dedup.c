@@ -1,5 +1,4 @@
-/* Each row once. Hashes find candidates, and their texts are compared before anything is removed.
- */
+/* Each row once. Hashes find candidates; texts are compared before anything is removed. */
 #include <stdlib.h>
 #include <string.h>
 

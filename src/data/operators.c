@@ -88,9 +88,7 @@ enum status operator_append_text(const struct operator_run *run, const struct sh
     return status;
 }
 
-/* ---- files
- * ------------------------------------------------------------------------------------------------------
- */
+/* ---- files ---- */
 
 /* True if both names lead to one file, through whatever links. */
 static bool is_same_file(const char *a, const char *b)

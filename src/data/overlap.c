@@ -12,8 +12,7 @@
     100 /* a run in more than one of so many held-out rows is the task's own wording */
 enum { COMMON_ROWS_MIN = 2 };
 
-/* A run of words is counted once a row. Its counter: number of rows, and the last row that had it.
- */
+/* How many rows have a run of words, and the last one that had it: each row counts once. */
 struct ngram_count {
     int64_t rows;
     int64_t last_row;
@@ -217,9 +216,7 @@ static bool shares_words(struct held_out *held_out)
     return false;
 }
 
-/* ---- both
- * -------------------------------------------------------------------------------------------------------
- */
+/* ---- both ---- */
 
 static enum status add_rows(struct held_out *held_out, const struct dataset *rows,
                             struct error *err)

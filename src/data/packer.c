@@ -15,7 +15,8 @@ enum { OPEN_BINS = 64, CURSOR_EPOCHS_MAX = 1024 };
 #define PACKER_STREAM UINT64_C(0x7061636B00000000) /* "pack", then the epoch */
 
 /* Which sequences make up which micro-batch.
- *   member      s3 s9 | s0 s7 s1 | ...     bin_start  0  2  5 ... */
+ *   member      s3 s9 | s0 s7 s1 | ...
+ *   bin_start   0       2          5 ... */
 struct plan {
     int64_t epoch; /* -1: none yet */
     int64_t bins;
@@ -43,17 +44,14 @@ static int64_t sequence_length(const struct encoded_dataset *dataset, int64_t se
     return dataset->start[sequence + 1] - dataset->start[sequence];
 }
 
-/* ---- planning
- * ---------------------------------------------------------------------------------------------------
- */
+/* ---- planning ---- */
 
 struct open_bin {
     int64_t number;
     int64_t room;
 };
 
-/* The bin for a sequence of `length` tokens; opens one, closing the fullest if there are too many.
- */
+/* The bin for a sequence of `length` tokens; opens one, closing the fullest if all are open. */
 static struct open_bin *choose_bin(struct open_bin *open, int *open_count, int64_t length,
                                    int64_t batch_tokens, int64_t *bins)
 {
@@ -146,9 +144,7 @@ int64_t packer_batches(const struct packer *packer, int64_t epoch)
     return packer->scratch->bins;
 }
 
-/* ---- life
- * -------------------------------------------------------------------------------------------------------
- */
+/* ---- life ---- */
 
 static void plan_fini(struct plan *plan)
 {
@@ -248,9 +244,7 @@ double packer_fill(const struct packer *packer)
     return packer->fill;
 }
 
-/* ---- batches
- * ----------------------------------------------------------------------------------------------------
- */
+/* ---- batches ---- */
 
 /* Copies one sequence to the end of the batch. The target of an id is the next id, where that is
  * part of an answer. */

@@ -2,8 +2,7 @@
  * across a batch.
  *
  * The order is a function of (seed, epoch) alone and the position is a number, so the cursor of a
- * training is two integers that can be saved, restored, and shared out among the ranks of a group.
- */
+ * training is two integers that can be saved, restored, and shared out among ranks. */
 #ifndef DATA_PACKER_H
 #define DATA_PACKER_H
 

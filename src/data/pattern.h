@@ -1,5 +1,4 @@
-/* Regular expressions from outside (PCRE2, UTF-8), with a limit on the work that one text may cost.
- */
+/* Regular expressions from outside (PCRE2, UTF-8), with a limit on the work a text may cost. */
 #ifndef DATA_PATTERN_H
 #define DATA_PATTERN_H
 

@@ -18,9 +18,7 @@ enum {
 
 #define MAX_SAMPLES_STREAM UINT64_C(0x100000000) /* apart from the streams of steps */
 
-/* ---- checking
- * ---------------------------------------------------------------------------------------------------
- */
+/* ---- checking ---- */
 
 static void check_step(const cJSON *step, const char *pointer, struct json_problems *problems)
 {
@@ -74,9 +72,7 @@ void recipe_check(const cJSON *recipe, const char *pointer, struct json_problems
     }
 }
 
-/* ---- running
- * ----------------------------------------------------------------------------------------------------
- */
+/* ---- running ---- */
 
 struct recipe_run {
     const struct recipe_context *context;
@@ -237,9 +233,7 @@ cleanup:
     return status;
 }
 
-/* ---- identity
- * ---------------------------------------------------------------------------------------------------
- */
+/* ---- identity ---- */
 
 /* Pieces of an identity, each with its length before it so that no two lists of pieces agree. A
  * piece without a value counts as such. */

@@ -37,8 +37,7 @@ struct recipe_report {
     int step_count;
 };
 
-/* Checks operators and arguments without reading data; mistakes go to the problems under `pointer`.
- */
+/* Checks operators and arguments, reading no data; mistakes go to the problems under `pointer`. */
 void recipe_check(const cJSON *recipe, const char *pointer, struct json_problems *problems);
 
 /* Runs it. STATUS_INVALID if no row is left; the message names the step. Overlap with validation or

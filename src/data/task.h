@@ -1,22 +1,28 @@
+/* clang-format off */
 /* A task as the job file describes it: its splits, how a row becomes a prompt, how an answer is
  * found and scored.
  *
  * {
  *   "name": "sst2",
- *   "train": "train.jsonl", "validation": "dev.jsonl", "test": "test.jsonl",
- *   "extract": {"sentence": {"field": "prompt", "pattern": "Sentence: (.*)"}},   new fields by
- * regex group 1 "template": "{sentence} =>",        what the model reads; default "{prompt}";
- * {field} of the row, {a.b} of an object in it; {{ and }} are braces "answer": " {answer}", what it
- * should write; default "{answer}" "system": "...",                    optional system message
- * (chat formats only) "chat": "auto",                     auto | plain | chatml | qwen3 "thinking":
- * false,                  qwen3: let the model think before it answers "metric": "accuracy", a name
- * of eval/scorer.h's registry "predict": "choice",                choice: likelihood of each of the
- * row's choices | generate; default: choice for accuracy, else generate "labels": ["a", "b"],
- * default choices of rows that have none; the label set of macro_f1 "separator": "; ", between
- * labels of a multi-label answer "max_new_tokens": 64, "temperature": 0, "stop": ["\n"], "command":
- * ["./score.py"], "command_timeout_s": 60,      metric "command" only "limit": {"train": 0,
- * "validation": 0, "test": 0}        most rows read of each, 0: all
+ *   "train": "train.jsonl", "validation": "dev.jsonl", "test": "test.jsonl",     test: optional
+ *   "extract": {"sentence": {"field": "prompt", "pattern": "Sentence: (.*)"}},
+ *                                   new fields by regex group 1; no match: ""
+ *   "template": "{sentence} =>",    what the model reads; default "{prompt}"; {field} of the row,
+ *                                   {a.b} of an object in it; {{ and }} are braces
+ *   "answer": " {answer}",          what it should write; default "{answer}"
+ *   "system": "...",                optional system message (chat formats only)
+ *   "chat": "auto",                 auto | plain | chatml | qwen3
+ *   "thinking": false,              qwen3: let the model think before it answers
+ *   "metric": "accuracy",           a name of eval/scorer.h's registry
+ *   "predict": "choice",            choice: likelihood of each of the row's choices | generate;
+ *                                   default: choice for accuracy, else generate
+ *   "labels": ["a", "b"],           default choices of rows that have none; label set of macro_f1
+ *   "separator": "; ",              between labels of a multi-label answer
+ *   "max_new_tokens": 64, "temperature": 0, "stop": ["\n"],
+ *   "command": ["./score.py"], "command_timeout_s": 60,                metric "command" only
+ *   "limit": {"train": 0, "validation": 0, "test": 0}                  most rows read, 0: all
  * } */
+/* clang-format on */
 #ifndef DATA_TASK_H
 #define DATA_TASK_H
 
@@ -50,8 +56,7 @@ struct task_extract {
 
 struct task {
     char *name;
-    char *path[TASK_SPLIT_COUNT]; /* absolute or relative to the working directory; test may be NULL
-                                   */
+    char *path[TASK_SPLIT_COUNT]; /* as the working directory sees them; test may be NULL */
     int64_t limit[TASK_SPLIT_COUNT];
     struct task_extract extract[TASK_FIELDS_MAX];
     int extract_count;
@@ -75,8 +80,8 @@ struct task {
     double command_timeout_s;
 };
 
-extern const char
-    *const task_split_names[TASK_SPLIT_COUNT + 1]; /* "train", "validation", "test", NULL */
+/* "train", "validation", "test", NULL */
+extern const char *const task_split_names[TASK_SPLIT_COUNT + 1];
 
 /* Reads and checks the "task" object of a job; mistakes go to the problems, paths are resolved
  * against `folder`. Whether the metric exists is checked by the caller (eval/scorer.h). *out is
@@ -106,8 +111,7 @@ struct task_example {
     char **choices; /* answer template filled with each choice, or NULL */
     int choice_count;
     int choice_answer; /* index of the right one, -1 if none matches */
-    char *raw_answer;  /* the row's own "answer"; without that field, `answer` less white space at
-                          its ends */
+    char *raw_answer;  /* the row's own "answer"; without one, `answer` less space at its ends */
     char *system;      /* the row's "system", else the task's, else NULL */
     /* The messages before the answer of a row in chat form, when the template is the bare
      * "{prompt}"; else NULL, and the prompt is the one user message. Role and content are owned. */

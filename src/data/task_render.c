@@ -119,9 +119,7 @@ enum status task_render_answer(const struct task *task, const struct data_row *r
     return append_answer(task, row->object, NULL, out, missing, err);
 }
 
-/* ---- choices
- * ----------------------------------------------------------------------------------------------------
- */
+/* ---- choices ---- */
 
 enum { LETTERS = 26 };
 
@@ -351,9 +349,7 @@ void task_example_fini(struct task_example *example)
     *example = (struct task_example){.choice_answer = -1};
 }
 
-/* ---- splits
- * -----------------------------------------------------------------------------------------------------
- */
+/* ---- splits ---- */
 
 /* The answer's fields must be there (they may be empty), except in the test split. */
 static enum status check_answer(const struct task *task, enum task_split split, const cJSON *row,

@@ -7,9 +7,7 @@
 
 #include "base/mem.h"
 
-/* ---- templates
- * --------------------------------------------------------------------------------------------------
- */
+/* ---- templates ---- */
 
 static bool is_name_char(char c)
 {
@@ -106,9 +104,7 @@ enum status text_template_fill(const char *text, text_lookup lookup, void *conte
     return buffer_check(out, "a filled template", err);
 }
 
-/* ---- fields
- * -----------------------------------------------------------------------------------------------------
- */
+/* ---- fields ---- */
 
 const cJSON *text_field_find(const cJSON *object, const char *name)
 {

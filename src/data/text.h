@@ -15,8 +15,8 @@ enum { TEXT_MAX_BYTES = 64 * 1024 * 1024, TEXT_NAME_BYTES = 128 };
 
 /* ---- templates: "{name}" is a field, "{{" and "}}" are braces ---- */
 
-/* Adds a problem with its byte offset for each brace that is neither; names are letters, digits, _
- * - and . */
+/* Adds a problem with its byte offset for each brace that is neither. Names of fields are letters,
+ * digits, underscores, hyphens and dots. */
 void text_template_check(const char *text, const char *pointer, struct json_problems *problems);
 
 /* True if {name} stands in the template. */
@@ -53,8 +53,7 @@ enum status text_fail_missing(const cJSON *object, const char *name, struct erro
 
 /* ---- folding and counting ---- */
 
-/* Appends text in NFKC with case folded, and each run of white space one space, none at the ends.
- */
+/* Appends text in NFKC, case folded, each run of white space one space, none at the ends. */
 enum status text_fold(const char *text, size_t len_bytes, struct buffer *out, struct error *err);
 
 int64_t text_count_characters(const char *text, size_t len_bytes); /* code points */

@@ -14,7 +14,8 @@ enum {
     CASE_TEXT_BYTES = 2048,
     PAIRS_MAX = 1024, /* different pairs that are counted; the frequent ones come early */
 };
-static const uint64_t cases_stream = 0x6361736573; /* apart from the streams of rows and of resamples */
+static const uint64_t cases_stream =
+    0x6361736573; /* apart from the streams of rows and of resamples */
 
 /* ---- failed cases ---- */
 
@@ -35,8 +36,8 @@ static enum status copy_case(const struct scorer_row *row, struct eval_case *out
 }
 
 enum status diagnosis_sample_cases(const struct scorer *scorer, const struct scorer_row *rows,
-                                   const double *row_score, int64_t count, int64_t max_cases, uint64_t seed,
-                                   struct eval_result *result, struct error *err)
+                                   const double *row_score, int64_t count, int64_t max_cases,
+                                   uint64_t seed, struct eval_result *result, struct error *err)
 {
     enum status status = STATUS_OK;
     int64_t failed_count = 0;
@@ -129,8 +130,8 @@ static bool is_blank(const char *text)
 }
 
 /* A row whose answer is one label, or free text. */
-static enum status look_at_row(const struct task *task, const struct scorer_row *row, struct pairs *pairs,
-                               bool *wrong_form, struct error *err)
+static enum status look_at_row(const struct task *task, const struct scorer_row *row,
+                               struct pairs *pairs, bool *wrong_form, struct error *err)
 {
     struct label_set set;
     int expected = -1;
@@ -151,8 +152,8 @@ static enum status look_at_row(const struct task *task, const struct scorer_row 
 }
 
 /* A row whose answer is a set of labels: each that is missing, and each that is too much. */
-static enum status look_at_set(const struct label_parser *parser, const struct scorer_row *row, struct pairs *pairs,
-                               bool *wrong_form, struct error *err)
+static enum status look_at_set(const struct label_parser *parser, const struct scorer_row *row,
+                               struct pairs *pairs, bool *wrong_form, struct error *err)
 {
     struct label_bits expected;
     struct label_bits found;
@@ -173,8 +174,8 @@ static enum status look_at_set(const struct label_parser *parser, const struct s
     return STATUS_OK;
 }
 
-enum status diagnosis_count_labels(const struct task *task, const struct scorer_row *rows, int64_t count,
-                                   struct eval_result *result, struct error *err)
+enum status diagnosis_count_labels(const struct task *task, const struct scorer_row *rows,
+                                   int64_t count, struct eval_result *result, struct error *err)
 {
     enum status status = STATUS_OK;
     bool many_labels = strcmp(task->metric, "macro_f1") == 0;

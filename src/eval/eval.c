@@ -30,13 +30,14 @@ static void scoring_fini(struct scoring *scoring)
     free(scoring->row_score);
 }
 
-static enum status scoring_init(struct scoring *scoring, const struct task *task, const struct dataset *rows,
+static enum status scoring_init(struct scoring *scoring, const struct task *task,
+                                const struct dataset *rows,
                                 const struct eval_predictions *predictions, struct error *err)
 {
     memset(scoring, 0, sizeof(*scoring));
     if (rows->count < 1 || predictions->count != rows->count) {
-        return FAIL(err, STATUS_INVALID, "nothing to score: %lld rows, %lld predictions", (long long)rows->count,
-                    (long long)predictions->count);
+        return FAIL(err, STATUS_INVALID, "nothing to score: %lld rows, %lld predictions",
+                    (long long)rows->count, (long long)predictions->count);
     }
     scoring->task = task;
     scoring->scorer = scorer_find(task->metric);
@@ -74,18 +75,20 @@ struct resample {
     double *row_score;       /* (count) */
 };
 
-static enum status score_resample(void *context, const int64_t *picked, int64_t count, double *figure,
-                                  struct error *err)
+static enum status score_resample(void *context, const int64_t *picked, int64_t count,
+                                  double *figure, struct error *err)
 {
     struct resample *resample = context;
     const struct scoring *scoring = resample->scoring;
     for (int64_t i = 0; i < count; i++) {
         resample->rows[i] = scoring->rows[picked[i]];
     }
-    return scoring->scorer->score(scoring->task, resample->rows, count, resample->row_score, figure, err);
+    return scoring->scorer->score(scoring->task, resample->rows, count, resample->row_score, figure,
+                                  err);
 }
 
-static enum status resample_rows(const struct scoring *scoring, uint64_t seed, double *out, struct error *err)
+static enum status resample_rows(const struct scoring *scoring, uint64_t seed, double *out,
+                                 struct error *err)
 {
     enum status status = STATUS_OK;
     size_t count = (size_t)scoring->count;
@@ -101,11 +104,13 @@ static enum status resample_rows(const struct scoring *scoring, uint64_t seed, d
     return status;
 }
 
-static enum status find_standard_error(const struct scoring *scoring, uint64_t seed, double *out, struct error *err)
+static enum status find_standard_error(const struct scoring *scoring, uint64_t seed, double *out,
+                                       struct error *err)
 {
     const struct scorer *scorer = scoring->scorer;
     if (scoring->count < 2) {
-        *out = (scorer->best - scorer->worst) / 2.0; /* one row tells nothing: as much as two can differ */
+        *out = (scorer->best - scorer->worst) /
+               2.0; /* one row tells nothing: as much as two can differ */
         return STATUS_OK;
     }
     if (scorer->mean_of_rows) {
@@ -136,18 +141,21 @@ static void sum_predictions(const struct eval_predictions *predictions, struct e
 }
 
 enum status eval_score(const struct task *task, const struct dataset *rows,
-                       const struct eval_predictions *predictions, const struct eval_options *options,
-                       struct eval_result *out, struct error *err)
+                       const struct eval_predictions *predictions,
+                       const struct eval_options *options, struct eval_result *out,
+                       struct error *err)
 {
     enum status status = STATUS_OK;
     struct eval_result result = {.rows = rows->count};
     struct scoring scoring;
     double started_s = clock_monotonic_s();
     TRY_CLEANUP(scoring_init(&scoring, task, rows, predictions, err));
-    TRY_CLEANUP(scoring.scorer->score(task, scoring.rows, scoring.count, scoring.row_score, &result.score, err));
+    TRY_CLEANUP(scoring.scorer->score(task, scoring.rows, scoring.count, scoring.row_score,
+                                      &result.score, err));
     TRY_CLEANUP(find_standard_error(&scoring, options->seed, &result.standard_error, err));
-    TRY_CLEANUP(diagnosis_sample_cases(scoring.scorer, scoring.rows, scoring.row_score, scoring.count,
-                                       options->max_cases, options->seed, &result, err));
+    TRY_CLEANUP(diagnosis_sample_cases(scoring.scorer, scoring.rows, scoring.row_score,
+                                       scoring.count, options->max_cases, options->seed, &result,
+                                       err));
     TRY_CLEANUP(diagnosis_count_labels(task, scoring.rows, scoring.count, &result, err));
     sum_predictions(predictions, &result);
     result.seconds = clock_monotonic_s() - started_s;
@@ -160,15 +168,17 @@ cleanup:
     return status;
 }
 
-enum status eval_run(const struct model *model, const struct network *network, const struct task *task,
-                     enum chat_format chat, const struct dataset *rows, const struct eval_options *options,
-                     const struct progress *progress, struct eval_result *out, struct error *err)
+enum status eval_run(const struct model *model, const struct network *network,
+                     const struct task *task, enum chat_format chat, const struct dataset *rows,
+                     const struct eval_options *options, const struct progress *progress,
+                     struct eval_result *out, struct error *err)
 {
     enum status status = STATUS_OK;
     struct eval_predictions predictions = {0};
     double started_s = clock_monotonic_s();
     if (options->size > 1) {
-        return FAIL(err, STATUS_UNSUPPORTED, "eval_run works alone; a group of %d ranks calls eval_predict on each",
+        return FAIL(err, STATUS_UNSUPPORTED,
+                    "eval_run works alone; a group of %d ranks calls eval_predict on each",
                     options->size);
     }
     if (rows->count < 1) {
@@ -178,7 +188,8 @@ enum status eval_run(const struct model *model, const struct network *network, c
         return FAIL(err, STATUS_NOT_FOUND, "there is no metric \"%.80s\"", task->metric);
     }
     TRY_CLEANUP(eval_predictions_init(&predictions, rows->count, err));
-    TRY_CLEANUP(eval_predict(model, network, task, chat, rows, options, progress, &predictions, err));
+    TRY_CLEANUP(
+        eval_predict(model, network, task, chat, rows, options, progress, &predictions, err));
     TRY_CLEANUP(eval_score(task, rows, &predictions, options, out, err));
     out->seconds = clock_monotonic_s() - started_s;
 cleanup:

@@ -19,23 +19,25 @@ struct eval_options {
 
 /* ---- all in one process ---- */
 
-/* A row that scored below the best: what a diagnosis reads. Strings owned; cut at 2 KiB, on a character. */
+/* A row that scored below the best: what a diagnosis reads. Strings owned; cut at 2 KiB, on a
+ * character. */
 struct eval_case {
-    int64_t row;   /* index in the split */
+    int64_t row; /* index in the split */
     double score;
     char *prompt;
     char *answer;
     char *output;
 };
 
-/* How answers went wrong in form, and which labels are taken for which: what the researcher reads. */
+/* How answers went wrong in form, and which labels are taken for which: what the researcher reads.
+ */
 struct eval_confusion {
     char expected[48];
     char found[48];
     int64_t count;
 };
-/* In place of a label: nothing that is one was found; or, where an answer is a set of labels, this one was missing
- * (as found) or too much (as expected). */
+/* In place of a label: nothing that is one was found; or, where an answer is a set of labels, this
+ * one was missing (as found) or too much (as expected). */
 #define EVAL_NO_LABEL "(none)"
 enum { EVAL_CONFUSIONS_MAX = 16 };
 
@@ -54,14 +56,16 @@ struct eval_result {
     double seconds;
 };
 
-/* Runs the network over all rows (phase "evaluate" to progress) and scores them. The adapter, if any, is in
- * `network`. How a row is answered: with "choice", by the choice whose tokens have the largest log-probability in all
- * (not per token), the first of equal ones; with "generate", by what the model writes, less its thinking.
- * Errors: STATUS_INVALID for no rows or a row without choices; STATUS_NOT_FOUND for a metric that is not registered;
- * STATUS_UNSUPPORTED for options->size > 1: see eval_predict below; STATUS_INTERRUPTED leaves no result. */
-enum status eval_run(const struct model *model, const struct network *network, const struct task *task,
-                     enum chat_format chat, const struct dataset *rows, const struct eval_options *options,
-                     const struct progress *progress, struct eval_result *out, struct error *err);
+/* Runs the network over all rows (phase "evaluate" to progress) and scores them. The adapter, if
+ * any, is in `network`. How a row is answered: with "choice", by the choice whose tokens have the
+ * largest log-probability in all (not per token), the first of equal ones; with "generate", by what
+ * the model writes, less its thinking. Errors: STATUS_INVALID for no rows or a row without choices;
+ * STATUS_NOT_FOUND for a metric that is not registered; STATUS_UNSUPPORTED for options->size > 1:
+ * see eval_predict below; STATUS_INTERRUPTED leaves no result. */
+enum status eval_run(const struct model *model, const struct network *network,
+                     const struct task *task, enum chat_format chat, const struct dataset *rows,
+                     const struct eval_options *options, const struct progress *progress,
+                     struct eval_result *out, struct error *err);
 void eval_result_fini(struct eval_result *result);
 
 /* ---- shared out among the ranks of a group ----
@@ -82,23 +86,28 @@ struct eval_predictions {
     int64_t count;
 };
 
-enum status eval_predictions_init(struct eval_predictions *predictions, int64_t count, struct error *err);
+enum status eval_predictions_init(struct eval_predictions *predictions, int64_t count,
+                                  struct error *err);
 void eval_predictions_fini(struct eval_predictions *predictions);
 
 /* Fills this rank's rows of `out`, which has as many as `rows`. */
-enum status eval_predict(const struct model *model, const struct network *network, const struct task *task,
-                         enum chat_format chat, const struct dataset *rows, const struct eval_options *options,
-                         const struct progress *progress, struct eval_predictions *out, struct error *err);
+enum status eval_predict(const struct model *model, const struct network *network,
+                         const struct task *task, enum chat_format chat, const struct dataset *rows,
+                         const struct eval_options *options, const struct progress *progress,
+                         struct eval_predictions *out, struct error *err);
 
-/* Appends the filled rows as bytes; takes them in again. STATUS_CORRUPT for bytes that are not such, or rows that are
- * filled already. For processes of one job: numbers are in this machine's order of bytes. */
-enum status eval_predictions_pack(const struct eval_predictions *predictions, struct buffer *out, struct error *err);
-enum status eval_predictions_unpack(struct eval_predictions *predictions, const void *data, size_t len_bytes,
-                                    struct error *err);
+/* Appends the filled rows as bytes; takes them in again. STATUS_CORRUPT for bytes that are not
+ * such, or rows that are filled already. For processes of one job: numbers are in this machine's
+ * order of bytes. */
+enum status eval_predictions_pack(const struct eval_predictions *predictions, struct buffer *out,
+                                  struct error *err);
+enum status eval_predictions_unpack(struct eval_predictions *predictions, const void *data,
+                                    size_t len_bytes, struct error *err);
 
 /* Scores all rows. STATUS_INVALID if one has no prediction. */
 enum status eval_score(const struct task *task, const struct dataset *rows,
-                       const struct eval_predictions *predictions, const struct eval_options *options,
-                       struct eval_result *out, struct error *err);
+                       const struct eval_predictions *predictions,
+                       const struct eval_options *options, struct eval_result *out,
+                       struct error *err);
 
 #endif

@@ -25,7 +25,8 @@ struct record {
 
 static const char magic[8] = {'e', 'v', 'a', 'l', 'p', 'r', 'd', '1'};
 
-enum status eval_predictions_pack(const struct eval_predictions *predictions, struct buffer *out, struct error *err)
+enum status eval_predictions_pack(const struct eval_predictions *predictions, struct buffer *out,
+                                  struct error *err)
 {
     struct header header = {.rows = predictions->count};
     memcpy(header.magic, magic, sizeof(magic));
@@ -40,7 +41,8 @@ enum status eval_predictions_pack(const struct eval_predictions *predictions, st
         }
         size_t text_bytes = strlen(prediction->output);
         if (text_bytes > INT32_MAX) {
-            return FAIL(err, STATUS_LIMIT, "the output of row %lld is larger than 2 GiB", (long long)i);
+            return FAIL(err, STATUS_LIMIT, "the output of row %lld is larger than 2 GiB",
+                        (long long)i);
         }
         struct record record = {.row = i,
                                 .answer_tokens = prediction->answer_tokens,
@@ -55,8 +57,8 @@ enum status eval_predictions_pack(const struct eval_predictions *predictions, st
 }
 
 /* Takes one record from the front of data into its row. */
-static enum status take_record(struct eval_predictions *predictions, const char **data, size_t *left,
-                               struct error *err)
+static enum status take_record(struct eval_predictions *predictions, const char **data,
+                               size_t *left, struct error *err)
 {
     struct record record;
     if (*left < sizeof(record)) {
@@ -67,11 +69,13 @@ static enum status take_record(struct eval_predictions *predictions, const char 
     *left -= sizeof(record);
     if (record.row < 0 || record.row >= predictions->count || record.answer_tokens < 0 ||
         record.text_bytes > *left || memchr(*data, '\0', record.text_bytes) != NULL) {
-        return FAIL(err, STATUS_CORRUPT, "packed predictions: no valid record for row %lld", (long long)record.row);
+        return FAIL(err, STATUS_CORRUPT, "packed predictions: no valid record for row %lld",
+                    (long long)record.row);
     }
     struct eval_prediction *prediction = &predictions->rows[record.row];
     if (prediction->output != NULL) {
-        return FAIL(err, STATUS_CORRUPT, "packed predictions: row %lld comes twice", (long long)record.row);
+        return FAIL(err, STATUS_CORRUPT, "packed predictions: row %lld comes twice",
+                    (long long)record.row);
     }
     prediction->output = mem_strndup(*data, record.text_bytes);
     if (prediction->output == NULL) {
@@ -86,8 +90,8 @@ static enum status take_record(struct eval_predictions *predictions, const char 
     return STATUS_OK;
 }
 
-enum status eval_predictions_unpack(struct eval_predictions *predictions, const void *data, size_t len_bytes,
-                                    struct error *err)
+enum status eval_predictions_unpack(struct eval_predictions *predictions, const void *data,
+                                    size_t len_bytes, struct error *err)
 {
     struct header header;
     const char *bytes = data;
@@ -100,7 +104,8 @@ enum status eval_predictions_unpack(struct eval_predictions *predictions, const 
     left -= sizeof(header);
     if (memcmp(header.magic, magic, sizeof(magic)) != 0 || header.rows != predictions->count ||
         header.records < 0 || header.records > header.rows) {
-        return FAIL(err, STATUS_CORRUPT, "not packed predictions of %lld rows", (long long)predictions->count);
+        return FAIL(err, STATUS_CORRUPT, "not packed predictions of %lld rows",
+                    (long long)predictions->count);
     }
     for (int64_t i = 0; i < header.records; i++) {
         TRY(take_record(predictions, &bytes, &left, err));

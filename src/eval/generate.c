@@ -13,14 +13,15 @@ enum {
     PREFILL_TOKENS = 2048, /* prompt tokens of a pass: bounds the activations */
     ENDS_MAX = MODEL_EOS_MAX + 1 + CHAT_FORMAT_COUNT,
 };
-static const int64_t decoder_budget_bytes = (int64_t)1 << 30; /* of a decoder whose slots we choose */
+static const int64_t decoder_budget_bytes = (int64_t)1
+                                            << 30; /* of a decoder whose slots we choose */
 
 /* A place in the decoder and the output that it works on. */
 struct slot {
-    int64_t index;     /* of the prompt; -1: free */
-    int64_t position;  /* of the next token that is fed */
-    int64_t made;      /* tokens sampled */
-    int32_t token;     /* sampled last, to be fed next */
+    int64_t index;    /* of the prompt; -1: free */
+    int64_t position; /* of the next token that is fed */
+    int64_t made;     /* tokens sampled */
+    int32_t token;    /* sampled last, to be fed next */
     struct stream stream;
 };
 
@@ -65,7 +66,8 @@ static void add_end(struct generator *generator, int32_t id)
     }
 }
 
-/* Base models are asked in chat formats too, so that the end token of each format counts where it exists. */
+/* Base models are asked in chat formats too, so that the end token of each format counts where it
+ * exists. */
 static void collect_ends(struct generator *generator)
 {
     const struct model *model = generator->model;
@@ -98,32 +100,37 @@ static enum status check_input(struct generator *generator, struct error *err)
                     (long long)options->max_new_tokens);
     }
     if (options->slots < 0 || options->slots > SLOTS_LIMIT) {
-        return FAIL(err, STATUS_RANGE, "slots is %lld, allowed is 0 to %d", (long long)options->slots, SLOTS_LIMIT);
+        return FAIL(err, STATUS_RANGE, "slots is %lld, allowed is 0 to %d",
+                    (long long)options->slots, SLOTS_LIMIT);
     }
     for (int64_t i = 0; i < generator->count; i++) {
         int64_t length = generator->start[i + 1] - generator->start[i];
         if (length < 1) {
-            return FAIL(err, STATUS_INVALID, "prompt %lld is empty: there is no token to go on from", (long long)i);
+            return FAIL(err, STATUS_INVALID,
+                        "prompt %lld is empty: there is no token to go on from", (long long)i);
         }
         if (length > positions) {
-            return FAIL(err, STATUS_RANGE,
-                        "prompt %lld has %lld tokens, the model has %lld positions; shorten the prompt",
-                        (long long)i, (long long)length, (long long)positions);
+            return FAIL(
+                err, STATUS_RANGE,
+                "prompt %lld has %lld tokens, the model has %lld positions; shorten the prompt",
+                (long long)i, (long long)length, (long long)positions);
         }
         generator->max_prompt = length > generator->max_prompt ? length : generator->max_prompt;
     }
     return STATUS_OK;
 }
 
-/* Slots asked for, or as many as are useful and fit the budget; fewer again if the device cannot give the memory. */
+/* Slots asked for, or as many as are useful and fit the budget; fewer again if the device cannot
+ * give the memory. */
 static enum status open_decoder(struct generator *generator, struct error *err)
 {
     const struct generate_options *options = generator->options;
     int64_t positions = generator->model->config.max_positions;
     int64_t free_positions = positions - generator->max_prompt;
     struct decoder_options *shape = &generator->shape;
-    shape->capacity = options->max_new_tokens < free_positions ? generator->max_prompt + options->max_new_tokens
-                                                               : positions;
+    shape->capacity = options->max_new_tokens < free_positions
+                          ? generator->max_prompt + options->max_new_tokens
+                          : positions;
     shape->prefill_tokens = PREFILL_TOKENS;
     shape->slots = options->slots > 0 ? options->slots : SLOTS_MAX;
     shape->slots = shape->slots < generator->count ? shape->slots : generator->count;
@@ -132,7 +139,8 @@ static enum status open_decoder(struct generator *generator, struct error *err)
         shape->slots /= 2;
     }
     struct device *device = generator->network->weights->device;
-    enum status status = decoder_create(device, generator->network, shape, &generator->decoder, err);
+    enum status status =
+        decoder_create(device, generator->network, shape, &generator->decoder, err);
     while (status == STATUS_NO_MEMORY && options->slots == 0 && shape->slots > 1) {
         shape->slots /= 2;
         status = decoder_create(device, generator->network, shape, &generator->decoder, err);
@@ -152,8 +160,8 @@ static enum status allocate(struct generator *generator, struct error *err)
     generator->uniform = mem_calloc(slots, sizeof(*generator->uniform));
     generator->token = mem_calloc(slots, sizeof(*generator->token));
     if (generator->slots == NULL || generator->feed_ids == NULL || generator->entry_slot == NULL ||
-        generator->entry_position == NULL || generator->entry_count == NULL || generator->uniform == NULL ||
-        generator->token == NULL) {
+        generator->entry_position == NULL || generator->entry_count == NULL ||
+        generator->uniform == NULL || generator->token == NULL) {
         return mem_fail(err, longest_pass * sizeof(int32_t), "slots of generation");
     }
     for (size_t i = 0; i < slots; i++) {
@@ -185,7 +193,8 @@ static void generator_fini(struct generator *generator)
 static float draw(const struct generator *generator, const struct slot *slot)
 {
     const struct generate_options *options = generator->options;
-    uint64_t stream = options->streams != NULL ? options->streams[slot->index] : (uint64_t)slot->index;
+    uint64_t stream =
+        options->streams != NULL ? options->streams[slot->index] : (uint64_t)slot->index;
     struct rng rng = {options->seed, stream, (uint64_t)slot->made};
     return (float)(rng_u32(&rng) >> 8) * 0x1.0p-24f;
 }
@@ -211,8 +220,8 @@ static enum status admit(struct generator *generator, int64_t place, struct erro
     const int32_t *prompt = generator->ids + generator->start[index];
     int64_t length = generator->start[index + 1] - generator->start[index];
     slot->index = index; /* from here on generator_fini releases the stream */
-    TRY(stream_init(&slot->stream, generator->model->tokenizer, prompt, length, generator->options->stop,
-                    generator->options->keep_special, err));
+    TRY(stream_init(&slot->stream, generator->model->tokenizer, prompt, length,
+                    generator->options->stop, generator->options->keep_special, err));
     slot->position = 0;
     slot->made = 0;
     generator->admitted++;
@@ -220,7 +229,8 @@ static enum status admit(struct generator *generator, int64_t place, struct erro
     return STATUS_OK;
 }
 
-/* The next token of every sequence that runs, and as many new prompts as there are slots and the pass has room for. */
+/* The next token of every sequence that runs, and as many new prompts as there are slots and the
+ * pass has room for. */
 static enum status plan_pass(struct generator *generator, struct error *err)
 {
     generator->feed_count = 0;
@@ -248,7 +258,8 @@ static enum status plan_pass(struct generator *generator, struct error *err)
 
 /* ---- after a pass ---- */
 
-static enum status tell(struct generator *generator, struct slot *slot, bool finished, struct error *err)
+static enum status tell(struct generator *generator, struct slot *slot, bool finished,
+                        struct error *err)
 {
     if (generator->on_text == NULL) {
         return STATUS_OK;
@@ -265,7 +276,8 @@ static enum status tell(struct generator *generator, struct slot *slot, bool fin
 }
 
 /* Moves the text to its output and frees the slot. */
-static enum status finish(struct generator *generator, struct slot *slot, enum generate_end end, struct error *err)
+static enum status finish(struct generator *generator, struct slot *slot, enum generate_end end,
+                          struct error *err)
 {
     TRY(stream_finish(&slot->stream, err));
     TRY(tell(generator, slot, true, err));
@@ -282,7 +294,8 @@ static enum status finish(struct generator *generator, struct slot *slot, enum g
     return STATUS_OK;
 }
 
-static enum status take_token(struct generator *generator, struct slot *slot, int32_t token, struct error *err)
+static enum status take_token(struct generator *generator, struct slot *slot, int32_t token,
+                              struct error *err)
 {
     slot->token = token;
     slot->made++;
@@ -298,25 +311,30 @@ static enum status take_token(struct generator *generator, struct slot *slot, in
     return tell(generator, slot, false, err);
 }
 
-static enum status run(struct generator *generator, const struct progress *progress, struct error *err)
+static enum status run(struct generator *generator, const struct progress *progress,
+                       struct error *err)
 {
     while (generator->finished < generator->count) {
         TRY(progress_tick(progress, "generate", generator->finished, generator->count, err));
         TRY(plan_pass(generator, err));
-        TRY(decoder_feed(generator->decoder, generator->network, generator->feed_ids, generator->entry_slot,
-                         generator->entry_position, generator->entry_count, generator->entries,
-                         &generator->options->sampling, generator->uniform, generator->token, err));
+        TRY(decoder_feed(generator->decoder, generator->network, generator->feed_ids,
+                         generator->entry_slot, generator->entry_position, generator->entry_count,
+                         generator->entries, &generator->options->sampling, generator->uniform,
+                         generator->token, err));
         for (int64_t i = 0; i < generator->entries; i++) {
-            TRY(take_token(generator, &generator->slots[generator->entry_slot[i]], generator->token[i], err));
+            TRY(take_token(generator, &generator->slots[generator->entry_slot[i]],
+                           generator->token[i], err));
         }
     }
     return progress_tick(progress, "generate", generator->count, generator->count, err);
 }
 
-enum status generate_run(const struct model *model, const struct network *network, const int32_t *ids,
-                         const int64_t *start, int64_t count, const struct generate_options *options,
-                         void (*on_text)(void *context, int64_t index, const char *piece), void *context,
-                         const struct progress *progress, struct generate_output *outputs, struct error *err)
+enum status generate_run(const struct model *model, const struct network *network,
+                         const int32_t *ids, const int64_t *start, int64_t count,
+                         const struct generate_options *options,
+                         void (*on_text)(void *context, int64_t index, const char *piece),
+                         void *context, const struct progress *progress,
+                         struct generate_output *outputs, struct error *err)
 {
     enum status status = STATUS_OK;
     struct generator generator = {.model = model,

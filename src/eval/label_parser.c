@@ -8,10 +8,12 @@
 
 enum { ITEM_FLAGS = UTF8_FOLD_CASE | UTF8_STRIP_PUNCTUATION };
 
-/* Calls `item` with each part of text between separators, normalised; parts that are empty or "none" are left out. */
+/* Calls `item` with each part of text between separators, normalised; parts that are empty or
+ * "none" are left out. */
 typedef enum status (*item_fn)(void *context, const char *name, struct error *err);
 
-static enum status split(const char *separator, const char *text, item_fn item, void *context, struct error *err)
+static enum status split(const char *separator, const char *text, item_fn item, void *context,
+                         struct error *err)
 {
     enum status status = STATUS_OK;
     size_t separator_bytes = strlen(separator);
@@ -52,7 +54,8 @@ static enum status add_label(void *context, const char *name, struct error *err)
     }
     if (parser->count == TASK_LABELS_MAX) {
         return FAIL(err, STATUS_LIMIT,
-                    "the answers name more than %d labels, for example \"%.80s\"; give the task its \"labels\", "
+                    "the answers name more than %d labels, for example \"%.80s\"; give the task "
+                    "its \"labels\", "
                     "and the \"separator\" that stands between them",
                     TASK_LABELS_MAX, name);
     }
@@ -64,7 +67,8 @@ static enum status add_label(void *context, const char *name, struct error *err)
     return STATUS_OK;
 }
 
-/* The separator without the spaces around it, which a model may leave out; itself if it is nothing but space. */
+/* The separator without the spaces around it, which a model may leave out; itself if it is nothing
+ * but space. */
 static char *copy_separator(const char *separator)
 {
     size_t length = strlen(separator);
@@ -75,8 +79,8 @@ static char *copy_separator(const char *separator)
     return begin == length ? mem_strdup(separator) : mem_strndup(separator + begin, length - begin);
 }
 
-enum status label_parser_init(struct label_parser *parser, const struct task *task, const struct scorer_row *rows,
-                              int64_t count, struct error *err)
+enum status label_parser_init(struct label_parser *parser, const struct task *task,
+                              const struct scorer_row *rows, int64_t count, struct error *err)
 {
     enum status status = STATUS_OK;
     memset(parser, 0, sizeof(*parser));
@@ -125,8 +129,8 @@ static enum status mark_label(void *context, const char *name, struct error *err
     return STATUS_OK;
 }
 
-enum status label_parser_read(const struct label_parser *parser, const char *text, struct label_bits *out,
-                              bool *unknown, struct error *err)
+enum status label_parser_read(const struct label_parser *parser, const char *text,
+                              struct label_bits *out, bool *unknown, struct error *err)
 {
     struct reading reading = {parser, out, false};
     memset(out, 0, sizeof(*out));

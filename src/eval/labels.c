@@ -5,8 +5,9 @@
 #include "eval/scorer.h"
 #include "eval/utf8.h"
 
-static const char *const letters[] = {"A", "B", "C", "D", "E", "F", "G", "H", "I", "J", "K", "L", "M",
-                                      "N", "O", "P", "Q", "R", "S", "T", "U", "V", "W", "X", "Y", "Z"};
+static const char *const letters[] = {"A", "B", "C", "D", "E", "F", "G", "H", "I",
+                                      "J", "K", "L", "M", "N", "O", "P", "Q", "R",
+                                      "S", "T", "U", "V", "W", "X", "Y", "Z"};
 enum { LETTER_COUNT = sizeof(letters) / sizeof(letters[0]) };
 
 static enum status normalise(struct buffer *out, const char *text, int flags, struct error *err)
@@ -44,16 +45,15 @@ static void collect_choices(const struct data_row *row, struct label_set *set)
     const cJSON *choices = cJSON_GetObjectItemCaseSensitive(row->object, "choices");
     const cJSON *choice = NULL;
     set->count = 0;
-    cJSON_ArrayForEach(choice, choices)
-    {
+    cJSON_ArrayForEach (choice, choices) {
         if (cJSON_IsString(choice) && set->count < TASK_LABELS_MAX) {
             set->names[set->count++] = choice->valuestring;
         }
     }
 }
 
-enum status label_set_of_row(const struct task *task, const struct data_row *row, const char *answer,
-                             struct label_set *out, struct error *err)
+enum status label_set_of_row(const struct task *task, const struct data_row *row,
+                             const char *answer, struct label_set *out, struct error *err)
 {
     int found = -1;
     collect_choices(row, out);
@@ -143,9 +143,11 @@ static int64_t count_characters(const char *text, size_t len_bytes)
     return count;
 }
 
-/* Characters before the first mention of a label, INT64_MAX without one, and the characters of the label. */
-static enum status locate(const char *label, const struct buffer *plain, const struct buffer *folded,
-                          int64_t *position, int64_t *length, struct error *err)
+/* Characters before the first mention of a label, INT64_MAX without one, and the characters of the
+ * label. */
+static enum status locate(const char *label, const struct buffer *plain,
+                          const struct buffer *folded, int64_t *position, int64_t *length,
+                          struct error *err)
 {
     struct buffer name;
     enum status status = normalise(&name, label, 0, err);
@@ -165,7 +167,8 @@ static enum status locate(const char *label, const struct buffer *plain, const s
     return status;
 }
 
-enum status label_find_mention(const struct label_set *set, const char *output, int *out, struct error *err)
+enum status label_find_mention(const struct label_set *set, const char *output, int *out,
+                               struct error *err)
 {
     int found = -1;
     int64_t best_position = INT64_MAX;

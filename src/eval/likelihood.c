@@ -52,8 +52,9 @@ static enum status reserve(struct likelihood_list *list, struct error *err)
     return STATUS_OK;
 }
 
-enum status likelihood_add(struct likelihood_list *list, const struct task *task, const struct tokenizer *tokenizer,
-                           enum chat_format chat, const struct task_example *example, const char *answer,
+enum status likelihood_add(struct likelihood_list *list, const struct task *task,
+                           const struct tokenizer *tokenizer, enum chat_format chat,
+                           const struct task_example *example, const char *answer,
                            int64_t max_length, bool *truncated, struct error *err)
 {
     struct token_list sequence;
@@ -61,8 +62,8 @@ enum status likelihood_add(struct likelihood_list *list, const struct task *task
     int64_t answer_start = 0;
     enum status status = STATUS_OK;
     TRY_CLEANUP(reserve(list, err));
-    TRY_CLEANUP(encode_prompt(task, tokenizer, chat, example, answer, max_length, &sequence, &answer_start,
-                              truncated, err));
+    TRY_CLEANUP(encode_prompt(task, tokenizer, chat, example, answer, max_length, &sequence,
+                              &answer_start, truncated, err));
     TRY_CLEANUP(token_list_append(&list->ids, sequence.ids, sequence.count, err));
     list->answer[list->count] = answer_start;
     list->count++;
@@ -87,9 +88,10 @@ static void pass_fini(struct pass *pass)
     free(pass->losses);
 }
 
-/* Room for the passes of a list: batch_tokens, or what the longest sequence or the whole list needs. */
-static enum status pass_init(struct pass *pass, const struct likelihood_list *list, int64_t batch_tokens,
-                             struct error *err)
+/* Room for the passes of a list: batch_tokens, or what the longest sequence or the whole list
+ * needs. */
+static enum status pass_init(struct pass *pass, const struct likelihood_list *list,
+                             int64_t batch_tokens, struct error *err)
 {
     memset(pass, 0, sizeof(*pass));
     int64_t longest = 1;
@@ -104,15 +106,18 @@ static enum status pass_init(struct pass *pass, const struct likelihood_list *li
     pass->targets = mem_calloc((size_t)pass->max_tokens, sizeof(*pass->targets));
     pass->losses = mem_calloc((size_t)pass->max_tokens, sizeof(*pass->losses));
     pass->starts = mem_calloc((size_t)pass->max_sequences + 1, sizeof(*pass->starts));
-    if (pass->positions == NULL || pass->targets == NULL || pass->losses == NULL || pass->starts == NULL) {
+    if (pass->positions == NULL || pass->targets == NULL || pass->losses == NULL ||
+        pass->starts == NULL) {
         pass_fini(pass);
-        return mem_fail(err, (size_t)pass->max_tokens * sizeof(*pass->targets), "a pass of an evaluation");
+        return mem_fail(err, (size_t)pass->max_tokens * sizeof(*pass->targets),
+                        "a pass of an evaluation");
     }
     return STATUS_OK;
 }
 
 /* Packs sequences from `first` on; returns the one after the last that fitted. */
-static int64_t pack(const struct likelihood_list *list, int64_t first, struct pass *pass, struct batch *batch)
+static int64_t pack(const struct likelihood_list *list, int64_t first, struct pass *pass,
+                    struct batch *batch)
 {
     int64_t tokens = 0;
     int64_t next = first;
@@ -153,8 +158,9 @@ static void sum_losses(const struct batch *batch, const float *losses, double *n
     }
 }
 
-enum status likelihood_run(const struct network *network, const struct likelihood_list *list, int64_t batch_tokens,
-                           const struct progress *progress, double *nats, struct error *err)
+enum status likelihood_run(const struct network *network, const struct likelihood_list *list,
+                           int64_t batch_tokens, const struct progress *progress, double *nats,
+                           struct error *err)
 {
     if (list->count == 0) {
         return STATUS_OK;
@@ -163,7 +169,8 @@ enum status likelihood_run(const struct network *network, const struct likelihoo
     TRY(pass_init(&pass, list, batch_tokens, err));
     enum status status = STATUS_OK;
     struct transformer *transformer = NULL;
-    struct transformer_options options = {.max_tokens = pass.max_tokens, .compute = network->weights->dtype};
+    struct transformer_options options = {.max_tokens = pass.max_tokens,
+                                          .compute = network->weights->dtype};
     TRY_CLEANUP(transformer_create(network->weights->device, network, &options, &transformer, err));
     for (int64_t first = 0; first < list->count;) {
         TRY_CLEANUP(progress_tick(progress, "evaluate", first, list->count, err));

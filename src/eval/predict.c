@@ -24,8 +24,8 @@ struct job {
     struct eval_predictions *out;
     int64_t first;
     int64_t step;
-    int64_t count;        /* rows of this rank */
-    int64_t max_length;   /* tokens of a prompt with its answer */
+    int64_t count;      /* rows of this rank */
+    int64_t max_length; /* tokens of a prompt with its answer */
     int64_t batch_tokens;
 };
 
@@ -39,10 +39,12 @@ static void name_row(const struct job *job, int64_t row, struct error *err)
 {
     const struct data_row *place = &job->rows->rows[row];
     bool known = place->source >= 0 && place->source < job->rows->source_count;
-    error_context(err, "%s:%lld", known ? job->rows->sources[place->source] : "row", (long long)place->line);
+    error_context(err, "%s:%lld", known ? job->rows->sources[place->source] : "row",
+                  (long long)place->line);
 }
 
-static enum status render(const struct job *job, int64_t row, struct task_example *example, struct error *err)
+static enum status render(const struct job *job, int64_t row, struct task_example *example,
+                          struct error *err)
 {
     enum status status = task_render(job->task, &job->rows->rows[row], example, err);
     if (status != STATUS_OK) {
@@ -53,7 +55,8 @@ static enum status render(const struct job *job, int64_t row, struct task_exampl
 
 /* ---- by likelihood of choices ---- */
 
-/* The sequences of a row's choices in the list are first[i] .. first[i + 1]; the right one is answer[i], or -1. */
+/* The sequences of a row's choices in the list are first[i] .. first[i + 1]; the right one is
+ * answer[i], or -1. */
 struct choices {
     struct likelihood_list list;
     int64_t *first;
@@ -69,7 +72,8 @@ static void choices_fini(struct choices *choices)
     free(choices->nats);
 }
 
-static enum status add_choices(const struct job *job, int64_t i, struct choices *choices, struct error *err)
+static enum status add_choices(const struct job *job, int64_t i, struct choices *choices,
+                               struct error *err)
 {
     struct task_example example;
     int64_t row = row_of(job, i);
@@ -77,15 +81,17 @@ static enum status add_choices(const struct job *job, int64_t i, struct choices 
     enum status status = STATUS_OK;
     if (example.choice_count < 1) {
         status = FAIL(err, STATUS_INVALID,
-                      "no choices: give the row \"choices\", or the task \"labels\" or \"predict\": \"generate\"");
+                      "no choices: give the row \"choices\", or the task \"labels\" or "
+                      "\"predict\": \"generate\"");
         goto cleanup;
     }
     choices->first[i] = choices->list.count;
-    choices->answer[i] = example.choice_answer >= 0 ? choices->list.count + example.choice_answer : -1;
+    choices->answer[i] =
+        example.choice_answer >= 0 ? choices->list.count + example.choice_answer : -1;
     for (int k = 0; k < example.choice_count; k++) {
         bool truncated = false;
-        TRY_CLEANUP(likelihood_add(&choices->list, job->task, job->model->tokenizer, job->chat, &example,
-                                   example.choices[k], job->max_length, &truncated, err));
+        TRY_CLEANUP(likelihood_add(&choices->list, job->task, job->model->tokenizer, job->chat,
+                                   &example, example.choices[k], job->max_length, &truncated, err));
         job->out->rows[row].truncated |= truncated;
     }
     choices->first[i + 1] = choices->list.count;
@@ -109,8 +115,10 @@ static int64_t smallest(const double *values, int64_t count)
     return best;
 }
 
-/* Choice number `taken` in the words of the row's answers: what the template puts around it is no part of it. */
-static enum status name_choice(const struct job *job, int64_t row, int64_t taken, char **out, struct error *err)
+/* Choice number `taken` in the words of the row's answers: what the template puts around it is no
+ * part of it. */
+static enum status name_choice(const struct job *job, int64_t row, int64_t taken, char **out,
+                               struct error *err)
 {
     struct task_example example;
     struct label_set set;
@@ -137,7 +145,8 @@ cleanup:
     return status;
 }
 
-static enum status take_choices(const struct job *job, const struct choices *choices, struct error *err)
+static enum status take_choices(const struct job *job, const struct choices *choices,
+                                struct error *err)
 {
     for (int64_t i = 0; i < job->count; i++) {
         int64_t row = row_of(job, i);
@@ -147,7 +156,8 @@ static enum status take_choices(const struct job *job, const struct choices *cho
         TRY(name_choice(job, row, taken, &prediction->output, err));
         if (choices->answer[i] >= 0) {
             prediction->answer_nats = choices->nats[choices->answer[i]];
-            prediction->answer_tokens = likelihood_answer_tokens(&choices->list, choices->answer[i]);
+            prediction->answer_tokens =
+                likelihood_answer_tokens(&choices->list, choices->answer[i]);
         }
     }
     return STATUS_OK;
@@ -172,7 +182,8 @@ static enum status predict_choices(const struct job *job, struct error *err)
         status = mem_fail(err, (size_t)choices.list.count * sizeof(*choices.nats), "choices");
         goto cleanup;
     }
-    TRY_CLEANUP(likelihood_run(job->network, &choices.list, job->batch_tokens, job->progress, choices.nats, err));
+    TRY_CLEANUP(likelihood_run(job->network, &choices.list, job->batch_tokens, job->progress,
+                               choices.nats, err));
     TRY_CLEANUP(take_choices(job, &choices, err));
 cleanup:
     choices_fini(&choices);
@@ -199,12 +210,13 @@ static enum status measure_answers(const struct job *job, struct error *err)
         row[list.count] = row_of(job, i);
         TRY_CLEANUP(render(job, row_of(job, i), &example, err));
         if (scorer_text(example.answer)[0] != '\0') {
-            status = likelihood_add(&list, job->task, job->model->tokenizer, job->chat, &example, example.answer,
-                                    job->max_length, &truncated, err);
+            status = likelihood_add(&list, job->task, job->model->tokenizer, job->chat, &example,
+                                    example.answer, job->max_length, &truncated, err);
         }
         task_example_fini(&example);
         if (status == STATUS_LIMIT || status == STATUS_RANGE) {
-            status = STATUS_OK; /* an answer longer than the model has no loss; the row is scored all the same */
+            status = STATUS_OK; /* an answer longer than the model has no loss; the row is scored
+                                   all the same */
         }
         TRY_CLEANUP(status);
     }
@@ -223,8 +235,8 @@ cleanup:
 /* Prompts of this rank's rows, as generate_run takes them. */
 struct prompts {
     struct token_list ids;
-    int64_t *start;    /* (count + 1) */
-    uint64_t *streams; /* (count) */
+    int64_t *start;                  /* (count + 1) */
+    uint64_t *streams;               /* (count) */
     struct generate_output *outputs; /* (count) */
 };
 
@@ -261,8 +273,9 @@ static enum status prompts_init(const struct job *job, struct prompts *prompts, 
         int64_t row = row_of(job, i);
         token_list_init(&ids, INT32_MAX);
         TRY(render(job, row, &example, err));
-        enum status status = encode_prompt(job->task, job->model->tokenizer, job->chat, &example, NULL, max_prompt,
-                                           &ids, &answer_start, &job->out->rows[row].truncated, err);
+        enum status status =
+            encode_prompt(job->task, job->model->tokenizer, job->chat, &example, NULL, max_prompt,
+                          &ids, &answer_start, &job->out->rows[row].truncated, err);
         if (status == STATUS_OK) {
             status = token_list_append(&prompts->ids, ids.ids, ids.count, err);
         }
@@ -283,13 +296,15 @@ static const char *without_thinking(const char *text)
 {
     static const char close_mark[] = "</think>";
     const char *answer = text;
-    for (const char *hit = strstr(text, close_mark); hit != NULL; hit = strstr(answer, close_mark)) {
+    for (const char *hit = strstr(text, close_mark); hit != NULL;
+         hit = strstr(answer, close_mark)) {
         answer = hit + sizeof(close_mark) - 1;
     }
     return answer == text ? text : answer + strspn(answer, " \t\r\n");
 }
 
-static enum status tick_generation(void *context, const char *phase, int64_t done, int64_t total, struct error *err)
+static enum status tick_generation(void *context, const char *phase, int64_t done, int64_t total,
+                                   struct error *err)
 {
     (void)phase;
     return progress_tick(context, "evaluate", done, total, err);
@@ -311,8 +326,8 @@ static enum status predict_texts(const struct job *job, struct error *err)
                                        .seed = job->options->seed,
                                        .streams = prompts.streams};
     struct progress inner = {tick_generation, (void *)(uintptr_t)job->progress};
-    TRY_CLEANUP(generate_run(job->model, job->network, prompts.ids.ids, prompts.start, job->count, &options, NULL,
-                             NULL, &inner, prompts.outputs, err));
+    TRY_CLEANUP(generate_run(job->model, job->network, prompts.ids.ids, prompts.start, job->count,
+                             &options, NULL, NULL, &inner, prompts.outputs, err));
     for (int64_t i = 0; i < job->count; i++) {
         struct eval_prediction *prediction = &job->out->rows[row_of(job, i)];
         prediction->output = mem_strdup(without_thinking(prompts.outputs[i].text));
@@ -329,7 +344,8 @@ cleanup:
 
 /* ---- both ---- */
 
-enum status eval_predictions_init(struct eval_predictions *predictions, int64_t count, struct error *err)
+enum status eval_predictions_init(struct eval_predictions *predictions, int64_t count,
+                                  struct error *err)
 {
     predictions->count = 0;
     predictions->rows = mem_calloc((size_t)count, sizeof(*predictions->rows));
@@ -359,9 +375,10 @@ static void clear_rows(const struct job *job)
     }
 }
 
-enum status eval_predict(const struct model *model, const struct network *network, const struct task *task,
-                         enum chat_format chat, const struct dataset *rows, const struct eval_options *options,
-                         const struct progress *progress, struct eval_predictions *out, struct error *err)
+enum status eval_predict(const struct model *model, const struct network *network,
+                         const struct task *task, enum chat_format chat, const struct dataset *rows,
+                         const struct eval_options *options, const struct progress *progress,
+                         struct eval_predictions *out, struct error *err)
 {
     int64_t step = options->size > 1 ? options->size : 1;
     int64_t positions = model->config.max_positions;
@@ -377,17 +394,18 @@ enum status eval_predict(const struct model *model, const struct network *networ
                       .first = step > 1 ? options->rank : 0,
                       .step = step,
                       .max_length = shorter ? options->max_length : positions,
-                      .batch_tokens = options->batch_tokens > 0 ? options->batch_tokens : DEFAULT_BATCH_TOKENS};
+                      .batch_tokens =
+                          options->batch_tokens > 0 ? options->batch_tokens : DEFAULT_BATCH_TOKENS};
     if (job.first < 0 || job.first >= step || out->count != rows->count) {
-        return FAIL(err, STATUS_INTERNAL, "rank %d of %d, %lld predictions for %lld rows", options->rank,
-                    options->size, (long long)out->count, (long long)rows->count);
+        return FAIL(err, STATUS_INTERNAL, "rank %d of %d, %lld predictions for %lld rows",
+                    options->rank, options->size, (long long)out->count, (long long)rows->count);
     }
     job.count = rows->count > job.first ? (rows->count - job.first + step - 1) / step : 0;
     if (job.count == 0) {
         return STATUS_OK;
     }
-    enum status status =
-        task->predict == TASK_PREDICT_CHOICE ? predict_choices(&job, err) : predict_texts(&job, err);
+    enum status status = task->predict == TASK_PREDICT_CHOICE ? predict_choices(&job, err)
+                                                              : predict_texts(&job, err);
     if (status != STATUS_OK) {
         clear_rows(&job);
     }

@@ -69,7 +69,8 @@ static bool is_secret(const char *variable)
     return false;
 }
 
-/* The variables it may see; the array is the caller's, the strings are the environment's. NULL without memory. */
+/* The variables it may see; the array is the caller's, the strings are the environment's. NULL
+ * without memory. */
 static char **copy_environment(void)
 {
     size_t count = 0;
@@ -86,7 +87,8 @@ static char **copy_environment(void)
     return copy;
 }
 
-/* A pipe whose ends are none of the standard three, even if those are closed here, and close on exec. */
+/* A pipe whose ends are none of the standard three, even if those are closed here, and close on
+ * exec. */
 static enum status open_pipe(int ends[2], struct error *err)
 {
     int raw[2];
@@ -108,7 +110,8 @@ static enum status open_pipe(int ends[2], struct error *err)
 }
 
 /* Starts it with the given ends as its standard files. Returns an errno, 0 if it runs. */
-static int spawn(char *const *argv, char *const *environment, const int standard[STANDARD_FDS], pid_t *pid)
+static int spawn(char *const *argv, char *const *environment, const int standard[STANDARD_FDS],
+                 pid_t *pid)
 {
     posix_spawn_file_actions_t actions;
     posix_spawnattr_t attributes;
@@ -129,7 +132,8 @@ static int spawn(char *const *argv, char *const *environment, const int standard
     for (int i = 0; i < STANDARD_FDS && failure == 0; i++) {
         failure = posix_spawn_file_actions_adddup2(&actions, standard[i], i);
     }
-    failure = failure != 0 ? failure : posix_spawn_file_actions_addclosefrom_np(&actions, STANDARD_FDS);
+    failure =
+        failure != 0 ? failure : posix_spawn_file_actions_addclosefrom_np(&actions, STANDARD_FDS);
     failure = failure != 0 ? failure : posix_spawnattr_setflags(&attributes, flags);
     failure = failure != 0 ? failure : posix_spawnattr_setpgroup(&attributes, 0);
     failure = failure != 0 ? failure : posix_spawnattr_setsigmask(&attributes, &none);
@@ -182,7 +186,8 @@ cleanup:
 
 /* ---- pipes ---- */
 
-/* write() to a pipe without the SIGPIPE that a closed one sends, whatever this program does with that signal. */
+/* write() to a pipe without the SIGPIPE that a closed one sends, whatever this program does with
+ * that signal. */
 static ssize_t write_pipe(int fd, const char *data, size_t len_bytes)
 {
     sigset_t pipe_signal;
@@ -241,7 +246,8 @@ static enum status hand_over_line(struct child *child, struct error *err)
 }
 
 /* Cuts output into lines. */
-static enum status take_output(struct child *child, const char *data, size_t len_bytes, struct error *err)
+static enum status take_output(struct child *child, const char *data, size_t len_bytes,
+                               struct error *err)
 {
     while (len_bytes > 0) {
         const char *end = memchr(data, '\n', len_bytes);
@@ -284,13 +290,15 @@ static enum status drain(struct child *child, int *fd, struct error *err)
     return STATUS_OK;
 }
 
-/* Waits up to timeout_ms for pipes that are ready and moves what they hold; *moved: some output or end was read. */
+/* Waits up to timeout_ms for pipes that are ready and moves what they hold; *moved: some output or
+ * end was read. */
 static enum status pump(struct child *child, int timeout_ms, bool *moved, struct error *err)
 {
     struct pollfd fds[STANDARD_FDS] = {
         {child->in, POLLOUT, 0}, {child->out, POLLIN, 0}, {child->error, POLLIN, 0}};
     *moved = false;
-    int ready = poll(fds, STANDARD_FDS, timeout_ms); /* a closed one is -1, which poll passes over */
+    int ready =
+        poll(fds, STANDARD_FDS, timeout_ms); /* a closed one is -1, which poll passes over */
     if (ready < 0 && errno != EINTR) {
         return FAIL_ERRNO(err, "cannot wait for the command \"%s\"", child->name);
     }
@@ -313,7 +321,8 @@ static enum status pump(struct child *child, int timeout_ms, bool *moved, struct
 
 /* ---- life and end ---- */
 
-/* True once it is a zombie. It stays one, so that its number (and its group's) cannot be given to others. */
+/* True once it is a zombie. It stays one, so that its number (and its group's) cannot be given to
+ * others. */
 static bool has_ended(pid_t pid)
 {
     siginfo_t info = {0};
@@ -332,9 +341,10 @@ static enum status converse(struct child *child, double timeout_s, struct error 
             break;
         }
         if (deadline_passed(deadline)) {
-            return FAIL(err, STATUS_TIMEOUT,
-                        "the command \"%s\" had not ended after %g s (command_timeout_s) and was killed",
-                        child->name, timeout_s);
+            return FAIL(
+                err, STATUS_TIMEOUT,
+                "the command \"%s\" had not ended after %g s (command_timeout_s) and was killed",
+                child->name, timeout_s);
         }
     }
     return child->line.len_bytes > 0 ? hand_over_line(child, err) : STATUS_OK;
@@ -359,11 +369,13 @@ static enum status judge(const struct child *child, int wait_status, struct erro
     struct buffer said;
     buffer_init(&said, 4 * TAIL_BYTES);
     utf8_normalise(&said, child->tail, child->tail_bytes, 0);
-    const char *what = said.len_bytes > 0 ? "; it last said: " : "; it said nothing on standard error";
+    const char *what =
+        said.len_bytes > 0 ? "; it last said: " : "; it said nothing on standard error";
     enum status status = STATUS_EXTERNAL;
     if (WIFSIGNALED(wait_status)) {
-        status = FAIL(err, status, "the command \"%s\" was ended by signal %d (%s)%s%s", child->name,
-                      WTERMSIG(wait_status), strsignal(WTERMSIG(wait_status)), what, buffer_text(&said));
+        status =
+            FAIL(err, status, "the command \"%s\" was ended by signal %d (%s)%s%s", child->name,
+                 WTERMSIG(wait_status), strsignal(WTERMSIG(wait_status)), what, buffer_text(&said));
     } else {
         status = FAIL(err, status, "the command \"%s\" ended with exit status %d%s%s", child->name,
                       WEXITSTATUS(wait_status), what, buffer_text(&said));
@@ -372,7 +384,8 @@ static enum status judge(const struct child *child, int wait_status, struct erro
     return status;
 }
 
-enum status process_run(char *const *argv, double timeout_s, const struct process_io *io, struct error *err)
+enum status process_run(char *const *argv, double timeout_s, const struct process_io *io,
+                        struct error *err)
 {
     struct child child = {.name = argv[0], .io = io, .in = -1, .out = -1, .error = -1};
     buffer_init(&child.line, PROCESS_LINE_MAX_BYTES);

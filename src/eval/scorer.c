@@ -5,8 +5,13 @@
 #include "eval/scorers.h"
 
 static const struct scorer *const registry[] = {
-    &scorer_accuracy, &scorer_exact_match, &scorer_macro_f1, &scorer_rouge1,
-    &scorer_rouge_l,  &scorer_command,     NULL,
+    &scorer_accuracy,
+    &scorer_exact_match,
+    &scorer_macro_f1,
+    &scorer_rouge1,
+    &scorer_rouge_l,
+    &scorer_command,
+    NULL,
 };
 
 const struct scorer *const *scorer_list(void)

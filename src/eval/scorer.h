@@ -20,15 +20,17 @@ struct scorer {
     const char *name;    /* "accuracy" */
     const char *summary; /* one line for --help */
     double worst, best;  /* range of the score */
-    bool mean_of_rows;   /* the score is the mean of the rows' scores; else it is one figure of all rows (macro-F1) */
-    /* Scores each row into row_score (rows), in the range above. For figures that are no mean, row_score says how
-     * right each row is (for failed cases) and *score is the figure. */
-    enum status (*score)(const struct task *task, const struct scorer_row *rows, int64_t count, double *row_score,
-                         double *score, struct error *err);
-    /* For a figure that is no mean: its standard error by bootstrap (eval/statistics.h) from what the rows are parsed
-     * into once. NULL: eval resamples the rows and calls `score` on each sample, which is right but slow. */
-    enum status (*standard_error)(const struct task *task, const struct scorer_row *rows, int64_t count,
-                                  uint64_t seed, double *out, struct error *err);
+    bool mean_of_rows;   /* the score is the mean of the rows' scores; else it is one figure of all
+                            rows (macro-F1) */
+    /* Scores each row into row_score (rows), in the range above. For figures that are no mean,
+     * row_score says how right each row is (for failed cases) and *score is the figure. */
+    enum status (*score)(const struct task *task, const struct scorer_row *rows, int64_t count,
+                         double *row_score, double *score, struct error *err);
+    /* For a figure that is no mean: its standard error by bootstrap (eval/statistics.h) from what
+     * the rows are parsed into once. NULL: eval resamples the rows and calls `score` on each
+     * sample, which is right but slow. */
+    enum status (*standard_error)(const struct task *task, const struct scorer_row *rows,
+                                  int64_t count, uint64_t seed, double *out, struct error *err);
 };
 
 /* NULL if there is none of that name. */

@@ -1,11 +1,12 @@
-/* accuracy: 1 if the output means the label that is the answer (eval/labels.h says when it does); for rows without
- * labels, if output and answer are equal but for case and white space. */
+/* accuracy: 1 if the output means the label that is the answer (eval/labels.h says when it does);
+ * for rows without labels, if output and answer are equal but for case and white space. */
 #include <string.h>
 
 #include "eval/labels.h"
 #include "eval/scorers.h"
 
-static enum status score_row(const struct task *task, const struct scorer_row *row, double *out, struct error *err)
+static enum status score_row(const struct task *task, const struct scorer_row *row, double *out,
+                             struct error *err)
 {
     struct label_set set;
     const char *answer = scorer_text(row->answer);
@@ -25,8 +26,8 @@ static enum status score_row(const struct task *task, const struct scorer_row *r
     return STATUS_OK;
 }
 
-static enum status score(const struct task *task, const struct scorer_row *rows, int64_t count, double *row_score,
-                         double *score_out, struct error *err)
+static enum status score(const struct task *task, const struct scorer_row *rows, int64_t count,
+                         double *row_score, double *score_out, struct error *err)
 {
     for (int64_t i = 0; i < count; i++) {
         TRY(score_row(task, &rows[i], &row_score[i], err));

@@ -1,5 +1,6 @@
-/* command: an external program scores. Each row goes to its standard input as one line of JSON: all fields of the row,
- * with "prompt" as the model read it, "answer", and "output" as the model wrote it. For each it prints a line
+/* command: an external program scores. Each row goes to its standard input as one line of JSON: all
+ * fields of the row, with "prompt" as the model read it, "answer", and "output" as the model wrote
+ * it. For each it prints a line
  * {"score": x}, 0 <= x <= 1, in the same order. */
 #include <math.h>
 #include <stdio.h>
@@ -42,7 +43,8 @@ static enum status write_row(const struct scorer_row *row, struct buffer *line, 
 {
     enum status status = STATUS_OK;
     char *text = NULL;
-    cJSON *object = row->row != NULL ? cJSON_Duplicate(row->row->object, true) : cJSON_CreateObject();
+    cJSON *object =
+        row->row != NULL ? cJSON_Duplicate(row->row->object, true) : cJSON_CreateObject();
     if (object == NULL) {
         return FAIL(err, STATUS_NO_MEMORY, "no memory for a row of the command");
     }
@@ -84,12 +86,14 @@ static enum status take_score(void *context, const char *text, size_t len_bytes,
     struct exchange *exchange = context;
     if (exchange->received == exchange->count) {
         return FAIL(err, STATUS_EXTERNAL,
-                    "the command \"%s\" printed more than %lld lines; it must print one {\"score\": x} a row",
+                    "the command \"%s\" printed more than %lld lines; it must print one "
+                    "{\"score\": x} a row",
                     exchange->command, (long long)exchange->count);
     }
     long long number = (long long)exchange->received + 1;
     char source[160];
-    snprintf(source, sizeof(source), "output line %lld of the command \"%.80s\"", number, exchange->command);
+    snprintf(source, sizeof(source), "output line %lld of the command \"%.80s\"", number,
+             exchange->command);
     cJSON *answer = NULL;
     TRY(json_parse(text, len_bytes, source, &answer, err));
     const cJSON *score = cJSON_GetObjectItemCaseSensitive(answer, "score");
@@ -97,18 +101,20 @@ static enum status take_score(void *context, const char *text, size_t len_bytes,
     double value = is_number ? score->valuedouble : 0.0;
     cJSON_Delete(answer);
     if (!is_number) {
-        return FAIL(err, STATUS_FORMAT, "%s: found \"%.*s\", allowed is {\"score\": <number from 0 to 1>}", source,
+        return FAIL(err, STATUS_FORMAT,
+                    "%s: found \"%.*s\", allowed is {\"score\": <number from 0 to 1>}", source,
                     (int)utf8_cut(text, len_bytes, 80), text);
     }
     if (!isfinite(value) || value < 0.0 || value > 1.0) {
-        return FAIL(err, STATUS_RANGE, "%s: found score %g, allowed is a number from 0 to 1", source, value);
+        return FAIL(err, STATUS_RANGE, "%s: found score %g, allowed is a number from 0 to 1",
+                    source, value);
     }
     exchange->row_score[exchange->received++] = value;
     return STATUS_OK;
 }
 
-static enum status score(const struct task *task, const struct scorer_row *rows, int64_t count, double *row_score,
-                         double *score_out, struct error *err)
+static enum status score(const struct task *task, const struct scorer_row *rows, int64_t count,
+                         double *row_score, double *score_out, struct error *err)
 {
     if (task->command[0] == NULL) {
         return FAIL(err, STATUS_INVALID, "metric \"command\" needs the program in task.command");
@@ -121,8 +127,8 @@ static enum status score(const struct task *task, const struct scorer_row *rows,
     buffer_fini(&exchange.line);
     TRY(status);
     if (exchange.received < count) {
-        return FAIL(err, STATUS_EXTERNAL, "the command \"%s\" printed %lld lines for %lld rows", task->command[0],
-                    (long long)exchange.received, (long long)count);
+        return FAIL(err, STATUS_EXTERNAL, "the command \"%s\" printed %lld lines for %lld rows",
+                    task->command[0], (long long)exchange.received, (long long)count);
     }
     *score_out = scorer_mean(row_score, count);
     return STATUS_OK;

@@ -1,11 +1,12 @@
-/* exact_match: 1 if output and answer are the same text, but for case, white space and closing punctuation. */
+/* exact_match: 1 if output and answer are the same text, but for case, white space and closing
+ * punctuation. */
 #include <string.h>
 
 #include "eval/scorers.h"
 #include "eval/utf8.h"
 
-static enum status score(const struct task *task, const struct scorer_row *rows, int64_t count, double *row_score,
-                         double *score_out, struct error *err)
+static enum status score(const struct task *task, const struct scorer_row *rows, int64_t count,
+                         double *row_score, double *score_out, struct error *err)
 {
     (void)task;
     enum { FLAGS = UTF8_FOLD_CASE | UTF8_STRIP_PUNCTUATION };
@@ -34,7 +35,8 @@ cleanup:
 
 const struct scorer scorer_exact_match = {
     .name = "exact_match",
-    .summary = "share of outputs equal to the answer, but for case, white space and closing punctuation",
+    .summary =
+        "share of outputs equal to the answer, but for case, white space and closing punctuation",
     .worst = 0.0,
     .best = 1.0,
     .mean_of_rows = true,

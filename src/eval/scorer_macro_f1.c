@@ -1,5 +1,6 @@
-/* macro_f1: answers are sets of labels. F1 of each label over all rows, 2 tp / (2 tp + fp + fn), 0 for a label that is
- * neither asked for nor given (as scikit-learn's zero_division=0), and the mean over the labels. */
+/* macro_f1: answers are sets of labels. F1 of each label over all rows, 2 tp / (2 tp + fp + fn), 0
+ * for a label that is neither asked for nor given (as scikit-learn's zero_division=0), and the mean
+ * over the labels. */
 #include <stdlib.h>
 #include <string.h>
 
@@ -22,8 +23,8 @@ static void parsed_fini(struct parsed *parsed)
     free(parsed->found);
 }
 
-static enum status parse(struct parsed *parsed, const struct task *task, const struct scorer_row *rows,
-                         int64_t count, struct error *err)
+static enum status parse(struct parsed *parsed, const struct task *task,
+                         const struct scorer_row *rows, int64_t count, struct error *err)
 {
     enum status status = STATUS_OK;
     bool unknown = false;
@@ -40,10 +41,10 @@ static enum status parse(struct parsed *parsed, const struct task *task, const s
         goto cleanup;
     }
     for (int64_t i = 0; i < count; i++) {
-        TRY_CLEANUP(label_parser_read(&parsed->parser, scorer_text(rows[i].answer), &parsed->expected[i], &unknown,
-                                      err));
-        TRY_CLEANUP(
-            label_parser_read(&parsed->parser, scorer_text(rows[i].output), &parsed->found[i], &unknown, err));
+        TRY_CLEANUP(label_parser_read(&parsed->parser, scorer_text(rows[i].answer),
+                                      &parsed->expected[i], &unknown, err));
+        TRY_CLEANUP(label_parser_read(&parsed->parser, scorer_text(rows[i].output),
+                                      &parsed->found[i], &unknown, err));
     }
 cleanup:
     if (status != STATUS_OK) {
@@ -53,12 +54,14 @@ cleanup:
 }
 
 /* Figure of some rows, as statistics_figure. */
-static enum status figure(void *context, const int64_t *picked, int64_t count, double *out, struct error *err)
+static enum status figure(void *context, const int64_t *picked, int64_t count, double *out,
+                          struct error *err)
 {
     (void)err;
     const struct parsed *parsed = context;
-    int64_t both[TASK_LABELS_MAX] = {0};   /* rows that ask for the label and give it */
-    int64_t either[TASK_LABELS_MAX] = {0}; /* rows that ask for it, and rows that give it: 2 tp + fp + fn */
+    int64_t both[TASK_LABELS_MAX] = {0}; /* rows that ask for the label and give it */
+    int64_t either[TASK_LABELS_MAX] = {
+        0}; /* rows that ask for it, and rows that give it: 2 tp + fp + fn */
     for (int64_t i = 0; i < count; i++) {
         const struct label_bits *expected = &parsed->expected[picked[i]];
         const struct label_bits *found = &parsed->found[picked[i]];
@@ -78,7 +81,8 @@ static enum status figure(void *context, const int64_t *picked, int64_t count, d
 }
 
 /* How right one row is: F1 of its own two sets, 1 if both are empty. */
-static double score_row(const struct label_bits *expected, const struct label_bits *found, int labels)
+static double score_row(const struct label_bits *expected, const struct label_bits *found,
+                        int labels)
 {
     int both = 0;
     int either = 0;
@@ -89,8 +93,8 @@ static double score_row(const struct label_bits *expected, const struct label_bi
     return either > 0 ? 2.0 * both / either : 1.0;
 }
 
-static enum status score(const struct task *task, const struct scorer_row *rows, int64_t count, double *row_score,
-                         double *score_out, struct error *err)
+static enum status score(const struct task *task, const struct scorer_row *rows, int64_t count,
+                         double *row_score, double *score_out, struct error *err)
 {
     struct parsed parsed;
     TRY(parse(&parsed, task, rows, count, err));
@@ -111,8 +115,8 @@ cleanup:
     return status;
 }
 
-static enum status standard_error(const struct task *task, const struct scorer_row *rows, int64_t count,
-                                  uint64_t seed, double *out, struct error *err)
+static enum status standard_error(const struct task *task, const struct scorer_row *rows,
+                                  int64_t count, uint64_t seed, double *out, struct error *err)
 {
     struct parsed parsed;
     TRY(parse(&parsed, task, rows, count, err));
@@ -123,7 +127,8 @@ static enum status standard_error(const struct task *task, const struct scorer_r
 
 const struct scorer scorer_macro_f1 = {
     .name = "macro_f1",
-    .summary = "F1 of each label over all rows, averaged over the labels; answers may name several labels",
+    .summary =
+        "F1 of each label over all rows, averaged over the labels; answers may name several labels",
     .worst = 0.0,
     .best = 1.0,
     .mean_of_rows = false,

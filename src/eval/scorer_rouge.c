@@ -1,9 +1,10 @@
-/* rouge1, rougeL: F-measure of shared tokens, and of the longest common subsequence of tokens, as in Google's
- * rouge_score without stemming. Source: Lin, "ROUGE: a package for automatic evaluation of summaries", 2004.
+/* rouge1, rougeL: F-measure of shared tokens, and of the longest common subsequence of tokens, as
+ * in Google's rouge_score without stemming. Source: Lin, "ROUGE: a package for automatic evaluation
+ * of summaries", 2004.
  *
- * A token is a run of letters and digits in lower case. Where rouge_score drops everything outside a-z and 0-9, letters
- * of other scripts count here too, and each Han, Hiragana or Katakana character is a token, since no spaces part words
- * there. On ASCII text both are the same. */
+ * A token is a run of letters and digits in lower case. Where rouge_score drops everything outside
+ * a-z and 0-9, letters of other scripts count here too, and each Han, Hiragana or Katakana
+ * character is a token, since no spaces part words there. On ASCII text both are the same. */
 #include <stdlib.h>
 #include <string.h>
 
@@ -13,7 +14,8 @@
 #include "eval/scorers.h"
 #include "eval/utf8.h"
 
-/* A longer text takes part in rougeL with its first tokens, so that no output can hold a search up. */
+/* A longer text takes part in rougeL with its first tokens, so that no output can hold a search up.
+ */
 enum { LCS_MAX_TOKENS = 16384 };
 
 struct token {
@@ -103,7 +105,8 @@ static enum status reserve(struct pair *pair, int64_t count, struct error *err)
     return STATUS_OK;
 }
 
-static enum status pair_read(struct pair *pair, const char *answer, const char *output, struct error *err)
+static enum status pair_read(struct pair *pair, const char *answer, const char *output,
+                             struct error *err)
 {
     buffer_clear(&pair->folded);
     pair->answer_count = fold_tokens(&pair->folded, answer);
@@ -131,7 +134,8 @@ static enum status pair_read(struct pair *pair, const char *answer, const char *
 
 /* ---- the two figures ---- */
 
-/* Sum over distinct tokens of the smaller count. Equal tokens are neighbours, the answer's before the output's. */
+/* Sum over distinct tokens of the smaller count. Equal tokens are neighbours, the answer's before
+ * the output's. */
 static int64_t shared_tokens(const struct pair *pair)
 {
     int64_t count = pair->answer_count + pair->output_count;
@@ -153,7 +157,8 @@ static int64_t shared_tokens(const struct pair *pair)
 }
 
 /* Sets (or clears) the bits of the answer's first m positions that hold token `number`. */
-static void mark_positions(const struct pair *pair, int32_t number, int64_t m, bool set, uint64_t *match)
+static void mark_positions(const struct pair *pair, int32_t number, int64_t m, bool set,
+                           uint64_t *match)
 {
     int64_t count = pair->answer_count + pair->output_count;
     for (int64_t i = pair->group[number]; i < count; i++) {
@@ -166,8 +171,9 @@ static void mark_positions(const struct pair *pair, int32_t number, int64_t m, b
     }
 }
 
-/* Length of the longest common subsequence, 64 positions of the answer at a time: bit i of `row` is zero where the
- * length grows at the answer's token i. Source: Hyyro, "Bit-parallel LCS-length computation revisited", 2004. */
+/* Length of the longest common subsequence, 64 positions of the answer at a time: bit i of `row` is
+ * zero where the length grows at the answer's token i. Source: Hyyro, "Bit-parallel LCS-length
+ * computation revisited", 2004. */
 static int64_t common_subsequence(const struct pair *pair)
 {
     int64_t m = pair->answer_count < LCS_MAX_TOKENS ? pair->answer_count : LCS_MAX_TOKENS;
@@ -209,14 +215,15 @@ static double f_measure(int64_t shared, const struct pair *pair)
 
 typedef int64_t (*shared_fn)(const struct pair *pair);
 
-static enum status score(shared_fn shared, const struct scorer_row *rows, int64_t count, double *row_score,
-                         double *score_out, struct error *err)
+static enum status score(shared_fn shared, const struct scorer_row *rows, int64_t count,
+                         double *row_score, double *score_out, struct error *err)
 {
     enum status status = STATUS_OK;
     struct pair pair = {0};
     buffer_init(&pair.folded, SCORER_TEXT_MAX_BYTES);
     for (int64_t i = 0; i < count; i++) {
-        TRY_CLEANUP(pair_read(&pair, scorer_text(rows[i].answer), scorer_text(rows[i].output), err));
+        TRY_CLEANUP(
+            pair_read(&pair, scorer_text(rows[i].answer), scorer_text(rows[i].output), err));
         row_score[i] = f_measure(shared(&pair), &pair);
     }
     *score_out = scorer_mean(row_score, count);
@@ -225,15 +232,17 @@ cleanup:
     return status;
 }
 
-static enum status score_rouge1(const struct task *task, const struct scorer_row *rows, int64_t count,
-                                double *row_score, double *score_out, struct error *err)
+static enum status score_rouge1(const struct task *task, const struct scorer_row *rows,
+                                int64_t count, double *row_score, double *score_out,
+                                struct error *err)
 {
     (void)task;
     return score(shared_tokens, rows, count, row_score, score_out, err);
 }
 
-static enum status score_rouge_l(const struct task *task, const struct scorer_row *rows, int64_t count,
-                                 double *row_score, double *score_out, struct error *err)
+static enum status score_rouge_l(const struct task *task, const struct scorer_row *rows,
+                                 int64_t count, double *row_score, double *score_out,
+                                 struct error *err)
 {
     (void)task;
     return score(common_subsequence, rows, count, row_score, score_out, err);

@@ -22,8 +22,8 @@ void statistics_mean(const double *values, int64_t count, double *mean, double *
     *standard_error = count > 1 ? sqrt(squares / (double)(count - 1) / (double)count) : 0.0;
 }
 
-enum status statistics_bootstrap(int64_t count, uint64_t seed, statistics_figure figure, void *context,
-                                 double *standard_error, struct error *err)
+enum status statistics_bootstrap(int64_t count, uint64_t seed, statistics_figure figure,
+                                 void *context, double *standard_error, struct error *err)
 {
     enum status status = STATUS_OK;
     double figures[STATISTICS_RESAMPLES];

@@ -7,8 +7,9 @@
 static const char replacement_text[] = "\xEF\xBF\xBD";
 enum { REPLACEMENT_BYTES = sizeof(replacement_text) - 1 };
 
-enum status stream_init(struct stream *stream, const struct tokenizer *tokenizer, const int32_t *prompt,
-                        int64_t prompt_count, const char *const *stop, bool keep_special, struct error *err)
+enum status stream_init(struct stream *stream, const struct tokenizer *tokenizer,
+                        const int32_t *prompt, int64_t prompt_count, const char *const *stop,
+                        bool keep_special, struct error *err)
 {
     memset(stream, 0, sizeof(*stream));
     stream->tokenizer = tokenizer;
@@ -31,8 +32,8 @@ static enum status decode_pending(struct stream *stream, struct error *err)
 {
     buffer_clear(&stream->scratch);
     if (stream->at_start) {
-        return tokenizer_decode(stream->tokenizer, stream->pending, stream->pending_count, !stream->keep_special,
-                                &stream->scratch, err);
+        return tokenizer_decode(stream->tokenizer, stream->pending, stream->pending_count,
+                                !stream->keep_special, &stream->scratch, err);
     }
     return tokenizer_decode_continuation(stream->tokenizer, stream->pending, stream->pending_count,
                                          !stream->keep_special, &stream->scratch, err);
@@ -41,7 +42,8 @@ static enum status decode_pending(struct stream *stream, struct error *err)
 static bool ends_open(const struct buffer *text)
 {
     return text->len_bytes >= REPLACEMENT_BYTES &&
-           memcmp(text->data + text->len_bytes - REPLACEMENT_BYTES, replacement_text, REPLACEMENT_BYTES) == 0;
+           memcmp(text->data + text->len_bytes - REPLACEMENT_BYTES, replacement_text,
+                  REPLACEMENT_BYTES) == 0;
 }
 
 /* Cuts the text before the first stop text that ends after its byte `old_bytes`. */
@@ -127,7 +129,8 @@ void stream_release(struct stream *stream, bool finished, struct buffer *piece)
     size_t held = finished || stream->stopped ? 0 : held_back(stream);
     size_t end = stream->text.len_bytes - held;
     if (end > stream->released_bytes) {
-        buffer_append(piece, buffer_text(&stream->text) + stream->released_bytes, end - stream->released_bytes);
+        buffer_append(piece, buffer_text(&stream->text) + stream->released_bytes,
+                      end - stream->released_bytes);
         stream->released_bytes = end;
     }
 }

@@ -109,7 +109,8 @@ char *utf8_copy_cut(const char *text, size_t max_bytes)
     buffer_init(&valid, 3 * max_bytes + 8); /* a bad byte becomes three */
     utf8_append_valid(&valid, text != NULL ? text : "", utf8_cut(text, length, max_bytes));
     const char *data = buffer_text(&valid);
-    char *copy = valid.failed ? NULL : mem_strndup(data, utf8_cut(data, valid.len_bytes, max_bytes));
+    char *copy =
+        valid.failed ? NULL : mem_strndup(data, utf8_cut(data, valid.len_bytes, max_bytes));
     buffer_fini(&valid);
     return copy;
 }

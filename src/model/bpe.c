@@ -6,7 +6,7 @@
 #include "base/mem.h"
 
 /* Up to this many symbols a scan for the lowest rank is faster than a heap. */
-enum { SHORT_SYMBOLS = 48 };
+enum { SHORT_SYMBOLS = 24 };
 
 /* Symbols of a long piece as a linked list. A node that was joined to its left neighbour has id -1.
  */
@@ -17,35 +17,36 @@ struct bpe_node {
     int32_t rank; /* of the pair of this node and the next */
 };
 
+static uint64_t merge_pair(int32_t left, int32_t right)
+{
+    return (uint64_t)(uint32_t)left << BPE_VOCAB_BITS | (uint32_t)right;
+}
+
+/* First slot to look at for a pair. The multiplier is 2^64 divided by the golden ratio. */
 static size_t merge_slot(const struct bpe *bpe, uint64_t pair)
 {
     return (size_t)((pair * UINT64_C(0x9E3779B97F4A7C15)) >> bpe->merges_shift);
 }
 
-static const struct bpe_merge *find_merge(const struct bpe *bpe, int32_t left, int32_t right)
-{
-    uint64_t pair = (uint64_t)(uint32_t)left << 32 | (uint32_t)right;
-    size_t mask = ((size_t)1 << (64 - bpe->merges_shift)) - 1;
-    for (size_t slot = merge_slot(bpe, pair);; slot = (slot + 1) & mask) {
-        if (bpe->merges[slot].pair == pair) {
-            return &bpe->merges[slot];
-        }
-        if (bpe->merges[slot].pair == UINT64_MAX) {
-            return NULL;
-        }
-    }
-}
-
 static int32_t pair_rank(const struct bpe *bpe, int32_t left, int32_t right)
 {
-    const struct bpe_merge *merge = find_merge(bpe, left, right);
-    return merge != NULL ? merge->rank : BPE_RANK_NONE;
+    uint64_t pair = merge_pair(left, right);
+    size_t mask = ((size_t)1 << (64 - bpe->merges_shift)) - 1;
+    for (size_t slot = merge_slot(bpe, pair);; slot = (slot + 1) & mask) {
+        uint64_t merge = bpe->merges[slot];
+        if (merge == UINT64_MAX) {
+            return BPE_RANK_NONE;
+        }
+        if (merge >> BPE_RANK_BITS == pair) {
+            return (int32_t)(merge & ((1u << BPE_RANK_BITS) - 1));
+        }
+    }
 }
 
 enum status bpe_init(struct bpe *bpe, int64_t merge_count, struct error *err)
 {
     int bits = 4;
-    while (((int64_t)1 << bits) < 2 * merge_count) {
+    while (((int64_t)1 << bits) < merge_count + merge_count / 2) {
         bits++;
     }
     size_t slot_count = (size_t)1 << bits;
@@ -56,31 +57,32 @@ enum status bpe_init(struct bpe *bpe, int64_t merge_count, struct error *err)
     }
     bpe->merges_shift = 64 - bits;
     bpe->merges = mem_calloc(slot_count, sizeof(*bpe->merges));
-    if (bpe->merges == NULL) {
+    bpe->joined_ids = mem_calloc((size_t)merge_count, sizeof(*bpe->joined_ids));
+    if (bpe->merges == NULL || bpe->joined_ids == NULL) {
         return mem_fail(err, slot_count * sizeof(*bpe->merges), "merges");
     }
-    for (size_t i = 0; i < slot_count; i++) {
-        bpe->merges[i].pair = UINT64_MAX;
-    }
+    memset(bpe->merges, 0xFF, slot_count * sizeof(*bpe->merges));
     return STATUS_OK;
 }
 
 void bpe_fini(struct bpe *bpe)
 {
     free(bpe->merges);
+    free(bpe->joined_ids);
     text_index_fini(&bpe->words);
     memset(bpe, 0, sizeof(*bpe));
 }
 
 void bpe_add_merge(struct bpe *bpe, int32_t left, int32_t right, int32_t rank, int32_t joined_id)
 {
-    uint64_t pair = (uint64_t)(uint32_t)left << 32 | (uint32_t)right;
+    uint64_t pair = merge_pair(left, right);
     size_t mask = ((size_t)1 << (64 - bpe->merges_shift)) - 1;
     size_t slot = merge_slot(bpe, pair);
-    while (bpe->merges[slot].pair != UINT64_MAX && bpe->merges[slot].pair != pair) {
+    while (bpe->merges[slot] != UINT64_MAX && bpe->merges[slot] >> BPE_RANK_BITS != pair) {
         slot = (slot + 1) & mask;
     }
-    bpe->merges[slot] = (struct bpe_merge){.pair = pair, .rank = rank, .joined_id = joined_id};
+    bpe->merges[slot] = pair << BPE_RANK_BITS | (uint32_t)rank;
+    bpe->joined_ids[rank] = joined_id;
 }
 
 void bpe_scratch_fini(struct bpe_scratch *scratch)
@@ -185,7 +187,7 @@ static int64_t join_short(const struct bpe *bpe, int32_t *ids, int64_t count)
         if (ranks[best] == BPE_RANK_NONE) {
             break;
         }
-        ids[best] = find_merge(bpe, ids[best], ids[best + 1])->joined_id;
+        ids[best] = bpe->joined_ids[ranks[best]];
         size_t after = (size_t)(count - best - 2);
         memmove(ids + best + 1, ids + best + 2, after * sizeof(*ids));
         if (after > 0) {
@@ -298,7 +300,7 @@ static void join_long(const struct bpe *bpe, struct bpe_scratch *scratch, int64_
             continue; /* the pair is no longer there */
         }
         struct bpe_node *right = &nodes[node->next];
-        node->id = find_merge(bpe, node->id, right->id)->joined_id;
+        node->id = bpe->joined_ids[node->rank];
         node->next = right->next;
         right->id = -1;
         if (node->next >= 0) {

@@ -16,28 +16,27 @@
 #include "model/tokenizer.h"
 
 enum {
-    BPE_VOCAB_MAX = 1 << 21,  /* ids */
-    BPE_PIECE_MAX = 1 << 24,  /* symbols in one piece */
-    BPE_RANK_NONE = INT32_MAX /* of a pair that cannot be joined */
-};
-
-struct bpe_merge {
-    uint64_t pair; /* left id << 32 | right id; UINT64_MAX: an empty slot */
-    int32_t rank;
-    int32_t joined_id;
+    BPE_VOCAB_BITS = 21,
+    BPE_RANK_BITS = 22,
+    BPE_VOCAB_MAX = 1 << BPE_VOCAB_BITS,      /* ids */
+    BPE_MERGES_MAX = (1 << BPE_RANK_BITS) - 1, /* so that no slot is all ones */
+    BPE_PIECE_MAX = 1 << 24,                  /* symbols in one piece */
+    BPE_RANK_NONE = INT32_MAX                 /* of a pair that cannot be joined */
 };
 
 struct bpe {
-    struct bpe_merge *merges; /* open addressing, at most half full */
-    int merges_shift;         /* 64 - log2 of the number of slots */
-    struct text_index words;  /* texts whose encoding is one id: most words of natural text */
+    /* Open addressing. A slot is left id | right id | rank (21, 21 and 22 bits; all ones: empty): eight bytes, because
+     * the time of encoding is the time of cache misses here. */
+    uint64_t *merges;
+    int merges_shift;        /* 64 - log2 of the number of slots */
+    int32_t *joined_ids;     /* by rank */
+    struct text_index words; /* texts whose encoding is one id: most words of natural text */
     uint32_t word_max_bytes;
     bool byte_level;       /* symbols are bytes, else characters */
     bool byte_fallback;    /* a character without a token becomes its bytes' tokens */
     bool fuse_unknown;     /* neighbouring unknown characters make one unknown token */
     int32_t unknown_id;    /* -1: unknown characters vanish */
-    int32_t byte_ids[256]; /* of single bytes (byte level) or of "<0x..>" (fallback); -1 if there is
-                              none */
+    int32_t byte_ids[256]; /* of single bytes (byte level) or of "<0x..>" (fallback); -1 if there is none */
     const struct text_index *characters; /* borrowed; for symbols that are characters */
 };
 
@@ -49,7 +48,7 @@ struct bpe_scratch {
 };
 void bpe_scratch_fini(struct bpe_scratch *scratch);
 
-/* Room for merge_count merges; every other field of *bpe is the caller's to set. */
+/* Room for merge_count (at most BPE_MERGES_MAX) merges; every other field of *bpe is the caller's to set. */
 enum status bpe_init(struct bpe *bpe, int64_t merge_count, struct error *err);
 void bpe_fini(struct bpe *bpe);
 

@@ -5,8 +5,6 @@
 #include "base/mem.h"
 #include "model/tokenizer_load.h"
 
-enum { MERGES_MAX = 1 << 22 };
-
 struct merge_reader {
     const struct tokenizer *tokenizer;
     char *joined;     /* text of a pair; room for the two longest tokens */
@@ -212,9 +210,9 @@ enum status tokenizer_load_merges(struct tokenizer *tokenizer,
         return FAIL(err, STATUS_FORMAT, "/model/merges must be an array");
     }
     int merge_count = cJSON_GetArraySize(merges);
-    if (merge_count > MERGES_MAX) {
+    if (merge_count > BPE_MERGES_MAX) {
         return FAIL(err, STATUS_LIMIT, "/model/merges has %d entries, allowed are %d", merge_count,
-                    MERGES_MAX);
+                    BPE_MERGES_MAX);
     }
     TRY(bpe_init(&tokenizer->bpe, merge_count, err));
     TRY(set_symbols(tokenizer, model, &source->alphabet, err));

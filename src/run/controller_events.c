@@ -120,8 +120,7 @@ static enum status after_planned(struct controller *c, int32_t node, struct erro
     }
     char name[SEARCH_NAME_BYTES];
     search_candidate_name(node, 0, name);
-    log_write(c->options.log, LOG_INFO, "run", "%.5s  %s: %s", name, planned->strategy,
-              planned->goal);
+    log_write(c->options.log, LOG_INFO, "run", "%.5s  %s", name, planned->goal);
     return STATUS_OK;
 }
 

@@ -65,7 +65,9 @@ static void format_time_left(const struct controller *c, double elapsed_s, char 
 void controller_report(struct controller *c, bool now)
 {
     double time_s = clock_monotonic_s();
-    if ((!now && time_s - c->reported_at_s < report_interval_s) || c->search.tree.count == 0) {
+    bool baseline_open =
+        c->search.tree.count == 0 || c->search.tree.nodes[0].state == TREE_NODE_OPEN;
+    if ((!now && time_s - c->reported_at_s < report_interval_s) || baseline_open) {
         return;
     }
     c->reported_at_s = time_s;
@@ -86,10 +88,9 @@ void controller_report(struct controller *c, bool now)
     log_write(c->options.log, LOG_INFO, "run",
               "rounds %d of %lld done, %d open | best %s %s, baseline %s | workers %d of %d busy | "
               "%.0f s%s%s",
-              c->search.tree.count > 0 ? c->search.tree.count - c->open_count - 1 : 0,
-              (long long)c->options.job->rounds, c->open_count, name, best, baseline,
-              controller_busy_workers(c), c->options.leader_count, time_s - c->started_s, budget,
-              left);
+              c->search.tree.count - c->open_count - 1, (long long)c->options.job->rounds,
+              c->open_count, name, best, baseline, controller_busy_workers(c),
+              c->options.leader_count, time_s - c->started_s, budget, left);
 }
 
 void controller_report_end(struct controller *c)

@@ -1,4 +1,5 @@
-/* What the tests of this room share: a scratch folder, files in it, tasks and rows from JSON text, a tiny tokenizer. */
+/* What the tests of this room share: a scratch folder, files in it, tasks and rows from JSON text,
+ * a tiny tokenizer. */
 #ifndef TESTS_DATA_FIXTURE_H
 #define TESTS_DATA_FIXTURE_H
 
@@ -50,8 +51,8 @@ static FIXTURE_UNUSED const char *fixture_path(const char *folder, const char *n
     return path;
 }
 
-static FIXTURE_UNUSED const char *fixture_write_bytes(const char *folder, const char *name, const void *data,
-                                                      size_t len_bytes)
+static FIXTURE_UNUSED const char *fixture_write_bytes(const char *folder, const char *name,
+                                                      const void *data, size_t len_bytes)
 {
     const char *path = fixture_path(folder, name);
     FILE *file = fopen(path, "wb");
@@ -61,7 +62,8 @@ static FIXTURE_UNUSED const char *fixture_write_bytes(const char *folder, const 
     return path;
 }
 
-static FIXTURE_UNUSED const char *fixture_write(const char *folder, const char *name, const char *text)
+static FIXTURE_UNUSED const char *fixture_write(const char *folder, const char *name,
+                                                const char *text)
 {
     return fixture_write_bytes(folder, name, text, strlen(text));
 }
@@ -92,7 +94,8 @@ static FIXTURE_UNUSED void fixture_rows(struct dataset *rows, const char *text)
         size_t length = strcspn(text, "\n");
         char *one = mem_strndup(text, length);
         assert_non_null(one);
-        assert_int_equal(dataset_append(rows, fixture_json(one), "rows.jsonl", line++, &err), STATUS_OK);
+        assert_int_equal(dataset_append(rows, fixture_json(one), "rows.jsonl", line++, &err),
+                         STATUS_OK);
         free(one);
         text += length + (text[length] == '\n' ? 1 : 0);
     }
@@ -104,8 +107,8 @@ static FIXTURE_UNUSED void fixture_task(const char *folder, const char *keys, st
     fixture_write(folder, "train.jsonl", "");
     fixture_write(folder, "dev.jsonl", "");
     char text[4096];
-    snprintf(text, sizeof(text), "{'train': 'train.jsonl', 'validation': 'dev.jsonl'%s%s}", keys[0] != '\0' ? ", " : "",
-             keys);
+    snprintf(text, sizeof(text), "{'train': 'train.jsonl', 'validation': 'dev.jsonl'%s%s}",
+             keys[0] != '\0' ? ", " : "", keys);
     cJSON *object = fixture_json(text);
     struct json_problems problems;
     json_problems_init(&problems);
@@ -130,9 +133,16 @@ static FIXTURE_UNUSED void fixture_print(const struct dataset *rows, struct buff
     }
 }
 
-/* A byte-level tokenizer in the folder: ids 0-255 are the bytes, in GPT-2's alphabet; 256 and more the special tokens
- * named here. With bos, every text begins with <s>. */
-enum { FIXTURE_IM_START = 256, FIXTURE_IM_END, FIXTURE_THINK, FIXTURE_END_THINK, FIXTURE_BOS, FIXTURE_EOS };
+/* A byte-level tokenizer in the folder: ids 0-255 are the bytes, in GPT-2's alphabet; 256 and more
+ * the special tokens named here. With bos, every text begins with <s>. */
+enum {
+    FIXTURE_IM_START = 256,
+    FIXTURE_IM_END,
+    FIXTURE_THINK,
+    FIXTURE_END_THINK,
+    FIXTURE_BOS,
+    FIXTURE_EOS
+};
 
 static FIXTURE_UNUSED void fixture_append_point(struct buffer *out, unsigned point)
 {
@@ -149,23 +159,28 @@ static FIXTURE_UNUSED void fixture_append_point(struct buffer *out, unsigned poi
 
 static FIXTURE_UNUSED void fixture_write_tokenizer(const char *folder, bool bos)
 {
-    static const char *const special[] = {"<|im_start|>", "<|im_end|>", "<think>", "</think>", "<s>", "</s>"};
+    static const char *const special[] = {"<|im_start|>", "<|im_end|>", "<think>",
+                                          "</think>",     "<s>",        "</s>"};
     struct buffer text;
     buffer_init(&text, 1 << 20);
-    buffer_append_text(&text, "{\"version\": \"1.0\", \"truncation\": null, \"padding\": null, \"added_tokens\": [");
+    buffer_append_text(
+        &text,
+        "{\"version\": \"1.0\", \"truncation\": null, \"padding\": null, \"added_tokens\": [");
     for (int i = 0; i < 6; i++) {
         buffer_printf(&text,
-                      "%s{\"id\": %d, \"content\": \"%s\", \"single_word\": false, \"lstrip\": false, \"rstrip\": "
+                      "%s{\"id\": %d, \"content\": \"%s\", \"single_word\": false, \"lstrip\": "
+                      "false, \"rstrip\": "
                       "false, \"normalized\": false, \"special\": true}",
                       i > 0 ? ", " : "", 256 + i, special[i]);
     }
-    buffer_append_text(&text, "], \"normalizer\": null, \"pre_tokenizer\": {\"type\": \"ByteLevel\", "
-                              "\"add_prefix_space\": false, \"trim_offsets\": true, \"use_regex\": true}, "
-                              "\"post_processor\": null, \"decoder\": {\"type\": \"ByteLevel\", "
-                              "\"add_prefix_space\": true, \"trim_offsets\": true, \"use_regex\": true}, "
-                              "\"model\": {\"type\": \"BPE\", \"dropout\": null, \"unk_token\": null, "
-                              "\"continuing_subword_prefix\": null, \"end_of_word_suffix\": null, \"fuse_unk\": "
-                              "false, \"byte_fallback\": false, \"vocab\": {");
+    buffer_append_text(
+        &text, "], \"normalizer\": null, \"pre_tokenizer\": {\"type\": \"ByteLevel\", "
+               "\"add_prefix_space\": false, \"trim_offsets\": true, \"use_regex\": true}, "
+               "\"post_processor\": null, \"decoder\": {\"type\": \"ByteLevel\", "
+               "\"add_prefix_space\": true, \"trim_offsets\": true, \"use_regex\": true}, "
+               "\"model\": {\"type\": \"BPE\", \"dropout\": null, \"unk_token\": null, "
+               "\"continuing_subword_prefix\": null, \"end_of_word_suffix\": null, \"fuse_unk\": "
+               "false, \"byte_fallback\": false, \"vocab\": {");
     unsigned moved = 256;
     for (unsigned byte = 0; byte < 256; byte++) {
         bool stays = (byte >= '!' && byte <= '~') || (byte >= 0xA1 && byte <= 0xAC) || byte >= 0xAE;
@@ -176,9 +191,10 @@ static FIXTURE_UNUSED void fixture_write_tokenizer(const char *folder, bool bos)
     buffer_append_text(&text, "}, \"merges\": []}}");
     fixture_write(folder, "tokenizer.json", buffer_text(&text));
     buffer_fini(&text);
-    fixture_write(folder, "tokenizer_config.json",
-                  bos ? "{\"add_bos_token\": true, \"bos_token\": \"<s>\", \"eos_token\": \"</s>\"}"
-                      : "{\"add_bos_token\": false, \"bos_token\": null, \"eos_token\": \"<|im_end|>\"}");
+    fixture_write(
+        folder, "tokenizer_config.json",
+        bos ? "{\"add_bos_token\": true, \"bos_token\": \"<s>\", \"eos_token\": \"</s>\"}"
+            : "{\"add_bos_token\": false, \"bos_token\": null, \"eos_token\": \"<|im_end|>\"}");
 }
 
 #endif

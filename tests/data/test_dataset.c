@@ -13,8 +13,8 @@ static int tear_down(void **state)
     return 0;
 }
 
-static void expect_failure(const char *path, const struct dataset_limits *limits, enum status expected,
-                           const char *part)
+static void expect_failure(const char *path, const struct dataset_limits *limits,
+                           enum status expected, const char *part)
 {
     struct dataset rows;
     memset(&rows, 0x5A, sizeof(rows));
@@ -22,19 +22,20 @@ static void expect_failure(const char *path, const struct dataset_limits *limits
     struct error err = {0};
     enum status status = dataset_read(path, limits, &rows, &err);
     if (status != expected || strstr(err.message, part) == NULL) {
-        fail_msg("status %s, message \"%s\"; expected %s and \"%s\"", status_name(status), err.message,
-                 status_name(expected), part);
+        fail_msg("status %s, message \"%s\"; expected %s and \"%s\"", status_name(status),
+                 err.message, status_name(expected), part);
     }
     assert_memory_equal(&rows, &untouched, sizeof(rows));
 }
 
-static void expect_bad_text(const char *folder, const char *text, size_t len_bytes, enum status expected,
-                            const char *part)
+static void expect_bad_text(const char *folder, const char *text, size_t len_bytes,
+                            enum status expected, const char *part)
 {
     expect_failure(fixture_write_bytes(folder, "bad.jsonl", text, len_bytes), NULL, expected, part);
 }
 
-#define EXPECT_BAD(text, expected, part) expect_bad_text(*state, text, sizeof(text) - 1, expected, part)
+#define EXPECT_BAD(text, expected, part)                                                           \
+    expect_bad_text(*state, text, sizeof(text) - 1, expected, part)
 
 static void test_reads_rows(void **state)
 {
@@ -99,12 +100,16 @@ static void test_bad_paths(void **state)
 static void test_limits(void **state)
 {
     const char *path = fixture_write(*state, "three.jsonl", "{\"a\": 1}\n{\"a\": 2}\n{\"a\": 3}\n");
-    expect_failure(path, &(struct dataset_limits){.max_rows = 2}, STATUS_LIMIT, "three.jsonl:3: more than 2 rows");
-    expect_failure(path, &(struct dataset_limits){.max_file_bytes = 20}, STATUS_LIMIT, "allowed are 20");
-    expect_failure(path, &(struct dataset_limits){.max_row_bytes = 7}, STATUS_LIMIT, "three.jsonl:1: line longer");
+    expect_failure(path, &(struct dataset_limits){.max_rows = 2}, STATUS_LIMIT,
+                   "three.jsonl:3: more than 2 rows");
+    expect_failure(path, &(struct dataset_limits){.max_file_bytes = 20}, STATUS_LIMIT,
+                   "allowed are 20");
+    expect_failure(path, &(struct dataset_limits){.max_row_bytes = 7}, STATUS_LIMIT,
+                   "three.jsonl:1: line longer");
     struct dataset rows;
     struct error err = {0};
-    assert_int_equal(dataset_read(path, &(struct dataset_limits){.take = 2}, &rows, &err), STATUS_OK);
+    assert_int_equal(dataset_read(path, &(struct dataset_limits){.take = 2}, &rows, &err),
+                     STATUS_OK);
     assert_int_equal(rows.count, 2);
     dataset_fini(&rows);
 }
@@ -142,7 +147,8 @@ static void test_write_and_provenance(void **state)
     buffer_init(&text, 1 << 16);
     assert_int_equal(dataset_write(&rows, path, false, &err), STATUS_OK);
     assert_int_equal(file_read(path, &text, &err), STATUS_OK);
-    assert_string_equal(buffer_text(&text), "{\"a\":1}\n{}\n{\"_source\":\"old \\\\ \\\"x\\\"\",\"_line\":9}\n");
+    assert_string_equal(buffer_text(&text),
+                        "{\"a\":1}\n{}\n{\"_source\":\"old \\\\ \\\"x\\\"\",\"_line\":9}\n");
     buffer_clear(&text);
     assert_int_equal(dataset_write(&rows, path, true, &err), STATUS_OK);
     assert_int_equal(file_read(path, &text, &err), STATUS_OK);
@@ -150,7 +156,8 @@ static void test_write_and_provenance(void **state)
                                             "{\"_source\":\"rows.jsonl\",\"_line\":2}\n"
                                             "{\"_source\":\"old \\\\ \\\"x\\\"\",\"_line\":9}\n");
     buffer_fini(&text);
-    assert_int_equal(dataset_write(&rows, fixture_path(*state, "none/out.jsonl"), false, &err), STATUS_NOT_FOUND);
+    assert_int_equal(dataset_write(&rows, fixture_path(*state, "none/out.jsonl"), false, &err),
+                     STATUS_NOT_FOUND);
     dataset_fini(&rows);
 }
 
@@ -181,10 +188,24 @@ static void test_hash(void **state)
 {
     (void)state;
     static const char *const different[] = {
-        "{'a': '1'}",          "{'a': 1}",         "{'a': 2}",         "{'a': '1'}\n{'a': '1'}", "{'b': '1'}",
-        "{'a': ['1']}",        "{'a': {'b': 1}}",  "{'a': {}, 'b': 1}", "{'a': null}",           "{'a': true}",
-        "{'a': false}",        "{'a': []}",        "{'a': {}}",        "{'a': '1', 'b': '2'}",  "{'b': '2', 'a': '1'}",
-        "{'a': '1'}\n{'b': '2'}", "{'a': ['x','y']}", "{'a': ['xy']}",
+        "{'a': '1'}",
+        "{'a': 1}",
+        "{'a': 2}",
+        "{'a': '1'}\n{'a': '1'}",
+        "{'b': '1'}",
+        "{'a': ['1']}",
+        "{'a': {'b': 1}}",
+        "{'a': {}, 'b': 1}",
+        "{'a': null}",
+        "{'a': true}",
+        "{'a': false}",
+        "{'a': []}",
+        "{'a': {}}",
+        "{'a': '1', 'b': '2'}",
+        "{'b': '2', 'a': '1'}",
+        "{'a': '1'}\n{'b': '2'}",
+        "{'a': ['x','y']}",
+        "{'a': ['xy']}",
     };
     enum { COUNT = sizeof(different) / sizeof(different[0]) };
     char hashes[COUNT][33];

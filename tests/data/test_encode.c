@@ -43,8 +43,8 @@ static int tear_down(void **state)
     return 0;
 }
 
-static enum status encode(const struct world *world, const char *rows_text, enum chat_format chat, int64_t max_length,
-                          struct encoded_dataset *out, struct error *err)
+static enum status encode(const struct world *world, const char *rows_text, enum chat_format chat,
+                          int64_t max_length, struct encoded_dataset *out, struct error *err)
 {
     struct dataset rows;
     fixture_rows(&rows, rows_text);
@@ -67,8 +67,8 @@ static void describe(const struct encoded_dataset *data, int64_t sequence, char 
     *out = '\0';
 }
 
-static void expect(const struct world *world, const char *row, enum chat_format chat, int64_t max_length,
-                   const char *expected)
+static void expect(const struct world *world, const char *row, enum chat_format chat,
+                   int64_t max_length, const char *expected)
 {
     struct encoded_dataset data;
     struct error err = {0};
@@ -91,23 +91,27 @@ static void test_plain_with_bos(void **state)
 {
     expect(*state, "{'prompt': 'ab', 'answer': 'cd'}", CHAT_PLAIN, 64, "Bab|c|d|E");
     expect(*state, "{'prompt': '', 'answer': 'cd'}", CHAT_PLAIN, 64, "B|c|d|E");
-    expect(*state, "{'prompt': 'ab', 'answer': 'cd', 'system': 'no place for it'}", CHAT_PLAIN, 64, "Bab|c|d|E");
+    expect(*state, "{'prompt': 'ab', 'answer': 'cd', 'system': 'no place for it'}", CHAT_PLAIN, 64,
+           "Bab|c|d|E");
 }
 
 static void test_plain_truncated(void **state)
 {
     expect(*state, "{'prompt': 'abcdef', 'answer': 'XY'}", CHAT_PLAIN, 6, "Bef|X|Y|E");
     expect(*state, "{'prompt': 'abcdef', 'answer': 'XY'}", CHAT_PLAIN, 4, "B|X|Y|E");
-    expect(*state, "{'prompt': 'abcdef', 'answer': 'XY'}", CHAT_PLAIN, 3, "X|Y|E"); /* nothing comes before X */
+    expect(*state, "{'prompt': 'abcdef', 'answer': 'XY'}", CHAT_PLAIN, 3,
+           "X|Y|E"); /* nothing comes before X */
 }
 
 static void test_chatml(void **state)
 {
-    expect(*state, "{'prompt': 'p', 'answer': 'a'}", CHAT_CHATML, 64, "{user\np}\n{assistant\n|a|}\n");
+    expect(*state, "{'prompt': 'p', 'answer': 'a'}", CHAT_CHATML, 64,
+           "{user\np}\n{assistant\n|a|}\n");
     expect(*state, "{'prompt': 'p', 'answer': 'a', 'system': 's'}", CHAT_CHATML, 64,
            "{system\ns}\n{user\np}\n{assistant\n|a|}\n");
     expect(*state,
-           "{'messages': [{'role': 'user', 'content': 'p'}, {'role': 'assistant', 'content': 'a'}, {'role': 'user', "
+           "{'messages': [{'role': 'user', 'content': 'p'}, {'role': 'assistant', 'content': 'a'}, "
+           "{'role': 'user', "
            "'content': 'q'}, {'role': 'assistant', 'content': 'b'}]}",
            CHAT_CHATML, 64, "{user\np}\n{assistant\n|a|}\n{user\nq}\n{assistant\n|b|}\n");
 }
@@ -118,8 +122,9 @@ static void test_hostile_text(void **state)
     const struct world *world = *state;
     struct encoded_dataset data;
     struct error err = {0};
-    assert_int_equal(encode(world, "{'prompt': '<|im_end|>\\n<|im_start|>', 'answer': '<|im_end|>x'}", CHAT_CHATML, 256,
-                            &data, &err),
+    assert_int_equal(encode(world,
+                            "{'prompt': '<|im_end|>\\n<|im_start|>', 'answer': '<|im_end|>x'}",
+                            CHAT_CHATML, 256, &data, &err),
                      STATUS_OK);
     int special = 0;
     for (int64_t i = 0; i < data.start[1]; i++) {
@@ -134,8 +139,10 @@ static void test_counts(void **state)
     struct encoded_dataset data;
     struct error err = {0};
     assert_int_equal(encode(*state,
-                            "{'prompt': 'ab', 'answer': 'cd'}\n{'prompt': 'ab', 'answer': ''}\n{'prompt': 'abcdefgh', "
-                            "'answer': 'x'}\n{'prompt': 'a', 'answer': 'far too long'}\n{'prompt': 'e', 'answer': 'f'}",
+                            "{'prompt': 'ab', 'answer': 'cd'}\n{'prompt': 'ab', 'answer': "
+                            "''}\n{'prompt': 'abcdefgh', "
+                            "'answer': 'x'}\n{'prompt': 'a', 'answer': 'far too long'}\n{'prompt': "
+                            "'e', 'answer': 'f'}",
                             CHAT_PLAIN, 6, &data, &err),
                      STATUS_OK);
     assert_int_equal(data.count, 3);
@@ -156,10 +163,13 @@ static void test_mistakes(void **state)
 {
     struct encoded_dataset data;
     struct error err = {0};
-    assert_int_equal(encode(*state, "{'prompt': 'ab', 'answer': ''}", CHAT_PLAIN, 64, &data, &err), STATUS_INVALID);
+    assert_int_equal(encode(*state, "{'prompt': 'ab', 'answer': ''}", CHAT_PLAIN, 64, &data, &err),
+                     STATUS_INVALID);
     assert_non_null(strstr(err.message, "none of 1 rows has an answer"));
-    assert_int_equal(encode(*state, "{'prompt': 'ab', 'answer': 'c'}", CHAT_PLAIN, 1, &data, &err), STATUS_RANGE);
-    assert_int_equal(encode(*state, "{'prompt': 'ab', 'answer': 'c'}\n{'answer': 'c'}", CHAT_PLAIN, 64, &data, &err),
+    assert_int_equal(encode(*state, "{'prompt': 'ab', 'answer': 'c'}", CHAT_PLAIN, 1, &data, &err),
+                     STATUS_RANGE);
+    assert_int_equal(encode(*state, "{'prompt': 'ab', 'answer': 'c'}\n{'answer': 'c'}", CHAT_PLAIN,
+                            64, &data, &err),
                      STATUS_INVALID);
     assert_non_null(strstr(err.message, "rows.jsonl:2: row has no field \"prompt\""));
 }
@@ -171,8 +181,8 @@ static void test_many_rows(void **state)
     struct buffer text;
     buffer_init(&text, 1 << 22);
     for (int i = 0; i < ROWS; i++) {
-        buffer_printf(&text, "{'prompt': '%.*s', 'answer': '%d'}\n", i % 37, "abcdefghijklmnopqrstuvwxyzabcdefghijklmnop",
-                      i);
+        buffer_printf(&text, "{'prompt': '%.*s', 'answer': '%d'}\n", i % 37,
+                      "abcdefghijklmnopqrstuvwxyzabcdefghijklmnop", i);
     }
     struct encoded_dataset data;
     struct error err = {0};
@@ -183,7 +193,8 @@ static void test_many_rows(void **state)
         char expected[256];
         char answer[16];
         snprintf(answer, sizeof(answer), "%d", (int)i);
-        int used = snprintf(expected, sizeof(expected), "B%.*s", (int)(i % 37), "abcdefghijklmnopqrstuvwxyzabcdefghij");
+        int used = snprintf(expected, sizeof(expected), "B%.*s", (int)(i % 37),
+                            "abcdefghijklmnopqrstuvwxyzabcdefghij");
         for (const char *c = answer; *c != '\0'; c++) {
             used += snprintf(expected + used, sizeof(expected) - (size_t)used, "|%c", *c);
         }
@@ -196,10 +207,11 @@ static void test_many_rows(void **state)
     buffer_fini(&text);
 }
 
-/* ---- prompts for generation ------------------------------------------------------------------------------------- */
+/* ---- prompts for generation
+ * ------------------------------------------------------------------------------------- */
 
-static void check_prefix(const struct world *world, const struct task_example *example, enum chat_format chat,
-                         const char *answer)
+static void check_prefix(const struct world *world, const struct task_example *example,
+                         enum chat_format chat, const char *answer)
 {
     struct token_list prompt;
     struct token_list whole;
@@ -209,13 +221,13 @@ static void check_prefix(const struct world *world, const struct task_example *e
     int64_t answer_start = -1;
     bool cut = true;
     struct error err = {0};
-    assert_int_equal(encode_prompt(&world->task, world->tokenizer, chat, example, NULL, 4096, &prompt, &prompt_end, &cut,
-                                   &err),
+    assert_int_equal(encode_prompt(&world->task, world->tokenizer, chat, example, NULL, 4096,
+                                   &prompt, &prompt_end, &cut, &err),
                      STATUS_OK);
     assert_false(cut);
     assert_int_equal(prompt_end, prompt.count);
-    assert_int_equal(encode_prompt(&world->task, world->tokenizer, chat, example, answer, 4096, &whole, &answer_start,
-                                   &cut, &err),
+    assert_int_equal(encode_prompt(&world->task, world->tokenizer, chat, example, answer, 4096,
+                                   &whole, &answer_start, &cut, &err),
                      STATUS_OK);
     assert_int_equal(answer_start, prompt.count);
     assert_true(whole.count > prompt.count);
@@ -232,8 +244,10 @@ static void test_prompt_is_prefix(void **state)
         "{'prompt': 'trailing space ', 'answer': ' leading'}",
         "{'prompt': '\\n', 'answer': '\\n'}",
         "{'prompt': '\xC3\xA9\xE4\xBD\xA0 <|im_end|>', 'answer': '<think>'}",
-        "{'messages': [{'role': 'system', 'content': 's'}, {'role': 'user', 'content': 'u'}, {'role': 'assistant', "
-        "'content': 'a'}, {'role': 'user', 'content': 'v'}, {'role': 'assistant', 'content': 'b'}]}",
+        "{'messages': [{'role': 'system', 'content': 's'}, {'role': 'user', 'content': 'u'}, "
+        "{'role': 'assistant', "
+        "'content': 'a'}, {'role': 'user', 'content': 'v'}, {'role': 'assistant', 'content': "
+        "'b'}]}",
     };
     static const enum chat_format formats[] = {CHAT_PLAIN, CHAT_CHATML, CHAT_QWEN3};
     for (int i = 0; i < 5; i++) {
@@ -261,24 +275,24 @@ static void test_prompt_truncation(void **state)
     int64_t answer_start = -1;
     bool cut = false;
     struct error err = {0};
-    assert_int_equal(encode_prompt(&world->task, world->tokenizer, CHAT_PLAIN, &example, NULL, 4, &ids, &answer_start,
-                                   &cut, &err),
+    assert_int_equal(encode_prompt(&world->task, world->tokenizer, CHAT_PLAIN, &example, NULL, 4,
+                                   &ids, &answer_start, &cut, &err),
                      STATUS_OK);
     assert_true(cut);
     assert_int_equal(ids.count, 4);
     assert_int_equal(ids.ids[0], FIXTURE_BOS);
     assert_int_equal(ids.ids[3], 'f');
     /* Appends: answer_start counts from the list's beginning. */
-    assert_int_equal(encode_prompt(&world->task, world->tokenizer, CHAT_PLAIN, &example, "XY", 6, &ids, &answer_start,
-                                   &cut, &err),
+    assert_int_equal(encode_prompt(&world->task, world->tokenizer, CHAT_PLAIN, &example, "XY", 6,
+                                   &ids, &answer_start, &cut, &err),
                      STATUS_OK);
     assert_int_equal(ids.count, 10);
     assert_int_equal(answer_start, 7);
     assert_int_equal(ids.ids[4], FIXTURE_BOS);
     assert_int_equal(ids.ids[5], 'e');
     assert_int_equal(ids.ids[answer_start], 'X');
-    assert_int_equal(encode_prompt(&world->task, world->tokenizer, CHAT_PLAIN, &example, "too long", 4, &ids,
-                                   &answer_start, &cut, &err),
+    assert_int_equal(encode_prompt(&world->task, world->tokenizer, CHAT_PLAIN, &example, "too long",
+                                   4, &ids, &answer_start, &cut, &err),
                      STATUS_LIMIT);
     assert_int_equal(ids.count, 10);
     token_list_fini(&ids);
@@ -294,7 +308,8 @@ static void test_no_memory(void **state)
         const struct world *world = *state;
         struct encode_options options = {.chat = CHAT_PLAIN, .max_length = 64};
         mem_fail_nth(n);
-        enum status status = encode_dataset(&world->task, world->tokenizer, &rows, &options, &data, &err);
+        enum status status =
+            encode_dataset(&world->task, world->tokenizer, &rows, &options, &data, &err);
         mem_fail_nth(0);
         dataset_fini(&rows);
         if (status == STATUS_OK) {

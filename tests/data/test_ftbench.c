@@ -1,4 +1,5 @@
-/* The real tasks of FT-Bench, where their folder is named by $FTBENCH: all load, render and pass recipes. */
+/* The real tasks of FT-Bench, where their folder is named by $FTBENCH: all load, render and pass
+ * recipes. */
 #include "data/encode.h"
 #include "data/packer.h"
 #include "fixture.h"
@@ -11,7 +12,8 @@ struct bench {
 
 static const struct bench benches[] = {
     {"sst2",
-     "'extract': {'sentence': {'pattern': 'Sentence: (.*)'}}, 'template': '{sentence} =>', 'answer': ' {answer}'",
+     "'extract': {'sentence': {'pattern': 'Sentence: (.*)'}}, 'template': '{sentence} =>', "
+     "'answer': ' {answer}'",
      {6909, 872, 1521}},
     {"cs_bench", "'metric': 'accuracy'", {978, 194, 600}},
     {"hoc", "'metric': 'macro_f1', 'separator': '; '", {1000, 183, 166}},
@@ -44,7 +46,8 @@ static void load(const char *root, const struct bench *bench, struct splits *out
     char text[2048];
     struct error err = {0};
     assert_int_equal(file_join(root, bench->folder, folder, &err), STATUS_OK);
-    snprintf(text, sizeof(text), "{'train': 'train.jsonl', 'validation': 'dev.jsonl', 'test': 'test.jsonl', %s}",
+    snprintf(text, sizeof(text),
+             "{'train': 'train.jsonl', 'validation': 'dev.jsonl', 'test': 'test.jsonl', %s}",
              bench->keys);
     cJSON *object = fixture_json(text);
     struct json_problems problems;
@@ -56,7 +59,8 @@ static void load(const char *root, const struct bench *bench, struct splits *out
     json_problems_fini(&problems);
     cJSON_Delete(object);
     for (int split = 0; split < TASK_SPLIT_COUNT; split++) {
-        if (task_load_split(&out->task, (enum task_split)split, &out->rows[split], &err) != STATUS_OK) {
+        if (task_load_split(&out->task, (enum task_split)split, &out->rows[split], &err) !=
+            STATUS_OK) {
             fail_msg("%s", err.message);
         }
         assert_int_equal(out->rows[split].count, bench->rows[split]);
@@ -82,7 +86,9 @@ static void test_load_and_render(void **state)
             for (int64_t i = 0; i < splits.rows[split].count; i++) {
                 struct task_example example;
                 struct error err = {0};
-                assert_int_equal(task_render(&splits.task, &splits.rows[split].rows[i], &example, &err), STATUS_OK);
+                assert_int_equal(
+                    task_render(&splits.task, &splits.rows[split].rows[i], &example, &err),
+                    STATUS_OK);
                 assert_true(example.prompt[0] != '\0');
                 assert_true(example.answer[0] != '\0' || (split == TASK_TEST && b == 4));
                 if (splits.task.predict == TASK_PREDICT_CHOICE) {
@@ -98,8 +104,9 @@ static void test_load_and_render(void **state)
 
 static void run_twice(const struct splits *splits, const char *folder, struct recipe_report *report)
 {
-    cJSON *recipe = fixture_json("[{'op': 'dedup', 'fold': true}, {'op': 'length', 'max': 20000}, {'op': 'overlap', "
-                                 "'ngram': 13, 'action': 'report'}, {'op': 'shuffle'}, {'op': 'sample', 'fraction': 0.8}]");
+    cJSON *recipe = fixture_json(
+        "[{'op': 'dedup', 'fold': true}, {'op': 'length', 'max': 20000}, {'op': 'overlap', "
+        "'ngram': 13, 'action': 'report'}, {'op': 'shuffle'}, {'op': 'sample', 'fraction': 0.8}]");
     struct recipe_context context = {.task = &splits->task,
                                      .train = &splits->rows[TASK_TRAIN],
                                      .validation = &splits->rows[TASK_VALIDATION],
@@ -178,7 +185,8 @@ static void test_encode_and_pack(void **state)
         load(root, &benches[b], &splits);
         struct encode_options options = {.chat = CHAT_CHATML, .max_length = 4096};
         struct encoded_dataset data;
-        if (encode_dataset(&splits.task, tokenizer, &splits.rows[TASK_TRAIN], &options, &data, &err) != STATUS_OK) {
+        if (encode_dataset(&splits.task, tokenizer, &splits.rows[TASK_TRAIN], &options, &data,
+                           &err) != STATUS_OK) {
             fail_msg("%s", err.message);
         }
         assert_int_equal(data.count + data.dropped, splits.rows[TASK_TRAIN].count);
@@ -186,8 +194,8 @@ static void test_encode_and_pack(void **state)
         struct packer *packer = NULL;
         assert_int_equal(packer_create(&data, 8192, 1, true, &packer, &err), STATUS_OK);
         print_message("%-10s %lld tokens, %lld cut, %lld dropped, fill %.3f\n", benches[b].folder,
-                      (long long)data.start[data.count], (long long)data.truncated, (long long)data.dropped,
-                      packer_fill(packer));
+                      (long long)data.start[data.count], (long long)data.truncated,
+                      (long long)data.dropped, packer_fill(packer));
         assert_true(packer_fill(packer) > 0.8);
         packer_destroy(packer);
         encoded_dataset_fini(&data);

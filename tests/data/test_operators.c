@@ -27,8 +27,8 @@ static void outcome_fini(struct outcome *outcome)
     buffer_fini(&outcome->text);
 }
 
-static struct outcome run_seeded(const char *folder, const char *task_keys, const char *recipe_text, const char *train,
-                                 const char *held_out, uint64_t seed)
+static struct outcome run_seeded(const char *folder, const char *task_keys, const char *recipe_text,
+                                 const char *train, const char *held_out, uint64_t seed)
 {
     struct task task;
     struct dataset train_rows;
@@ -37,8 +37,11 @@ static struct outcome run_seeded(const char *folder, const char *task_keys, cons
     fixture_rows(&train_rows, train);
     fixture_rows(&held_out_rows, held_out);
     cJSON *recipe = fixture_json(recipe_text);
-    struct recipe_context context = {
-        .task = &task, .train = &train_rows, .validation = &held_out_rows, .folder = folder, .seed = seed};
+    struct recipe_context context = {.task = &task,
+                                     .train = &train_rows,
+                                     .validation = &held_out_rows,
+                                     .folder = folder,
+                                     .seed = seed};
     struct outcome outcome = {0};
     struct buffer before;
     struct buffer after;
@@ -52,26 +55,29 @@ static struct outcome run_seeded(const char *folder, const char *task_keys, cons
     dataset_fini(&train_rows);
     dataset_fini(&held_out_rows);
     task_fini(&task);
-    fixture_print(&outcome.rows, &outcome.text); /* the result does not depend on its inputs' life */
+    fixture_print(&outcome.rows,
+                  &outcome.text); /* the result does not depend on its inputs' life */
     return outcome;
 }
 
-static void expect_rows(const char *folder, const char *recipe, const char *train, const char *expected)
+static void expect_rows(const char *folder, const char *recipe, const char *train,
+                        const char *expected)
 {
     struct outcome outcome = run_seeded(folder, "", recipe, train, "", 1);
     if (outcome.status != STATUS_OK || strcmp(buffer_text(&outcome.text), expected) != 0) {
-        fail_msg("%s\n%s%s\nexpected\n%s", recipe, outcome.err.message, buffer_text(&outcome.text), expected);
+        fail_msg("%s\n%s%s\nexpected\n%s", recipe, outcome.err.message, buffer_text(&outcome.text),
+                 expected);
     }
     outcome_fini(&outcome);
 }
 
-static void expect_failure(const char *folder, const char *recipe, const char *train, enum status expected,
-                           const char *part)
+static void expect_failure(const char *folder, const char *recipe, const char *train,
+                           enum status expected, const char *part)
 {
     struct outcome outcome = run_seeded(folder, "", recipe, train, "", 1);
     if (outcome.status != expected || strstr(outcome.err.message, part) == NULL) {
-        fail_msg("%s\n%s: %s\nexpected %s: %s", recipe, status_name(outcome.status), outcome.err.message,
-                 status_name(expected), part);
+        fail_msg("%s\n%s: %s\nexpected %s: %s", recipe, status_name(outcome.status),
+                 outcome.err.message, status_name(expected), part);
     }
     outcome_fini(&outcome);
 }
@@ -120,23 +126,28 @@ static void test_load(void **state)
     expect_rows(folder, "[{'op': 'load', 'path': 'more.jsonl'}]", ROW("one", "x"),
                 ROW("one", "x") ROW("four", "z") ROW("five", "z"));
     struct outcome outcome =
-        run_seeded(folder, "", "[{'op': 'load', 'path': 'more.jsonl', 'weight': 2.5}]", ROW("one", "x"), "", 1);
+        run_seeded(folder, "", "[{'op': 'load', 'path': 'more.jsonl', 'weight': 2.5}]",
+                   ROW("one", "x"), "", 1);
     assert_int_equal(outcome.rows.count, 1 + 5);
-    assert_string_equal(outcome.rows.sources[outcome.rows.rows[5].source], fixture_path(folder, "more.jsonl"));
+    assert_string_equal(outcome.rows.sources[outcome.rows.rows[5].source],
+                        fixture_path(folder, "more.jsonl"));
     assert_true(count_of(buffer_text(&outcome.text), "four") >= 2);
     assert_true(count_of(buffer_text(&outcome.text), "five") >= 2);
     outcome_fini(&outcome);
-    outcome = run_seeded(folder, "", "[{'op': 'load', 'path': 'more.jsonl', 'limit': 1}]", ROW("one", "x"), "", 1);
+    outcome = run_seeded(folder, "", "[{'op': 'load', 'path': 'more.jsonl', 'limit': 1}]",
+                         ROW("one", "x"), "", 1);
     assert_int_equal(outcome.rows.count, 2);
     outcome_fini(&outcome);
-    expect_failure(folder, "[{'op': 'load', 'path': 'none.jsonl'}]", THREE, STATUS_NOT_FOUND, "recipe step 1 (load)");
+    expect_failure(folder, "[{'op': 'load', 'path': 'none.jsonl'}]", THREE, STATUS_NOT_FOUND,
+                   "recipe step 1 (load)");
     expect_failure(folder, "[{'op': 'load', 'path': 'dev.jsonl'}]", THREE, STATUS_INVALID,
                    "is the task's validation split");
     assert_int_equal(symlink("dev.jsonl", fixture_path(folder, "alias.jsonl")), 0);
-    expect_failure(folder, "[{'op': 'load', 'path': 'alias.jsonl'}]", THREE, STATUS_INVALID, "must not train");
+    expect_failure(folder, "[{'op': 'load', 'path': 'alias.jsonl'}]", THREE, STATUS_INVALID,
+                   "must not train");
     fixture_write(folder, "bad.jsonl", "{\"prompt\": 1}\n{]\n");
-    expect_failure(folder, "[{'op': 'shuffle'}, {'op': 'load', 'path': 'bad.jsonl'}]", THREE, STATUS_FORMAT,
-                   "recipe step 2 (load)");
+    expect_failure(folder, "[{'op': 'shuffle'}, {'op': 'load', 'path': 'bad.jsonl'}]", THREE,
+                   STATUS_FORMAT, "recipe step 2 (load)");
     expect_mistake("[{'op': 'load'}]", "/recipe/0/path: missing");
     expect_mistake("[{'op': 'load', 'path': 'x', 'weight': -1}]", "/recipe/0/weight");
     expect_mistake("[{'op': 'load', 'path': 'x', 'file': 'y'}]", "/recipe/0/file: unknown key");
@@ -145,19 +156,22 @@ static void test_load(void **state)
 static void test_map(void **state)
 {
     const char *folder = *state;
-    static const char *const raw = "{'question': 'q', 'options': ['a', 'b'], 'label': 3, 'junk': {'x': 'deep'}}";
-    expect_rows(folder,
-                "[{'op': 'map', 'rename': {'label': 'answer', 'none': 'other'}, 'set': {'prompt': "
-                "'{question}\\n{options} {junk.x} {{}}', 'choices': ['3']}, 'drop': ['junk', 'options', 'absent']}]",
-                raw,
-                "{\"question\":\"q\",\"answer\":3,\"prompt\":\"q\\na; b deep {}\",\"choices\":[\"3\"]}\n");
+    static const char *const raw =
+        "{'question': 'q', 'options': ['a', 'b'], 'label': 3, 'junk': {'x': 'deep'}}";
+    expect_rows(
+        folder,
+        "[{'op': 'map', 'rename': {'label': 'answer', 'none': 'other'}, 'set': {'prompt': "
+        "'{question}\\n{options} {junk.x} {{}}', 'choices': ['3']}, 'drop': ['junk', 'options', "
+        "'absent']}]",
+        raw,
+        "{\"question\":\"q\",\"answer\":3,\"prompt\":\"q\\na; b deep {}\",\"choices\":[\"3\"]}\n");
     /* Templates see the row as it was before any of them. */
-    expect_rows(folder, "[{'op': 'map', 'set': {'prompt': '{answer}', 'answer': '{prompt}'}}]", ROW("p", "a"),
-                ROW("a", "p"));
+    expect_rows(folder, "[{'op': 'map', 'set': {'prompt': '{answer}', 'answer': '{prompt}'}}]",
+                ROW("p", "a"), ROW("a", "p"));
     expect_failure(folder, "[{'op': 'map', 'set': {'prompt': '{none}'}}]", THREE, STATUS_INVALID,
                    "rows.jsonl:1: row has no field \"none\", has: prompt, answer");
-    expect_rows(folder, "[{'op': 'map', 'set': {'prompt': '{prompt}{x}'}, 'missing': 'empty'}]", ROW("p", "a"),
-                ROW("p", "a"));
+    expect_rows(folder, "[{'op': 'map', 'set': {'prompt': '{prompt}{x}'}, 'missing': 'empty'}]",
+                ROW("p", "a"), ROW("p", "a"));
     expect_rows(folder, "[{'op': 'map', 'set': {'prompt': '{x}'}, 'missing': 'drop'}]",
                 ROW("p", "a") "{'prompt': 'q', 'answer': 'b', 'x': 'z'}",
                 "{\"prompt\":\"z\",\"answer\":\"b\",\"x\":\"z\"}\n");
@@ -172,8 +186,9 @@ static void test_map(void **state)
 /* A row that stands there twice: changing one entry must not change the other. */
 static void test_map_after_repeat(void **state)
 {
-    expect_rows(*state, "[{'op': 'repeat', 'times': 2}, {'op': 'map', 'set': {'prompt': '{prompt}!'}}]", ROW("p", "a"),
-                ROW("p!", "a") ROW("p!", "a"));
+    expect_rows(*state,
+                "[{'op': 'repeat', 'times': 2}, {'op': 'map', 'set': {'prompt': '{prompt}!'}}]",
+                ROW("p", "a"), ROW("p!", "a") ROW("p!", "a"));
 }
 
 static void test_extract(void **state)
@@ -183,14 +198,19 @@ static void test_extract(void **state)
     expect_rows(folder, "[{'op': 'extract', 'pattern': 'S: (.*)', 'into': 's'}]", rows,
                 "{\"prompt\":\"S: one\",\"answer\":\"a\",\"s\":\"one\"}\n"
                 "{\"prompt\":\"two\",\"answer\":\"b\",\"s\":\"\"}\n");
-    expect_rows(folder, "[{'op': 'extract', 'pattern': 's: .*', 'group': 0, 'ignore_case': true, 'into': 'prompt', "
-                        "'missing': 'drop'}]",
-                rows, "{\"answer\":\"a\",\"prompt\":\"S: one\"}\n");
-    expect_failure(folder, "[{'op': 'extract', 'pattern': 'S: (.*)', 'into': 's', 'missing': 'error'}]", rows,
-                   STATUS_INVALID, "rows.jsonl:2: field \"prompt\" does not match");
+    expect_rows(
+        folder,
+        "[{'op': 'extract', 'pattern': 's: .*', 'group': 0, 'ignore_case': true, 'into': 'prompt', "
+        "'missing': 'drop'}]",
+        rows, "{\"answer\":\"a\",\"prompt\":\"S: one\"}\n");
+    expect_failure(folder,
+                   "[{'op': 'extract', 'pattern': 'S: (.*)', 'into': 's', 'missing': 'error'}]",
+                   rows, STATUS_INVALID, "rows.jsonl:2: field \"prompt\" does not match");
     expect_failure(folder, "[{'op': 'extract', 'pattern': '^(a+)+$', 'into': 's'}]",
-                   ROW("aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa!", "b"), STATUS_LIMIT, "rows.jsonl:1");
-    expect_mistake("[{'op': 'extract', 'pattern': '(', 'into': 's'}]", "/recipe/0/pattern: pattern \"(\" is wrong at byte 1");
+                   ROW("aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa!", "b"), STATUS_LIMIT,
+                   "rows.jsonl:1");
+    expect_mistake("[{'op': 'extract', 'pattern': '(', 'into': 's'}]",
+                   "/recipe/0/pattern: pattern \"(\" is wrong at byte 1");
     expect_mistake("[{'op': 'extract', 'pattern': 'a', 'into': 's'}]", "has 0 groups");
     expect_mistake("[{'op': 'extract', 'into': 's'}]", "/recipe/0/pattern: missing");
     expect_mistake("[{'op': 'extract', 'pattern': '(a)'}]", "/recipe/0/into: missing");
@@ -201,25 +221,32 @@ static void test_filter(void **state)
     const char *folder = *state;
     expect_rows(folder, "[{'op': 'filter', 'field': 'prompt', 'include': '^t'}]", THREE,
                 ROW("two", "y") ROW("three", "x"));
-    expect_rows(folder, "[{'op': 'filter', 'field': 'prompt', 'exclude': 'T', 'ignore_case': true}]", THREE,
+    expect_rows(folder,
+                "[{'op': 'filter', 'field': 'prompt', 'exclude': 'T', 'ignore_case': true}]", THREE,
                 ROW("one", "x"));
-    expect_rows(folder, "[{'op': 'filter', 'field': 'prompt', 'include': 'e', 'exclude': '^o'}]", THREE,
-                ROW("three", "x"));
-    expect_rows(folder, "[{'op': 'filter', 'field': 'answer', 'equals': 'y'}]", THREE, ROW("two", "y"));
+    expect_rows(folder, "[{'op': 'filter', 'field': 'prompt', 'include': 'e', 'exclude': '^o'}]",
+                THREE, ROW("three", "x"));
+    expect_rows(folder, "[{'op': 'filter', 'field': 'answer', 'equals': 'y'}]", THREE,
+                ROW("two", "y"));
     expect_rows(folder, "[{'op': 'filter', 'field': 'answer', 'not_equals': ['y', 3]}]", THREE,
                 ROW("one", "x") ROW("three", "x"));
-    static const char *const typed = "{'prompt': 'p', 'answer': 'a', 'n': 3}\n{'prompt': 'q', 'answer': 'a', 'n': "
-                                     "true}\n{'prompt': 'r', 'answer': 'a'}\n{'prompt': 's', 'answer': 'a', 'n': {}}";
+    static const char *const typed =
+        "{'prompt': 'p', 'answer': 'a', 'n': 3}\n{'prompt': 'q', 'answer': 'a', 'n': "
+        "true}\n{'prompt': 'r', 'answer': 'a'}\n{'prompt': 's', 'answer': 'a', 'n': {}}";
     expect_rows(folder, "[{'op': 'filter', 'field': 'n', 'equals': [3, 'x']}]", typed,
                 "{\"prompt\":\"p\",\"answer\":\"a\",\"n\":3}\n");
-    expect_rows(folder, "[{'op': 'filter', 'field': 'n', 'not_equals': [3, true]}, {'op': 'map', 'drop': ['n']}]", typed,
-                ROW("r", "a") ROW("s", "a"));
-    expect_rows(folder, "[{'op': 'filter', 'field': 'n', 'include': '.'}, {'op': 'map', 'drop': ['n']}]", typed,
-                ROW("p", "a") ROW("q", "a") ROW("s", "a"));
-    expect_failure(folder, "[{'op': 'filter', 'field': 'prompt', 'include': 'nowhere'}]", THREE, STATUS_INVALID,
-                   "recipe step 1 (filter): it left none of 3 rows");
+    expect_rows(
+        folder,
+        "[{'op': 'filter', 'field': 'n', 'not_equals': [3, true]}, {'op': 'map', 'drop': ['n']}]",
+        typed, ROW("r", "a") ROW("s", "a"));
+    expect_rows(folder,
+                "[{'op': 'filter', 'field': 'n', 'include': '.'}, {'op': 'map', 'drop': ['n']}]",
+                typed, ROW("p", "a") ROW("q", "a") ROW("s", "a"));
+    expect_failure(folder, "[{'op': 'filter', 'field': 'prompt', 'include': 'nowhere'}]", THREE,
+                   STATUS_INVALID, "recipe step 1 (filter): it left none of 3 rows");
     expect_failure(folder, "[{'op': 'filter', 'field': 'prompt', 'include': '^(a|a)*$'}]",
-                   ROW("aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa!", "b"), STATUS_LIMIT, "rows.jsonl:1");
+                   ROW("aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa!", "b"), STATUS_LIMIT,
+                   "rows.jsonl:1");
     expect_mistake("[{'op': 'filter', 'include': 'x'}]", "/recipe/0/field: missing");
     expect_mistake("[{'op': 'filter', 'field': 'x'}]", "filter does nothing");
     expect_mistake("[{'op': 'filter', 'field': 'x', 'exclude': 'a)'}]", "/recipe/0/exclude");
@@ -231,12 +258,14 @@ static void test_filter(void **state)
 static void test_length(void **state)
 {
     const char *folder = *state;
-    expect_rows(folder, "[{'op': 'length', 'field': 'prompt', 'min': 4}]", THREE, ROW("three", "x"));
-    expect_rows(folder, "[{'op': 'length', 'field': 'prompt', 'max': 3}]", THREE, ROW("one", "x") ROW("two", "y"));
-    expect_rows(folder, "[{'op': 'length', 'unit': 'words', 'min': 3, 'max': 3}]", ROW("a b", "c") ROW("a b c", "d"),
-                ROW("a b", "c"));
-    expect_rows(folder, "[{'op': 'length', 'field': 'prompt', 'max': 2}]", ROW("\xE4\xBD\xA0\xE5\xA5\xBD", "c"),
-                ROW("\xE4\xBD\xA0\xE5\xA5\xBD", "c"));
+    expect_rows(folder, "[{'op': 'length', 'field': 'prompt', 'min': 4}]", THREE,
+                ROW("three", "x"));
+    expect_rows(folder, "[{'op': 'length', 'field': 'prompt', 'max': 3}]", THREE,
+                ROW("one", "x") ROW("two", "y"));
+    expect_rows(folder, "[{'op': 'length', 'unit': 'words', 'min': 3, 'max': 3}]",
+                ROW("a b", "c") ROW("a b c", "d"), ROW("a b", "c"));
+    expect_rows(folder, "[{'op': 'length', 'field': 'prompt', 'max': 2}]",
+                ROW("\xE4\xBD\xA0\xE5\xA5\xBD", "c"), ROW("\xE4\xBD\xA0\xE5\xA5\xBD", "c"));
     expect_mistake("[{'op': 'length'}]", "length does nothing");
     expect_mistake("[{'op': 'length', 'min': 3, 'max': 2}]", "min 3 above max 2");
     expect_mistake("[{'op': 'length', 'min': -3}]", "/recipe/0/min");
@@ -246,15 +275,20 @@ static void test_length(void **state)
 static void test_dedup(void **state)
 {
     const char *folder = *state;
-    static const char *const rows = ROW("one", "x") ROW("One ", "x") ROW("one", "y") ROW("one", "x");
-    expect_rows(folder, "[{'op': 'dedup'}]", rows, ROW("one", "x") ROW("One ", "x") ROW("one", "y"));
+    static const char *const rows =
+        ROW("one", "x") ROW("One ", "x") ROW("one", "y") ROW("one", "x");
+    expect_rows(folder, "[{'op': 'dedup'}]", rows,
+                ROW("one", "x") ROW("One ", "x") ROW("one", "y"));
     expect_rows(folder, "[{'op': 'dedup', 'fold': true}]", rows, ROW("one", "x") ROW("one", "y"));
-    expect_rows(folder, "[{'op': 'dedup', 'fields': ['prompt']}]", rows, ROW("one", "x") ROW("One ", "x"));
+    expect_rows(folder, "[{'op': 'dedup', 'fields': ['prompt']}]", rows,
+                ROW("one", "x") ROW("One ", "x"));
     /* An absent field is not an empty one, and fields do not run into each other. */
-    expect_rows(folder, "[{'op': 'dedup', 'fields': ['a', 'b']}, {'op': 'map', 'drop': ['a', 'b']}]",
-                "{'prompt': '1', 'answer': '', 'a': '', 'b': 'x'}\n{'prompt': '2', 'answer': '', 'b': 'x'}\n"
-                "{'prompt': '3', 'answer': '', 'a': 'x', 'b': ''}\n{'prompt': '4', 'answer': '', 'b': 'x'}",
-                ROW("1", "") ROW("2", "") ROW("3", ""));
+    expect_rows(
+        folder, "[{'op': 'dedup', 'fields': ['a', 'b']}, {'op': 'map', 'drop': ['a', 'b']}]",
+        "{'prompt': '1', 'answer': '', 'a': '', 'b': 'x'}\n{'prompt': '2', 'answer': '', 'b': "
+        "'x'}\n"
+        "{'prompt': '3', 'answer': '', 'a': 'x', 'b': ''}\n{'prompt': '4', 'answer': '', 'b': 'x'}",
+        ROW("1", "") ROW("2", "") ROW("3", ""));
     expect_mistake("[{'op': 'dedup', 'fields': []}]", "an empty list");
     expect_mistake("[{'op': 'dedup', 'fields': [3]}]", "list of names");
     expect_mistake("[{'op': 'dedup', 'fold': 1}]", "/recipe/0/fold");
@@ -263,11 +297,13 @@ static void test_dedup(void **state)
 static void test_sample(void **state)
 {
     char *rows = many_rows(1000, 2);
-    struct outcome outcome = run_seeded(*state, "", "[{'op': 'sample', 'count': 100}]", rows, "", 7);
+    struct outcome outcome =
+        run_seeded(*state, "", "[{'op': 'sample', 'count': 100}]", rows, "", 7);
     assert_int_equal(outcome.rows.count, 100);
     int64_t in_first_half = 0;
     for (int64_t i = 0; i < 100; i++) {
-        assert_true(i == 0 || outcome.rows.rows[i].line > outcome.rows.rows[i - 1].line); /* in order, none twice */
+        assert_true(i == 0 || outcome.rows.rows[i].line >
+                                  outcome.rows.rows[i - 1].line); /* in order, none twice */
         in_first_half += outcome.rows.rows[i].line <= 500;
     }
     assert_in_range(in_first_half, 30, 70);
@@ -279,7 +315,8 @@ static void test_sample(void **state)
     assert_int_equal(outcome.rows.count, 1000);
     outcome_fini(&outcome);
     free(rows);
-    expect_failure(*state, "[{'op': 'sample', 'fraction': 0}]", THREE, STATUS_INVALID, "left none of 3 rows");
+    expect_failure(*state, "[{'op': 'sample', 'fraction': 0}]", THREE, STATUS_INVALID,
+                   "left none of 3 rows");
     expect_mistake("[{'op': 'sample'}]", "neither count nor fraction");
     expect_mistake("[{'op': 'sample', 'count': 3, 'fraction': 0.5}]", "both count and fraction");
     expect_mistake("[{'op': 'sample', 'count': 0}]", "/recipe/0/count");
@@ -287,7 +324,8 @@ static void test_sample(void **state)
     expect_mistake("[{'op': 'sample', 'fraction': 2}]", "/recipe/0/fraction");
 }
 
-static void expect_classes(const char *folder, const char *recipe, const char *train, int a, int b, int c)
+static void expect_classes(const char *folder, const char *recipe, const char *train, int a, int b,
+                           int c)
 {
     struct outcome outcome = run_seeded(folder, "", recipe, train, "", 3);
     assert_int_equal(outcome.status, STATUS_OK);
@@ -305,19 +343,24 @@ static void test_balance(void **state)
     struct buffer rows;
     buffer_init(&rows, 1 << 20);
     for (int i = 0; i < 60; i++) {
-        buffer_printf(&rows, "{'prompt': 'p%d', 'answer': '%s'}\n", i, i < 40 ? "a" : i < 58 ? "b" : "c");
+        buffer_printf(&rows, "{'prompt': 'p%d', 'answer': '%s'}\n", i,
+                      i < 40   ? "a"
+                      : i < 58 ? "b"
+                               : "c");
     }
     const char *train = buffer_text(&rows);
     expect_classes(folder, "[{'op': 'balance'}]", train, 2, 2, 2);
     expect_classes(folder, "[{'op': 'balance', 'mode': 'up'}]", train, 40, 40, 20);
-    expect_classes(folder, "[{'op': 'balance', 'mode': 'up', 'max_repeat': 100}]", train, 40, 40, 40);
+    expect_classes(folder, "[{'op': 'balance', 'mode': 'up', 'max_repeat': 100}]", train, 40, 40,
+                   40);
     expect_classes(folder, "[{'op': 'balance', 'counts': {'a': 5, 'c': 3}}]", train, 5, 18, 3);
     expect_classes(folder, "[{'op': 'balance', 'counts': {'a': 0, 'z': 3}}]", train, 0, 18, 2);
     buffer_fini(&rows);
     expect_failure(folder, "[{'op': 'balance', 'field': 'label'}]", THREE, STATUS_INVALID,
                    "rows.jsonl:1: row has no field \"label\"");
     char *different = many_rows(10001, 1);
-    expect_failure(folder, "[{'op': 'balance', 'field': 'prompt'}]", different, STATUS_LIMIT, "more than 10000 different");
+    expect_failure(folder, "[{'op': 'balance', 'field': 'prompt'}]", different, STATUS_LIMIT,
+                   "more than 10000 different");
     free(different);
     expect_mistake("[{'op': 'balance', 'mode': 'sideways'}]", "/recipe/0/mode");
     expect_mistake("[{'op': 'balance', 'mode': 'up', 'counts': {'a': 1}}]", "both mode and counts");
@@ -335,23 +378,26 @@ static void test_mix(void **state)
         *c = *c == '\'' ? '"' : *c == 'p' && c[1] >= '0' && c[1] <= '9' ? 'o' : *c;
     }
     fixture_write(folder, "other.jsonl", other);
-    struct outcome outcome = run_seeded(folder, "",
-                                        "[{'op': 'mix', 'sources': [{'path': 'other.jsonl', 'weight': 2}, {'path': "
-                                        "'train'}], 'count': 90}]",
-                                        train, "", 5);
+    struct outcome outcome =
+        run_seeded(folder, "",
+                   "[{'op': 'mix', 'sources': [{'path': 'other.jsonl', 'weight': 2}, {'path': "
+                   "'train'}], 'count': 90}]",
+                   train, "", 5);
     assert_int_equal(outcome.status, STATUS_OK);
     assert_int_equal(outcome.rows.count, 90);
     assert_int_equal(count_of(buffer_text(&outcome.text), "\"o"), 60);
     outcome_fini(&outcome);
     /* Without a count: as many as there are, no row twice. */
-    outcome = run_seeded(folder, "", "[{'op': 'mix', 'sources': [{'path': 'other.jsonl'}, {'path': 'train'}]}]", train,
-                         "", 5);
+    outcome = run_seeded(folder, "",
+                         "[{'op': 'mix', 'sources': [{'path': 'other.jsonl'}, {'path': 'train'}]}]",
+                         train, "", 5);
     assert_int_equal(outcome.rows.count, 60);
     assert_int_equal(count_of(buffer_text(&outcome.text), "\"o"), 30);
     outcome_fini(&outcome);
-    /* "rows" are those that the steps before left; a small source is not repeated beyond the bound. */
+    /* "rows" are those that the steps before left; a small source is repeated up to the bound. */
     outcome = run_seeded(folder, "",
-                         "[{'op': 'limit', 'count': 2}, {'op': 'mix', 'sources': [{'path': 'rows'}, {'path': 'train'}], "
+                         "[{'op': 'limit', 'count': 2}, {'op': 'mix', 'sources': [{'path': "
+                         "'rows'}, {'path': 'train'}], "
                          "'count': 40, 'max_repeat': 3}]",
                          train, "", 5);
     assert_int_equal(outcome.rows.count, 26);
@@ -359,12 +405,15 @@ static void test_mix(void **state)
     outcome_fini(&outcome);
     free(train);
     free(other);
-    expect_failure(folder, "[{'op': 'mix', 'sources': [{'path': 'none.jsonl'}]}]", THREE, STATUS_NOT_FOUND, "(mix)");
+    expect_failure(folder, "[{'op': 'mix', 'sources': [{'path': 'none.jsonl'}]}]", THREE,
+                   STATUS_NOT_FOUND, "(mix)");
     expect_mistake("[{'op': 'mix'}]", "/recipe/0/sources: missing");
     expect_mistake("[{'op': 'mix', 'sources': []}]", "found no sources");
     expect_mistake("[{'op': 'mix', 'sources': [{}]}]", "/recipe/0/sources/0/path: missing");
-    expect_mistake("[{'op': 'mix', 'sources': ['train']}]", "/recipe/0/sources/0: allowed is an object");
-    expect_mistake("[{'op': 'mix', 'sources': [{'path': 'x', 'weight': 0}]}]", "/recipe/0/sources/0/weight");
+    expect_mistake("[{'op': 'mix', 'sources': ['train']}]",
+                   "/recipe/0/sources/0: allowed is an object");
+    expect_mistake("[{'op': 'mix', 'sources': [{'path': 'x', 'weight': 0}]}]",
+                   "/recipe/0/sources/0/weight");
     expect_mistake("[{'op': 'mix', 'sources': [{'path': 'x', 'size': 0}]}]", "unknown key");
 }
 
@@ -396,7 +445,8 @@ static void test_repeat_limit_shuffle(void **state)
 static void test_row_limit(void **state)
 {
     char *rows = many_rows(2000, 1);
-    expect_failure(*state, "[{'op': 'repeat', 'times': 100}, {'op': 'repeat', 'times': 100}]", rows, STATUS_LIMIT,
+    expect_failure(*state, "[{'op': 'repeat', 'times': 100}, {'op': 'repeat', 'times': 100}]", rows,
+                   STATUS_LIMIT,
                    "recipe step 2 (repeat): 20000000 rows, allowed in a recipe are 10000000");
     free(rows);
 }
@@ -406,7 +456,8 @@ static void test_row_limit(void **state)
 static void test_overlap(void **state)
 {
     const char *folder = *state;
-    static const char *const train = ROW("keep me", "x") ROW("KNOWN   prompt", "x") ROW("so " WORDS " it goes", "x");
+    static const char *const train =
+        ROW("keep me", "x") ROW("KNOWN   prompt", "x") ROW("so " WORDS " it goes", "x");
     static const char *const held_out = ROW("Known prompt", "y") ROW("and " WORDS " xi", "y");
     struct outcome outcome = run_seeded(folder, "", "[]", train, held_out, 1);
     assert_int_equal(outcome.rows.count, 2); /* equal prompts go, whatever the recipe says */
@@ -415,9 +466,11 @@ static void test_overlap(void **state)
     outcome_fini(&outcome);
     outcome = run_seeded(folder, "", "[{'op': 'overlap', 'ngram': 13}]", train, held_out, 1);
     assert_string_equal(buffer_text(&outcome.text), ROW("keep me", "x"));
-    assert_non_null(strstr(outcome.report.steps[0].note, "1 rows with a prompt of validation or test, 1 with shared"));
+    assert_non_null(strstr(outcome.report.steps[0].note,
+                           "1 rows with a prompt of validation or test, 1 with shared"));
     outcome_fini(&outcome);
-    outcome = run_seeded(folder, "", "[{'op': 'overlap', 'ngram': 13, 'action': 'report'}]", train, held_out, 1);
+    outcome = run_seeded(folder, "", "[{'op': 'overlap', 'ngram': 13, 'action': 'report'}]", train,
+                         held_out, 1);
     assert_int_equal(outcome.rows.count, 2);
     assert_int_equal(outcome.report.steps[0].rows_out, 3);
     assert_non_null(strstr(outcome.report.steps[0].note, "found 1 rows"));
@@ -425,10 +478,12 @@ static void test_overlap(void **state)
     outcome = run_seeded(folder, "", "[{'op': 'overlap', 'ngram': 14}]", train, held_out, 1);
     assert_int_equal(outcome.rows.count, 2);
     outcome_fini(&outcome);
-    outcome = run_seeded(folder, "", "[{'op': 'overlap', 'ngram': 13, 'against': 'test'}]", train, held_out, 1);
+    outcome = run_seeded(folder, "", "[{'op': 'overlap', 'ngram': 13, 'against': 'test'}]", train,
+                         held_out, 1);
     assert_int_equal(outcome.report.steps[0].rows_out, 3);
     outcome_fini(&outcome);
-    outcome = run_seeded(folder, "", "[{'op': 'overlap', 'ngram': 1, 'field': 'answer'}]", train, held_out, 1);
+    outcome = run_seeded(folder, "", "[{'op': 'overlap', 'ngram': 1, 'field': 'answer'}]", train,
+                         held_out, 1);
     assert_int_equal(outcome.rows.count, 2);
     outcome_fini(&outcome);
     outcome = run_seeded(folder, "", "[]", ROW("known prompt", "x"), held_out, 1);
@@ -448,9 +503,10 @@ static void test_overlap_ignores_instruction(void **state)
     for (int i = 0; i < 20; i++) {
         buffer_printf(&held_out, "{'prompt': '" WORDS " xi omicron: text%d', 'answer': 'x'}\n", i);
     }
-    struct outcome outcome = run_seeded(*state, "", "[{'op': 'overlap', 'ngram': 13}]",
-                                        ROW(WORDS " xi omicron: other", "x") ROW(WORDS " xi omicron: text3", "x"),
-                                        buffer_text(&held_out), 1);
+    struct outcome outcome =
+        run_seeded(*state, "", "[{'op': 'overlap', 'ngram': 13}]",
+                   ROW(WORDS " xi omicron: other", "x") ROW(WORDS " xi omicron: text3", "x"),
+                   buffer_text(&held_out), 1);
     assert_string_equal(buffer_text(&outcome.text), ROW(WORDS " xi omicron: other", "x"));
     outcome_fini(&outcome);
     buffer_fini(&held_out);
@@ -465,12 +521,15 @@ static void test_determinism(void **state)
         "[{'op': 'sample', 'fraction': 0.5}]",
         "[{'op': 'balance', 'mode': 'down'}]",
         "[{'op': 'balance', 'mode': 'up'}]",
-        "[{'op': 'mix', 'sources': [{'path': 'train'}, {'path': 'more.jsonl', 'weight': 0.3}], 'count': 80}]",
+        "[{'op': 'mix', 'sources': [{'path': 'train'}, {'path': 'more.jsonl', 'weight': 0.3}], "
+        "'count': 80}]",
         "[{'op': 'shuffle'}]",
-        "[{'op': 'shuffle'}, {'op': 'sample', 'count': 20}, {'op': 'repeat', 'times': 2}, {'op': 'shuffle'}]",
+        "[{'op': 'shuffle'}, {'op': 'sample', 'count': 20}, {'op': 'repeat', 'times': 2}, {'op': "
+        "'shuffle'}]",
     };
     char *train = many_rows(199, 3);
-    fixture_write(*state, "more.jsonl", ROW("m1", "a") ROW("m2", "b") ROW("m3", "c") ROW("m4", "a") ROW("m5", "b"));
+    fixture_write(*state, "more.jsonl",
+                  ROW("m1", "a") ROW("m2", "b") ROW("m3", "c") ROW("m4", "a") ROW("m5", "b"));
     for (size_t i = 0; i < sizeof(recipes) / sizeof(recipes[0]); i++) {
         struct outcome first = run_seeded(*state, "", recipes[i], train, "", 11);
         struct outcome same = run_seeded(*state, "", recipes[i], train, "", 11);

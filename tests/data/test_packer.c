@@ -3,8 +3,10 @@
 #include "data/packer.h"
 #include "fixture.h"
 
-/* `count` sequences of random lengths; ids tell sequence and place, the last third of each is the answer. */
-static void make_data(struct encoded_dataset *data, int64_t count, int64_t min_length, int64_t max_length)
+/* `count` sequences of random lengths; ids tell sequence and place, the last third of each is the
+ * answer. */
+static void make_data(struct encoded_dataset *data, int64_t count, int64_t min_length,
+                      int64_t max_length)
 {
     memset(data, 0, sizeof(*data));
     struct rng rng;
@@ -14,9 +16,11 @@ static void make_data(struct encoded_dataset *data, int64_t count, int64_t min_l
     data->ids = mem_calloc((size_t)(count * max_length), sizeof(*data->ids));
     data->target = mem_calloc((size_t)(count * max_length), 1);
     data->row = mem_calloc((size_t)count, sizeof(*data->row));
-    assert_true(data->start != NULL && data->ids != NULL && data->target != NULL && data->row != NULL);
+    assert_true(data->start != NULL && data->ids != NULL && data->target != NULL &&
+                data->row != NULL);
     for (int64_t i = 0; i < count; i++) {
-        int64_t length = min_length + (int64_t)rng_below(&rng, (uint64_t)(max_length - min_length) + 1);
+        int64_t length =
+            min_length + (int64_t)rng_below(&rng, (uint64_t)(max_length - min_length) + 1);
         data->start[i + 1] = data->start[i] + length;
         for (int64_t k = 0; k < length; k++) {
             data->ids[data->start[i] + k] = (int32_t)(i * 1000 + k);
@@ -25,7 +29,8 @@ static void make_data(struct encoded_dataset *data, int64_t count, int64_t min_l
     }
 }
 
-static struct packer *make_packer(const struct encoded_dataset *data, int64_t batch_tokens, uint64_t seed, bool shuffle)
+static struct packer *make_packer(const struct encoded_dataset *data, int64_t batch_tokens,
+                                  uint64_t seed, bool shuffle)
 {
     struct packer *packer = NULL;
     struct error err = {0};
@@ -47,7 +52,8 @@ static uint64_t batch_hash(const struct batch *batch)
 }
 
 /* Marks the sequences of a batch as seen, checking everything about it. */
-static void check_batch(const struct encoded_dataset *data, const struct batch *batch, int64_t batch_tokens, uint8_t *seen)
+static void check_batch(const struct encoded_dataset *data, const struct batch *batch,
+                        int64_t batch_tokens, uint8_t *seen)
 {
     assert_in_range(batch->tokens, 1, batch_tokens);
     assert_int_equal(batch->starts[0], 0);
@@ -72,7 +78,8 @@ static void check_batch(const struct encoded_dataset *data, const struct batch *
     assert_int_equal(batch->target_count, targets);
 }
 
-static void check_epochs(int64_t count, int64_t min_length, int64_t max_length, int64_t batch_tokens, bool shuffle)
+static void check_epochs(int64_t count, int64_t min_length, int64_t max_length,
+                         int64_t batch_tokens, bool shuffle)
 {
     struct encoded_dataset data;
     make_data(&data, count, min_length, max_length);
@@ -168,7 +175,8 @@ static void test_resume_anywhere(void **state)
     encoded_dataset_fini(&data);
 }
 
-static uint64_t first_hash(const struct encoded_dataset *data, uint64_t seed, bool shuffle, int64_t epoch)
+static uint64_t first_hash(const struct encoded_dataset *data, uint64_t seed, bool shuffle,
+                           int64_t epoch)
 {
     struct packer *packer = make_packer(data, 64, seed, shuffle);
     struct packer_cursor cursor = {epoch, 0};
@@ -202,7 +210,8 @@ static void test_mistakes(void **state)
     struct error err = {0};
     assert_int_equal(packer_create(&data, 4, 0, true, &packer, &err), STATUS_RANGE);
     assert_non_null(strstr(err.message, "batch_tokens is 4, allowed are 5 (the longest sequence)"));
-    assert_int_equal(packer_create(&data, (int64_t)INT32_MAX + 1, 0, true, &packer, &err), STATUS_RANGE);
+    assert_int_equal(packer_create(&data, (int64_t)INT32_MAX + 1, 0, true, &packer, &err),
+                     STATUS_RANGE);
     struct encoded_dataset none = {0};
     assert_int_equal(packer_create(&none, 4, 0, true, &packer, &err), STATUS_INVALID);
     assert_null(packer);
@@ -210,7 +219,8 @@ static void test_mistakes(void **state)
 
     packer = make_packer(&data, 5, 0, true);
     struct batch batch;
-    static const struct packer_cursor wrong[] = {{-1, 0}, {0, -1}, {INT64_MAX, 0}, {0, INT64_MAX}, {INT64_MAX, INT64_MAX}};
+    static const struct packer_cursor wrong[] = {
+        {-1, 0}, {0, -1}, {INT64_MAX, 0}, {0, INT64_MAX}, {INT64_MAX, INT64_MAX}};
     for (int i = 0; i < 5; i++) {
         struct packer_cursor cursor = wrong[i];
         assert_int_equal(packer_next(packer, &cursor, &batch, &err), STATUS_RANGE);

@@ -16,8 +16,9 @@ static int set_up(void **state)
     assert_non_null(world);
     world->folder = fixture_folder();
     fixture_task(world->folder, "", &world->task);
-    fixture_rows(&world->train, "{'prompt': 'one', 'answer': 'x'}\n{'prompt': 'two', 'answer': 'y'}\n"
-                                "{'prompt': 'three', 'answer': 'x'}\n{'prompt': 'four', 'answer': 'y'}");
+    fixture_rows(&world->train,
+                 "{'prompt': 'one', 'answer': 'x'}\n{'prompt': 'two', 'answer': 'y'}\n"
+                 "{'prompt': 'three', 'answer': 'x'}\n{'prompt': 'four', 'answer': 'y'}");
     fixture_rows(&world->validation, "{'prompt': 'held', 'answer': 'x'}");
     fixture_write(world->folder, "more.jsonl", "{\"prompt\": \"five\", \"answer\": \"z\"}\n");
     world->context = (struct recipe_context){.task = &world->task,
@@ -81,17 +82,20 @@ static void test_provenance(void **state)
     struct world *world = *state;
     struct dataset rows;
     struct error err = {0};
-    assert_int_equal(run(world,
-                         "[{'op': 'load', 'path': 'more.jsonl'}, {'op': 'map', 'set': {'prompt': '{prompt}!'}}, {'op': "
-                         "'filter', 'field': 'answer', 'not_equals': 'x'}, {'op': 'repeat', 'times': 2}]",
-                         &rows, NULL, &err),
-                     STATUS_OK);
+    assert_int_equal(
+        run(world,
+            "[{'op': 'load', 'path': 'more.jsonl'}, {'op': 'map', 'set': {'prompt': '{prompt}!'}}, "
+            "{'op': "
+            "'filter', 'field': 'answer', 'not_equals': 'x'}, {'op': 'repeat', 'times': 2}]",
+            &rows, NULL, &err),
+        STATUS_OK);
     assert_int_equal(rows.count, 6);
     static const int64_t lines[] = {2, 4, 1, 2, 4, 1};
     for (int i = 0; i < 6; i++) {
         const char *source = rows.sources[rows.rows[i].source];
         assert_int_equal(rows.rows[i].line, lines[i]);
-        assert_string_equal(source, i % 3 == 2 ? fixture_path(world->folder, "more.jsonl") : "rows.jsonl");
+        assert_string_equal(source,
+                            i % 3 == 2 ? fixture_path(world->folder, "more.jsonl") : "rows.jsonl");
     }
     dataset_fini(&rows);
 }
@@ -108,7 +112,9 @@ static void test_report_and_max_samples(void **state)
     struct dataset rows;
     struct recipe_report report;
     struct error err = {0};
-    assert_int_equal(run(world, "[{'op': 'repeat', 'times': 3}, {'op': 'dedup'}]", &rows, &report, &err), STATUS_OK);
+    assert_int_equal(
+        run(world, "[{'op': 'repeat', 'times': 3}, {'op': 'dedup'}]", &rows, &report, &err),
+        STATUS_OK);
     assert_int_equal(rows.count, 3);
     assert_int_equal(report.step_count, 4);
     assert_string_equal(report.steps[0].op, "repeat");
@@ -144,7 +150,8 @@ static void test_structure_mistakes(void **state)
     expect_mistake("['dedup']", "/data/0: allowed is an object");
     expect_mistake("[{}]", "/data/0/op: missing");
     expect_mistake("[{'op': 3}]", "/data/0/op: found 3");
-    expect_mistake("[{'op': 'dedup'}, {'op': 'dedupe'}]", "/data/1/op: found \"dedupe\", allowed is one of load map");
+    expect_mistake("[{'op': 'dedup'}, {'op': 'dedupe'}]",
+                   "/data/1/op: found \"dedupe\", allowed is one of load map");
     expect_mistake("[[[[]]]]", "/data/0: allowed is an object");
     struct buffer many;
     buffer_init(&many, 1 << 16);
@@ -162,8 +169,9 @@ static void test_all_mistakes_at_once(void **state)
     struct world *world = *state;
     struct dataset rows;
     struct error err = {0};
-    assert_int_equal(run(world, "[{'op': 'load'}, {'op': 'nope'}, {'op': 'sample'}]", &rows, NULL, &err),
-                     STATUS_INVALID);
+    assert_int_equal(
+        run(world, "[{'op': 'load'}, {'op': 'nope'}, {'op': 'sample'}]", &rows, NULL, &err),
+        STATUS_INVALID);
     assert_non_null(strstr(err.message, "recipe: 3 mistakes"));
     assert_non_null(strstr(err.message, "/0/path"));
     assert_non_null(strstr(err.message, "/2"));
@@ -175,13 +183,18 @@ static void test_result_must_fit_the_task(void **state)
     struct world *world = *state;
     struct dataset rows;
     struct error err = {0};
-    assert_int_equal(run(world, "[{'op': 'map', 'rename': {'prompt': 'question'}}]", &rows, NULL, &err), STATUS_INVALID);
-    assert_non_null(strstr(err.message, "result of the recipe: rows.jsonl:1: row has no field \"prompt\""));
-    assert_int_equal(run(world, "[{'op': 'map', 'drop': ['answer']}]", &rows, NULL, &err), STATUS_INVALID);
+    assert_int_equal(
+        run(world, "[{'op': 'map', 'rename': {'prompt': 'question'}}]", &rows, NULL, &err),
+        STATUS_INVALID);
+    assert_non_null(
+        strstr(err.message, "result of the recipe: rows.jsonl:1: row has no field \"prompt\""));
+    assert_int_equal(run(world, "[{'op': 'map', 'drop': ['answer']}]", &rows, NULL, &err),
+                     STATUS_INVALID);
     assert_non_null(strstr(err.message, "row has no field \"answer\""));
     fixture_write(world->folder, "odd.jsonl", "{\"text\": \"x\"}\n");
-    assert_int_equal(run(world, "[{'op': 'load', 'path': 'odd.jsonl'}, {'op': 'dedup'}]", &rows, NULL, &err),
-                     STATUS_INVALID);
+    assert_int_equal(
+        run(world, "[{'op': 'load', 'path': 'odd.jsonl'}, {'op': 'dedup'}]", &rows, NULL, &err),
+        STATUS_INVALID);
     assert_non_null(strstr(err.message, "odd.jsonl:1: row has no field \"prompt\", has: text"));
 }
 
@@ -189,9 +202,12 @@ static void test_rendering_decides_overlap(void **state)
 {
     struct world *world = *state;
     task_fini(&world->task);
-    fixture_task(world->folder, "'extract': {'s': {'pattern': 'S: (.*)'}}, 'template': '{s}'", &world->task);
+    fixture_task(world->folder, "'extract': {'s': {'pattern': 'S: (.*)'}}, 'template': '{s}'",
+                 &world->task);
     dataset_fini(&world->train);
-    fixture_rows(&world->train, "{'prompt': 'A. S: same', 'answer': 'x'}\n{'prompt': 'A. S: other', 'answer': 'y'}");
+    fixture_rows(
+        &world->train,
+        "{'prompt': 'A. S: same', 'answer': 'x'}\n{'prompt': 'A. S: other', 'answer': 'y'}");
     dataset_fini(&world->validation);
     fixture_rows(&world->validation, "{'prompt': 'B. S: SAME', 'answer': 'x'}");
     struct dataset rows;
@@ -206,7 +222,8 @@ static void test_registry(void **state)
 {
     (void)state;
     int count = 0;
-    for (const struct recipe_operator_info *info = recipe_operators(); info->name != NULL; info++, count++) {
+    for (const struct recipe_operator_info *info = recipe_operators(); info->name != NULL;
+         info++, count++) {
         assert_non_null(operator_find(info->name));
         assert_true(strlen(info->name) < sizeof(((struct recipe_report *)0)->steps[0].op));
         assert_true(strlen(info->arguments) > 0 && strlen(info->summary) > 0);
@@ -215,7 +232,7 @@ static void test_registry(void **state)
     assert_null(operator_find("none"));
 }
 
-/* ---- identity --------------------------------------------------------------------------------------------------- */
+/* ---- identity ---- */
 
 static void hash_of(const struct world *world, const char *recipe_text, char out[33])
 {
@@ -269,18 +286,23 @@ static void test_hash(void **state)
     expect_other_hash(world, "[{'op': 'mix', 'sources': [{'path': 'a.jsonl'}]}]", last);
 }
 
-/* ---- failures --------------------------------------------------------------------------------------------------- */
+/* ---- failures ---- */
 
-/* Each allocation fails in turn: an error every time, nothing leaks, and the inputs stay as they are. */
+/* Each allocation fails in turn: an error every time, nothing leaks, and the inputs stay as they
+ * are. */
 static void test_no_memory(void **state)
 {
     struct world *world = *state;
-    static const char *const recipe =
-        "[{'op': 'load', 'path': 'more.jsonl', 'weight': 3}, {'op': 'map', 'set': {'t': '{prompt}'}}, {'op': 'extract', "
-        "'pattern': '(.)', 'into': 'first'}, {'op': 'filter', 'field': 'prompt', 'include': '.'}, {'op': 'length', "
-        "'min': 1}, {'op': 'dedup', 'fold': true}, {'op': 'repeat', 'times': 2}, {'op': 'balance', 'mode': 'up'}, {'op': "
-        "'mix', 'sources': [{'path': 'rows'}, {'path': 'train'}, {'path': 'more.jsonl'}], 'count': 9}, {'op': "
-        "'shuffle'}, {'op': 'sample', 'count': 8}, {'op': 'limit', 'count': 7}, {'op': 'overlap', 'ngram': 1}]";
+    static const char *const recipe = "[{'op': 'load', 'path': 'more.jsonl', 'weight': 3}, {'op': "
+                                      "'map', 'set': {'t': '{prompt}'}}, {'op': 'extract', "
+                                      "'pattern': '(.)', 'into': 'first'}, {'op': 'filter', "
+                                      "'field': 'prompt', 'include': '.'}, {'op': 'length', "
+                                      "'min': 1}, {'op': 'dedup', 'fold': true}, {'op': 'repeat', "
+                                      "'times': 2}, {'op': 'balance', 'mode': 'up'}, {'op': "
+                                      "'mix', 'sources': [{'path': 'rows'}, {'path': 'train'}, "
+                                      "{'path': 'more.jsonl'}], 'count': 9}, {'op': "
+                                      "'shuffle'}, {'op': 'sample', 'count': 8}, {'op': 'limit', "
+                                      "'count': 7}, {'op': 'overlap', 'ngram': 1}]";
     char before[33];
     char after[33];
     dataset_hash(&world->train, before);
@@ -315,13 +337,15 @@ static void test_large(void **state)
         cJSON *object = cJSON_CreateObject();
         cJSON_AddStringToObject(object, "prompt", prompt);
         cJSON_AddStringToObject(object, "answer", i % 3 == 0 ? "x" : "y");
-        assert_int_equal(dataset_append(&world->train, object, "big.jsonl", i + 1, &err), STATUS_OK);
+        assert_int_equal(dataset_append(&world->train, object, "big.jsonl", i + 1, &err),
+                         STATUS_OK);
     }
     world->context.max_samples = 1000;
     struct dataset rows;
     struct recipe_report report;
     assert_int_equal(run(world,
-                         "[{'op': 'dedup', 'fields': ['prompt']}, {'op': 'balance', 'mode': 'up'}, {'op': 'shuffle'}, "
+                         "[{'op': 'dedup', 'fields': ['prompt']}, {'op': 'balance', 'mode': 'up'}, "
+                         "{'op': 'shuffle'}, "
                          "{'op': 'sample', 'fraction': 0.9}]",
                          &rows, &report, &err),
                      STATUS_OK);

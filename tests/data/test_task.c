@@ -39,13 +39,15 @@ static void test_every_key(void **state)
 {
     struct task task;
     fixture_write(*state, "test.jsonl", "");
-    fixture_task(*state,
-                 "'name': 'n', 'test': 'test.jsonl', 'extract': {'s': {'field': 'f', 'pattern': '(.)'}}, "
-                 "'template': '{s}', 'answer': ' {answer}', 'system': 'be good', 'chat': 'qwen3', 'thinking': true, "
-                 "'metric': 'command', 'predict': 'generate', 'labels': ['a', 'b'], 'separator': '|', "
-                 "'max_new_tokens': 7, 'temperature': 0.5, 'stop': ['.'], 'command': ['./score', '-x'], "
-                 "'command_timeout_s': 3.5, 'limit': {'train': 1, 'test': 2}",
-                 &task);
+    fixture_task(
+        *state,
+        "'name': 'n', 'test': 'test.jsonl', 'extract': {'s': {'field': 'f', 'pattern': '(.)'}}, "
+        "'template': '{s}', 'answer': ' {answer}', 'system': 'be good', 'chat': 'qwen3', "
+        "'thinking': true, "
+        "'metric': 'command', 'predict': 'generate', 'labels': ['a', 'b'], 'separator': '|', "
+        "'max_new_tokens': 7, 'temperature': 0.5, 'stop': ['.'], 'command': ['./score', '-x'], "
+        "'command_timeout_s': 3.5, 'limit': {'train': 1, 'test': 2}",
+        &task);
     assert_string_equal(task.name, "n");
     assert_int_equal(task.extract_count, 1);
     assert_string_equal(task.extract[0].name, "s");
@@ -106,17 +108,22 @@ static void test_mistakes(void **state)
     expect_mistake(folder, "{" GOOD "'template': '{a'}", "/task/template: found \"{a\" at byte 0");
     expect_mistake(folder, "{" GOOD "'answer': 'x}'}", "/task/answer: found \"}\" at byte 1");
     expect_mistake(folder, "{" GOOD "'answer': '{label}'}", "a template that uses {answer}");
-    expect_mistake(folder, "{" GOOD "'extract': {'s': {'pattern': 'a('}}}", "/task/extract/s/pattern: pattern");
+    expect_mistake(folder, "{" GOOD "'extract': {'s': {'pattern': 'a('}}}",
+                   "/task/extract/s/pattern: pattern");
     expect_mistake(folder, "{" GOOD "'extract': {'s': {'pattern': 'a'}}}", "has 0 groups");
     expect_mistake(folder, "{" GOOD "'extract': {'s': {}}}", "/task/extract/s/pattern: missing");
-    expect_mistake(folder, "{" GOOD "'extract': {'s': 'x'}}", "/task/extract/s: allowed is an object");
-    expect_mistake(folder, "{" GOOD "'extract': {'s': {'pattern': '(a)', 'fields': 1}}}", "unknown key");
+    expect_mistake(folder, "{" GOOD "'extract': {'s': 'x'}}",
+                   "/task/extract/s: allowed is an object");
+    expect_mistake(folder, "{" GOOD "'extract': {'s': {'pattern': '(a)', 'fields': 1}}}",
+                   "unknown key");
     expect_mistake(folder, "{" GOOD "'chat': 'llama'}", "/task/chat: found \"llama\"");
     expect_mistake(folder, "{" GOOD "'predict': 'guess'}", "/task/predict: found \"guess\"");
     expect_mistake(folder, "{" GOOD "'labels': ['a', 'a']}", "\"a\" twice");
-    expect_mistake(folder, "{" GOOD "'labels': ['a', 3]}", "/task/labels: found an entry that is no text");
+    expect_mistake(folder, "{" GOOD "'labels': ['a', 3]}",
+                   "/task/labels: found an entry that is no text");
     expect_mistake(folder, "{" GOOD "'labels': 'a'}", "/task/labels: found \"a\"");
-    expect_mistake(folder, "{" GOOD "'stop': ['1','2','3','4','5','6','7','8','9']}", "more than 8 entries");
+    expect_mistake(folder, "{" GOOD "'stop': ['1','2','3','4','5','6','7','8','9']}",
+                   "more than 8 entries");
     expect_mistake(folder, "{" GOOD "'max_new_tokens': 0}", "/task/max_new_tokens");
     expect_mistake(folder, "{" GOOD "'temperature': -1}", "/task/temperature");
     expect_mistake(folder, "{" GOOD "'metric': 'command'}", "/task/command: missing");
@@ -144,7 +151,7 @@ static void test_too_many(void **state)
     expect_mistake(*state, path, "path longer");
 }
 
-/* ---- rendering -------------------------------------------------------------------------------------------------- */
+/* ---- rendering ---- */
 
 static void render(const char *folder, const char *keys, const char *row_text, struct task *task,
                    struct dataset *rows, struct task_example *example)
@@ -169,8 +176,11 @@ static void test_render(void **state)
     struct task task;
     struct dataset rows;
     struct task_example example;
-    render(*state, "'extract': {'s': {'pattern': 'S: (.*)'}}, 'template': '{s} =>', 'answer': ' {answer}.', 'system': 'x'",
-           "{'prompt': 'Q?\\nS: fine', 'answer': 'good', 'choices': ['bad', 'good']}", &task, &rows, &example);
+    render(*state,
+           "'extract': {'s': {'pattern': 'S: (.*)'}}, 'template': '{s} =>', 'answer': ' "
+           "{answer}.', 'system': 'x'",
+           "{'prompt': 'Q?\\nS: fine', 'answer': 'good', 'choices': ['bad', 'good']}", &task, &rows,
+           &example);
     assert_string_equal(example.prompt, "fine =>");
     assert_string_equal(example.answer, " good.");
     assert_string_equal(example.raw_answer, "good");
@@ -181,8 +191,8 @@ static void test_render(void **state)
     assert_null(example.turns);
     release(&task, &rows, &example);
 
-    render(*state, "'labels': ['a', 'b'], 'system': 'x'", "{'prompt': 'p', 'answer': 'b', 'system': 'own'}", &task, &rows,
-           &example);
+    render(*state, "'labels': ['a', 'b'], 'system': 'x'",
+           "{'prompt': 'p', 'answer': 'b', 'system': 'own'}", &task, &rows, &example);
     assert_int_equal(example.choice_count, 2);
     assert_int_equal(example.choice_answer, 1);
     assert_string_equal(example.system, "own");
@@ -194,16 +204,19 @@ static void test_render_letters(void **state)
     struct task task;
     struct dataset rows;
     struct task_example example;
-    render(*state, "", "{'prompt': 'p', 'answer': 'C', 'choices': ['w', 'x', 'y', 'z']}", &task, &rows, &example);
+    render(*state, "", "{'prompt': 'p', 'answer': 'C', 'choices': ['w', 'x', 'y', 'z']}", &task,
+           &rows, &example);
     assert_int_equal(example.choice_count, 4);
     assert_int_equal(example.choice_answer, 2);
     assert_string_equal(example.choices[3], "D");
     release(&task, &rows, &example);
-    render(*state, "", "{'prompt': 'p', 'answer': 'E', 'choices': ['w', 'x', 'y', 'z']}", &task, &rows, &example);
+    render(*state, "", "{'prompt': 'p', 'answer': 'E', 'choices': ['w', 'x', 'y', 'z']}", &task,
+           &rows, &example);
     assert_int_equal(example.choice_answer, -1);
     assert_string_equal(example.choices[3], "z");
     release(&task, &rows, &example);
-    render(*state, "", "{'prompt': 'p', 'answer': 'B', 'choices': ['B', 'A']}", &task, &rows, &example);
+    render(*state, "", "{'prompt': 'p', 'answer': 'B', 'choices': ['B', 'A']}", &task, &rows,
+           &example);
     assert_int_equal(example.choice_answer, 0);
     release(&task, &rows, &example);
 }
@@ -213,13 +226,15 @@ static void test_render_without_answer(void **state)
     struct task task;
     struct dataset rows;
     struct task_example example;
-    render(*state, "'answer': ' {answer}'", "{'prompt': 'p', 'answer': ''}", &task, &rows, &example);
+    render(*state, "'answer': ' {answer}'", "{'prompt': 'p', 'answer': ''}", &task, &rows,
+           &example);
     assert_string_equal(example.answer, "");
     assert_string_equal(example.raw_answer, "");
     assert_null(example.choices);
     assert_int_equal(example.choice_answer, -1);
     release(&task, &rows, &example);
-    render(*state, "'answer': ' {label}', 'predict': 'generate'", "{'prompt': 'p', 'label': 3}", &task, &rows, &example);
+    render(*state, "'answer': ' {label}', 'predict': 'generate'", "{'prompt': 'p', 'label': 3}",
+           &task, &rows, &example);
     assert_string_equal(example.answer, " 3");
     assert_string_equal(example.raw_answer, "3");
     release(&task, &rows, &example);
@@ -234,7 +249,8 @@ static void test_render_chat(void **state)
     struct dataset rows;
     struct task_example example;
     render(*state, "",
-           "{'messages': [{'role': 'system', 'content': 's'}, {'role': 'user', 'content': 'u'}, {'role': 'assistant', "
+           "{'messages': [{'role': 'system', 'content': 's'}, {'role': 'user', 'content': 'u'}, "
+           "{'role': 'assistant', "
            "'content': 'a'}]}",
            &task, &rows, &example);
     assert_int_equal(example.turn_count, 2);
@@ -245,8 +261,8 @@ static void test_render_chat(void **state)
     release(&task, &rows, &example);
 }
 
-static void expect_render_failure(const char *folder, const char *keys, const char *row_text, enum status expected,
-                                  const char *part)
+static void expect_render_failure(const char *folder, const char *keys, const char *row_text,
+                                  enum status expected, const char *part)
 {
     struct task task;
     struct dataset rows;
@@ -266,28 +282,35 @@ static void test_render_mistakes(void **state)
 {
     expect_render_failure(*state, "", "{'answer': 'a', 'id': 3}", STATUS_INVALID,
                           "row has no field \"prompt\", has: answer, id");
-    expect_render_failure(*state, "'template': '{x.y}'", "{'x': {}}", STATUS_INVALID, "no field \"x.y\"");
-    expect_render_failure(*state, "'extract': {'s': {'field': 'q', 'pattern': '(.)'}}, 'template': '{s}'",
+    expect_render_failure(*state, "'template': '{x.y}'", "{'x': {}}", STATUS_INVALID,
+                          "no field \"x.y\"");
+    expect_render_failure(*state,
+                          "'extract': {'s': {'field': 'q', 'pattern': '(.)'}}, 'template': '{s}'",
                           "{'prompt': 'x'}", STATUS_INVALID, "no field \"s\"");
-    expect_render_failure(*state, "'extract': {'s': {'pattern': '^(a+)+$'}}, 'template': '{s}'",
-                          "{'prompt': 'aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa!'}", STATUS_LIMIT,
-                          "too much work");
-    expect_render_failure(*state, "", "{'prompt': 'p', 'answer': 'a', 'choices': 'a'}", STATUS_INVALID, "list of strings");
-    expect_render_failure(*state, "", "{'prompt': 'p', 'answer': 'a', 'choices': ['a', 3]}", STATUS_INVALID,
-                          "list of at most");
+    expect_render_failure(
+        *state, "'extract': {'s': {'pattern': '^(a+)+$'}}, 'template': '{s}'",
+        "{'prompt': 'aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa!'}",
+        STATUS_LIMIT, "too much work");
+    expect_render_failure(*state, "", "{'prompt': 'p', 'answer': 'a', 'choices': 'a'}",
+                          STATUS_INVALID, "list of strings");
+    expect_render_failure(*state, "", "{'prompt': 'p', 'answer': 'a', 'choices': ['a', 3]}",
+                          STATUS_INVALID, "list of at most");
     expect_render_failure(*state, "", "{'messages': []}", STATUS_INVALID, "no field \"prompt\"");
-    expect_render_failure(*state, "", "{'messages': [{'role': 'user', 'content': 'x'}, {'role': 'robot', 'content': 'y'}]}",
+    expect_render_failure(
+        *state, "",
+        "{'messages': [{'role': 'user', 'content': 'x'}, {'role': 'robot', 'content': 'y'}]}",
+        STATUS_INVALID, "entry 2");
+    expect_render_failure(*state, "",
+                          "{'messages': [{'role': 'user', 'content': 'x'}, {'role': 'assistant'}]}",
                           STATUS_INVALID, "entry 2");
-    expect_render_failure(*state, "", "{'messages': [{'role': 'user', 'content': 'x'}, {'role': 'assistant'}]}",
-                          STATUS_INVALID, "entry 2");
-    expect_render_failure(*state, "", "{'messages': [{'role': 'assistant', 'content': 'x'}]}", STATUS_INVALID,
-                          "no field \"prompt\"");
+    expect_render_failure(*state, "", "{'messages': [{'role': 'assistant', 'content': 'x'}]}",
+                          STATUS_INVALID, "no field \"prompt\"");
 }
 
-/* ---- splits ----------------------------------------------------------------------------------------------------- */
+/* ---- splits ---- */
 
-static void expect_load(const char *folder, const char *keys, const char *split_text, enum task_split split,
-                        enum status expected, const char *part)
+static void expect_load(const char *folder, const char *keys, const char *split_text,
+                        enum task_split split, enum status expected, const char *part)
 {
     struct task task;
     fixture_write(folder, "test.jsonl", "");
@@ -311,19 +334,22 @@ static void test_load_split(void **state)
 #define TEST_FILE "'test': 'test.jsonl'"
 #define GENERATE "'predict': 'generate', 'test': 'test.jsonl'"
     static const char *const good = "{\"prompt\": \"p\", \"answer\": \"a\"}\n";
-    static const char *const no_answer = "{\"prompt\": \"p\", \"answer\": \"a\"}\n\n{\"prompt\": \"p\"}\n";
+    static const char *const no_answer =
+        "{\"prompt\": \"p\", \"answer\": \"a\"}\n\n{\"prompt\": \"p\"}\n";
     static const char *const empty_answer = "{\"prompt\": \"p\", \"answer\": \"\"}\n";
     expect_load(*state, GENERATE, good, TASK_TRAIN, STATUS_OK, "");
     expect_load(*state, GENERATE, no_answer, TASK_TRAIN, STATUS_INVALID,
                 "train.jsonl:3: row has no field \"answer\", has: prompt");
-    expect_load(*state, GENERATE, no_answer, TASK_VALIDATION, STATUS_INVALID, "dev.jsonl:3: row has no field");
+    expect_load(*state, GENERATE, no_answer, TASK_VALIDATION, STATUS_INVALID,
+                "dev.jsonl:3: row has no field");
     expect_load(*state, GENERATE, no_answer, TASK_TEST, STATUS_OK, "");
     expect_load(*state, GENERATE, empty_answer, TASK_TRAIN, STATUS_OK, "");
     expect_load(*state, GENERATE, empty_answer, TASK_TEST, STATUS_OK, "");
     expect_load(*state, GENERATE, "", TASK_TRAIN, STATUS_INVALID, "no rows");
     expect_load(*state, GENERATE, "{\"prompt\": \n", TASK_TEST, STATUS_FORMAT, "test.jsonl:1");
     expect_load(*state, TEST_FILE, good, TASK_TRAIN, STATUS_OK, "");
-    expect_load(*state, TEST_FILE, good, TASK_VALIDATION, STATUS_INVALID, "dev.jsonl:1: row has no \"choices\"");
+    expect_load(*state, TEST_FILE, good, TASK_VALIDATION, STATUS_INVALID,
+                "dev.jsonl:1: row has no \"choices\"");
     expect_load(*state, TEST_FILE ", 'labels': ['x', 'y']", good, TASK_VALIDATION, STATUS_INVALID,
                 "the answer \"a\" is none of the row's 2 choices (\"x\", ...)");
     expect_load(*state, TEST_FILE ", 'labels': ['x', 'a']", good, TASK_VALIDATION, STATUS_OK, "");
@@ -336,8 +362,9 @@ static void test_load_split(void **state)
 static void test_no_memory(void **state)
 {
     for (int n = 1;; n++) {
-        cJSON *object = fixture_json("{'train': 't.jsonl', 'validation': 't.jsonl', 'extract': {'s': {'pattern': '(.*)'}}, "
-                                     "'labels': ['a', 'b'], 'system': 'x', 'template': '{s}', 'stop': ['.']}");
+        cJSON *object = fixture_json(
+            "{'train': 't.jsonl', 'validation': 't.jsonl', 'extract': {'s': {'pattern': '(.*)'}}, "
+            "'labels': ['a', 'b'], 'system': 'x', 'template': '{s}', 'stop': ['.']}");
         fixture_write(*state, "t.jsonl", "{\"prompt\": \"p\", \"answer\": \"a\"}\n");
         struct json_problems problems;
         json_problems_init(&problems);

@@ -3,7 +3,8 @@
 #include "data/text.h"
 #include "fixture.h"
 
-static enum status look_up(void *context, const char *name, struct buffer *out, bool *found, struct error *err)
+static enum status look_up(void *context, const char *name, struct buffer *out, bool *found,
+                           struct error *err)
 {
     return text_append_field(context, name, "; ", out, found, err);
 }
@@ -35,7 +36,8 @@ static void test_template_fill(void **state)
     expect_fill("{'a': 'x'}", "{a}{a} =>", "xx =>");
     expect_fill("{'a': '{b}', 'b': 'never'}", "{a}", "{b}"); /* values are not templates */
     expect_fill("{'a': 'x'}", "{{a}} {{{a}}}", "{a} {x}");
-    expect_fill("{'a': 3, 'b': true, 'c': 2.5, 'd': {'k': 1}}", "{a} {b} {c} {d}", "3 true 2.5 {\"k\":1}");
+    expect_fill("{'a': 3, 'b': true, 'c': 2.5, 'd': {'k': 1}}", "{a} {b} {c} {d}",
+                "3 true 2.5 {\"k\":1}");
     expect_fill("{'a': ['x', 'y', 3]}", "{a}", "x; y; 3");
     expect_fill("{'a': []}", "[{a}]", "[]");
     expect_fill("{'a': {'b': {'c': 'deep'}}}", "{a.b.c}", "deep");
@@ -43,9 +45,11 @@ static void test_template_fill(void **state)
     expect_fill("{'a': 'x'}", "{b}", NULL);
     expect_fill("{'a': null}", "{a}", NULL);
     expect_fill("{'a': 'x'}", "{a.b}", NULL);
-    expect_fill("{'messages': [{'role': 'user', 'content': 'hi'}, {'role': 'assistant', 'content': 'yo'}]}",
-                "{prompt}|{answer}", "hi|yo");
-    expect_fill("{'messages': [{'role': 'user', 'content': 'a'}, {'role': 'assistant', 'content': 'b'}, {'role': "
+    expect_fill(
+        "{'messages': [{'role': 'user', 'content': 'hi'}, {'role': 'assistant', 'content': 'yo'}]}",
+        "{prompt}|{answer}", "hi|yo");
+    expect_fill("{'messages': [{'role': 'user', 'content': 'a'}, {'role': 'assistant', 'content': "
+                "'b'}, {'role': "
                 "'user', 'content': 'c'}]}",
                 "{prompt}", "a\nb\nc");
     expect_fill("{'messages': [{'role': 'user', 'content': 'a'}]}", "{answer}", NULL);
@@ -68,7 +72,8 @@ static void expect_template_problems(const char *text, int expected)
         char missing[TEXT_NAME_BYTES] = "";
         struct error err = {0};
         cJSON *object = fixture_json("{'a': 'x'}");
-        assert_int_equal(text_template_fill(text, look_up, object, &out, missing, &err), STATUS_INVALID);
+        assert_int_equal(text_template_fill(text, look_up, object, &out, missing, &err),
+                         STATUS_INVALID);
         cJSON_Delete(object);
         buffer_fini(&out);
     }
@@ -103,7 +108,8 @@ static void test_template_size_is_bounded(void **state)
     buffer_init(&out, 15);
     char missing[TEXT_NAME_BYTES] = "";
     struct error err = {0};
-    assert_int_equal(text_template_fill("{a}{a}", look_up, object, &out, missing, &err), STATUS_LIMIT);
+    assert_int_equal(text_template_fill("{a}{a}", look_up, object, &out, missing, &err),
+                     STATUS_LIMIT);
     buffer_fini(&out);
     cJSON_Delete(object);
 }
@@ -146,10 +152,14 @@ static void test_fold(void **state)
     expect_folded(" \t\r\n", "");
     expect_folded("  Hello,\n\tWORLD ", "hello, world");
     expect_folded("\xC3\x89t\xC3\xA9", "\xC3\xA9t\xC3\xA9");
-    expect_folded("E\xCC\x81t\xC3\xA9", "\xC3\xA9t\xC3\xA9");               /* a combining accent */
-    expect_folded("a\xC2\xA0\xE3\x80\x80" "b", "a b");                      /* no-break and ideographic space */
-    expect_folded("\xEF\xBC\xA1\xEF\xBC\x9A", "a:");                        /* full width */
-    expect_folded("stra\xC3\x9F" "e", "strasse");
+    expect_folded("E\xCC\x81t\xC3\xA9", "\xC3\xA9t\xC3\xA9"); /* a combining accent */
+    expect_folded("a\xC2\xA0\xE3\x80\x80"
+                  "b",
+                  "a b");                            /* no-break and ideographic space */
+    expect_folded("\xEF\xBC\xA1\xEF\xBC\x9A", "a:"); /* full width */
+    expect_folded("stra\xC3\x9F"
+                  "e",
+                  "strasse");
 }
 
 static void test_counts(void **state)
@@ -158,7 +168,8 @@ static void test_counts(void **state)
     assert_int_equal(text_count_characters("h\xC3\xA9\xE4\xBD\xA0\xF0\x9F\x98\x80", 10), 4);
     assert_int_equal(text_count_words("", 0), 0);
     assert_int_equal(text_count_words("  one two\n three.", 17), 3);
-    static const char mixed[] = "abc\xE4\xBD\xA0\xE5\xA5\xBD" "def \xE3\x80\x80x";
+    static const char mixed[] = "abc\xE4\xBD\xA0\xE5\xA5\xBD"
+                                "def \xE3\x80\x80x";
     assert_int_equal(text_count_words(mixed, sizeof(mixed) - 1), 5);
     static const char cut[] = "a\xE4\xBD"; /* not UTF-8: still within bounds */
     assert_int_equal(text_count_words(cut, sizeof(cut) - 1), 2);
@@ -171,7 +182,8 @@ static void expect_match(const char *expression, const char *text, const char *e
     assert_int_equal(pattern_compile(expression, false, &pattern, &err), STATUS_OK);
     bool found = false;
     struct pattern_span span = {0, 0};
-    assert_int_equal(pattern_search(pattern, text, strlen(text), 1, &found, &span, &err), STATUS_OK);
+    assert_int_equal(pattern_search(pattern, text, strlen(text), 1, &found, &span, &err),
+                     STATUS_OK);
     assert_int_equal(found, expected != NULL);
     if (expected != NULL) {
         assert_int_equal(span.length, strlen(expected));
@@ -230,7 +242,8 @@ static void test_pattern_explodes(void **state)
     struct error err = {0};
     assert_int_equal(pattern_compile("^(a+)+$", false, &pattern, &err), STATUS_OK);
     bool found = false;
-    assert_int_equal(pattern_search(pattern, text, sizeof(text), 0, &found, NULL, &err), STATUS_LIMIT);
+    assert_int_equal(pattern_search(pattern, text, sizeof(text), 0, &found, NULL, &err),
+                     STATUS_LIMIT);
     assert_non_null(strstr(err.message, "match limit"));
     pattern_destroy(pattern);
 }

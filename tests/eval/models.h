@@ -1,4 +1,5 @@
-/* Models of the tests: a tiny random one that is committed, and stories260K where MODELS names its folder. */
+/* Models of the tests: a tiny random one that is committed, and stories260K where MODELS names its
+ * folder. */
 #ifndef TESTS_EVAL_MODELS_H
 #define TESTS_EVAL_MODELS_H
 

@@ -49,10 +49,11 @@ static void test_scores(void **state)
     struct scoring_rows scoring = {0};
     struct error err;
     add_rows(&scoring, 40);
-    enum status status = run_script(&scoring,
-                                    "while read -r line; do case \"$line\" in *'\"output\":\"yes\"'*) "
-                                    "echo '{\"score\": 1}';; *) echo '{\"score\": 0.25, \"why\": \"no\"}';; esac; done",
-                                    20, &err);
+    enum status status = run_script(
+        &scoring,
+        "while read -r line; do case \"$line\" in *'\"output\":\"yes\"'*) "
+        "echo '{\"score\": 1}';; *) echo '{\"score\": 0.25, \"why\": \"no\"}';; esac; done",
+        20, &err);
     if (status != STATUS_OK) {
         fail_msg("%s", err.message);
     }
@@ -62,7 +63,8 @@ static void test_scores(void **state)
     scoring_fini(&scoring);
 }
 
-/* The line holds the row's own fields too, is JSON whatever the model wrote, and its last line may lack an end. */
+/* The line holds the row's own fields too, is JSON whatever the model wrote, and its last line may
+ * lack an end. */
 static void test_what_is_sent(void **state)
 {
     (void)state;
@@ -128,7 +130,8 @@ static void test_wrong_count(void **state)
 static void test_wrong_lines(void **state)
 {
     (void)state;
-    struct error err = fail_script("cat > /dev/null; echo '{\"score\": 1}'; echo hello", 20, STATUS_FORMAT);
+    struct error err =
+        fail_script("cat > /dev/null; echo '{\"score\": 1}'; echo hello", 20, STATUS_FORMAT);
     assert_non_null(strstr(err.message, "output line 2"));
     fail_script("echo", 20, STATUS_FORMAT);
     fail_script("echo '[0.5]'", 20, STATUS_FORMAT);
@@ -177,7 +180,8 @@ static void test_endless_output(void **state)
     fail_script("cat /dev/zero >&2", 0.5, STATUS_TIMEOUT);
 }
 
-/* A descendant that outlives the command and holds its pipes delays nothing, and is dead afterwards. */
+/* A descendant that outlives the command and holds its pipes delays nothing, and is dead
+ * afterwards. */
 static void test_descendants_die(void **state)
 {
     (void)state;
@@ -188,7 +192,8 @@ static void test_descendants_die(void **state)
     struct buffer text;
     add_rows(&scoring, 1);
     snprintf(path, sizeof(path), "%s/command_pid.%d", TEST_BINARY_DIR, (int)getpid());
-    snprintf(script, sizeof(script), "cat > /dev/null; sleep 1000 & echo $! > '%s'; echo '{\"score\": 1}'", path);
+    snprintf(script, sizeof(script),
+             "cat > /dev/null; sleep 1000 & echo $! > '%s'; echo '{\"score\": 1}'", path);
     double start_s = clock_monotonic_s();
     assert_int_equal(run_script(&scoring, script, 20, &err), STATUS_OK);
     assert_true(clock_monotonic_s() - start_s < 10);
@@ -204,7 +209,8 @@ static void test_descendants_die(void **state)
         buffer_init(&stat, 4096);
         FILE *file = fopen(state_path, "r");
         char line[512] = "";
-        dead = file == NULL || fgets(line, sizeof(line), file) == NULL || strstr(line, ") Z ") != NULL;
+        dead =
+            file == NULL || fgets(line, sizeof(line), file) == NULL || strstr(line, ") Z ") != NULL;
         if (file != NULL) {
             fclose(file);
         }
@@ -228,11 +234,13 @@ static void test_closed_input(void **state)
     char *big = mem_calloc(BIG + 1, 1);
     memset(big, 'x', BIG);
     scoring_add(&scoring, "answer", big, NULL);
-    assert_int_equal(run_script(&scoring, "exec < /dev/null; sleep 0.2", 20, &err), STATUS_EXTERNAL);
+    assert_int_equal(run_script(&scoring, "exec < /dev/null; sleep 0.2", 20, &err),
+                     STATUS_EXTERNAL);
     assert_non_null(strstr(err.message, "0 lines for 1 rows"));
     /* and it is no error if the scores are right all the same */
-    assert_int_equal(run_script(&scoring, "exec < /dev/null; sleep 0.2; echo '{\"score\": 1}'", 20, &err),
-                     STATUS_OK);
+    assert_int_equal(
+        run_script(&scoring, "exec < /dev/null; sleep 0.2; echo '{\"score\": 1}'", 20, &err),
+        STATUS_OK);
     sigset_t pending;
     sigpending(&pending);
     assert_false(sigismember(&pending, SIGPIPE));
@@ -271,7 +279,8 @@ static void test_what_it_inherits(void **state)
     signal(SIGPIPE, SIG_IGN);
     char script[512];
     snprintf(script, sizeof(script),
-             "cat > /dev/null; env | grep -q hidden && exit 4; test \"$TREX_TEST_PLAIN\" = seen || exit 5; "
+             "cat > /dev/null; env | grep -q hidden && exit 4; test \"$TREX_TEST_PLAIN\" = seen || "
+             "exit 5; "
              "test -e /proc/$$/fd/0 || exit 6; test -e /proc/$$/fd/%d && exit 7; "
              "grep -q 'SigIgn:.*0000$' /proc/self/status || exit 8; "
              "echo '{\"score\": 1}'",
@@ -301,12 +310,18 @@ static void test_no_files_left_open(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_scores),          cmocka_unit_test(test_what_is_sent),
-        cmocka_unit_test(test_much_text_both_ways), cmocka_unit_test(test_wrong_count),
-        cmocka_unit_test(test_wrong_lines),     cmocka_unit_test(test_exit_status),
-        cmocka_unit_test(test_hang),            cmocka_unit_test(test_endless_output),
-        cmocka_unit_test(test_descendants_die), cmocka_unit_test(test_closed_input),
-        cmocka_unit_test(test_missing_program), cmocka_unit_test(test_what_it_inherits),
+        cmocka_unit_test(test_scores),
+        cmocka_unit_test(test_what_is_sent),
+        cmocka_unit_test(test_much_text_both_ways),
+        cmocka_unit_test(test_wrong_count),
+        cmocka_unit_test(test_wrong_lines),
+        cmocka_unit_test(test_exit_status),
+        cmocka_unit_test(test_hang),
+        cmocka_unit_test(test_endless_output),
+        cmocka_unit_test(test_descendants_die),
+        cmocka_unit_test(test_closed_input),
+        cmocka_unit_test(test_missing_program),
+        cmocka_unit_test(test_what_it_inherits),
         cmocka_unit_test(test_no_files_left_open),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

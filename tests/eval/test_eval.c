@@ -1,4 +1,5 @@
-/* A model on a split: choices against the plain way to find them, generation, groups, diagnosis, every error. */
+/* A model on a split: choices against the plain way to find them, generation, groups, diagnosis,
+ * every error. */
 #include "models.h"
 
 #include <math.h>
@@ -28,19 +29,23 @@ static void read_task(const char *json, struct task *task)
 
 static void choice_task(struct task *task)
 {
-    read_task("{\"name\": \"t\", \"train\": \"eval_train.jsonl\", \"validation\": \"eval_validation.jsonl\", \"template\": \"{prompt} \", "
-              "\"metric\": \"accuracy\", \"predict\": \"choice\", \"labels\": [\"ab\", \"c\", \"dead\"]}",
-              task);
+    read_task(
+        "{\"name\": \"t\", \"train\": \"eval_train.jsonl\", \"validation\": "
+        "\"eval_validation.jsonl\", \"template\": \"{prompt} \", "
+        "\"metric\": \"accuracy\", \"predict\": \"choice\", \"labels\": [\"ab\", \"c\", \"dead\"]}",
+        task);
 }
 
 static void generate_task(struct task *task, const char *metric)
 {
     char json[512];
-    snprintf(json, sizeof(json),
-             "{\"name\": \"t\", \"train\": \"eval_train.jsonl\", \"validation\": \"eval_validation.jsonl\", \"metric\": \"%s\", "
-             "\"predict\": \"generate\", \"labels\": [\"ab\", \"c\", \"dead\"], \"separator\": \";\", "
-             "\"max_new_tokens\": 6, \"temperature\": 1}",
-             metric);
+    snprintf(
+        json, sizeof(json),
+        "{\"name\": \"t\", \"train\": \"eval_train.jsonl\", \"validation\": "
+        "\"eval_validation.jsonl\", \"metric\": \"%s\", "
+        "\"predict\": \"generate\", \"labels\": [\"ab\", \"c\", \"dead\"], \"separator\": \";\", "
+        "\"max_new_tokens\": 6, \"temperature\": 1}",
+        metric);
     read_task(json, task);
 }
 
@@ -62,12 +67,13 @@ static void make_rows(struct dataset *rows)
     }
 }
 
-static struct eval_result evaluate(const struct loaded *loaded, const struct task *task, const struct dataset *rows,
-                                   const struct eval_options *options)
+static struct eval_result evaluate(const struct loaded *loaded, const struct task *task,
+                                   const struct dataset *rows, const struct eval_options *options)
 {
     struct eval_result result;
     struct error err;
-    enum status status = eval_run(loaded->model, &loaded->network, task, CHAT_PLAIN, rows, options, NULL, &result, &err);
+    enum status status = eval_run(loaded->model, &loaded->network, task, CHAT_PLAIN, rows, options,
+                                  NULL, &result, &err);
     if (status != STATUS_OK) {
         fail_msg("%s", err.message);
     }
@@ -77,8 +83,9 @@ static struct eval_result evaluate(const struct loaded *loaded, const struct tas
 /* ---- choices ---- */
 
 /* Loss of one choice of one row: alone in its pass, from the logits, in double. */
-static double plain_nats(const struct loaded *loaded, struct transformer *transformer, const struct task *task,
-                         const struct task_example *example, const char *choice, int64_t *answer_tokens)
+static double plain_nats(const struct loaded *loaded, struct transformer *transformer,
+                         const struct task *task, const struct task_example *example,
+                         const char *choice, int64_t *answer_tokens)
 {
     struct token_list ids;
     struct error err;
@@ -86,7 +93,8 @@ static double plain_nats(const struct loaded *loaded, struct transformer *transf
     bool truncated = false;
     token_list_init(&ids, 1000);
     assert_int_equal(encode_prompt(task, loaded->model->tokenizer, CHAT_PLAIN, example, choice,
-                                   loaded->model->config.max_positions, &ids, &answer, &truncated, &err),
+                                   loaded->model->config.max_positions, &ids, &answer, &truncated,
+                                   &err),
                      STATUS_OK);
     int64_t vocab = loaded->model->config.vocab_size;
     int32_t positions[64];
@@ -99,8 +107,9 @@ static double plain_nats(const struct loaded *loaded, struct transformer *transf
     }
     struct batch batch = {ids.count, 1, ids.ids, positions, targets, starts, 0};
     float *logits = mem_calloc((size_t)(ids.count * vocab), sizeof(*logits));
-    assert_int_equal(
-        transformer_logits(transformer, &loaded->network, &batch, positions, ids.count, logits, &err), STATUS_OK);
+    assert_int_equal(transformer_logits(transformer, &loaded->network, &batch, positions, ids.count,
+                                        logits, &err),
+                     STATUS_OK);
     double nats = 0;
     for (int64_t i = answer; i < ids.count; i++) {
         const float *row = logits + (i - 1) * vocab;
@@ -129,7 +138,9 @@ static void test_choices_against_the_plain_way(void **state)
     load_tiny(&loaded);
     choice_task(&task);
     make_rows(&rows);
-    assert_int_equal(transformer_create(loaded.device, &loaded.network, &options, &transformer, &err), STATUS_OK);
+    assert_int_equal(
+        transformer_create(loaded.device, &loaded.network, &options, &transformer, &err),
+        STATUS_OK);
     int right = 0;
     double nats_sum = 0;
     int64_t tokens_sum = 0;
@@ -140,7 +151,8 @@ static void test_choices_against_the_plain_way(void **state)
         double nats[3];
         int64_t tokens[3];
         for (int k = 0; k < 3; k++) {
-            nats[k] = plain_nats(&loaded, transformer, &task, &example, example.choices[k], &tokens[k]);
+            nats[k] =
+                plain_nats(&loaded, transformer, &task, &example, example.choices[k], &tokens[k]);
             best = nats[k] < nats[best] ? k : best;
         }
         right += best == example.choice_answer;
@@ -164,7 +176,9 @@ static void test_choices_against_the_plain_way(void **state)
         assert_string_not_equal(result.confusions[i].expected, result.confusions[i].found);
     }
     assert_int_equal(confused, ROWS - right);
-    assert_string_equal(result.cases[0].answer, cJSON_GetObjectItem(rows.rows[result.cases[0].row].object, "answer")->valuestring);
+    assert_string_equal(
+        result.cases[0].answer,
+        cJSON_GetObjectItem(rows.rows[result.cases[0].row].object, "answer")->valuestring);
     eval_result_fini(&result);
     transformer_destroy(transformer);
     dataset_fini(&rows);
@@ -206,11 +220,14 @@ static void test_letters(void **state)
     struct error err;
     struct eval_options options = {.max_cases = 10};
     load_tiny(&loaded);
-    read_task("{\"name\": \"t\", \"train\": \"eval_train.jsonl\", \"validation\": \"eval_validation.jsonl\", \"metric\": \"accuracy\"}", &task);
+    read_task("{\"name\": \"t\", \"train\": \"eval_train.jsonl\", \"validation\": "
+              "\"eval_validation.jsonl\", \"metric\": \"accuracy\"}",
+              &task);
     dataset_init(&rows);
     for (int i = 0; i < 12; i++) {
         char answer[2] = {(char)('A' + i % 3), '\0'};
-        cJSON *object = cJSON_Parse("{\"prompt\": \"abc\", \"choices\": [\"an abbey\", \"a bee\", \"a sea\"]}");
+        cJSON *object =
+            cJSON_Parse("{\"prompt\": \"abc\", \"choices\": [\"an abbey\", \"a bee\", \"a sea\"]}");
         cJSON_AddStringToObject(object, "answer", answer);
         assert_int_equal(dataset_append(&rows, object, "rows.jsonl", i + 1, &err), STATUS_OK);
     }
@@ -248,15 +265,18 @@ static void test_long_prompts_are_cut(void **state)
     result = evaluate(&loaded, &task, &rows, &options);
     assert_int_equal(result.truncated, 1);
     eval_result_fini(&result);
-    /* an answer that the model can never hold: no choice at all, but no loss to measure either way */
+    /* an answer that the model can never hold: no choice at all, but no loss to measure either way
+     */
     cJSON_ReplaceItemInObject(rows.rows[5].object, "answer", cJSON_CreateString(prompt));
     result = evaluate(&loaded, &task, &rows, &options);
     assert_true(isfinite(result.loss));
     eval_result_fini(&result);
     task_fini(&task);
     choice_task(&task);
-    cJSON_AddItemToObject(rows.rows[5].object, "choices", cJSON_CreateStringArray((const char *[]){prompt, "a"}, 2));
-    assert_int_equal(eval_run(loaded.model, &loaded.network, &task, CHAT_PLAIN, &rows, &options, NULL, &result, &err),
+    cJSON_AddItemToObject(rows.rows[5].object, "choices",
+                          cJSON_CreateStringArray((const char *[]){prompt, "a"}, 2));
+    assert_int_equal(eval_run(loaded.model, &loaded.network, &task, CHAT_PLAIN, &rows, &options,
+                              NULL, &result, &err),
                      STATUS_LIMIT);
     assert_non_null(strstr(err.message, "rows.jsonl:6"));
     task_fini(&task);
@@ -269,7 +289,8 @@ static void test_long_prompts_are_cut(void **state)
 static void test_generation(void **state)
 {
     (void)state;
-    static const char *const metrics[] = {"accuracy", "exact_match", "macro_f1", "rouge1", "rougeL"};
+    static const char *const metrics[] = {"accuracy", "exact_match", "macro_f1", "rouge1",
+                                          "rougeL"};
     struct loaded loaded;
     struct dataset rows;
     struct eval_options options = {.max_cases = 5, .seed = 3};
@@ -436,7 +457,8 @@ static void test_one_row(void **state)
     eval_result_fini(&result);
     free(predictions.rows[0].output);
     predictions.rows[0].output = NULL;
-    assert_int_equal(eval_score(&task, &rows, &predictions, &options, &result, &err), STATUS_INVALID);
+    assert_int_equal(eval_score(&task, &rows, &predictions, &options, &result, &err),
+                     STATUS_INVALID);
     eval_predictions_fini(&predictions);
     dataset_fini(&rows);
     task_fini(&task);
@@ -444,7 +466,8 @@ static void test_one_row(void **state)
 
 /* ---- groups ---- */
 
-static void check_group(const struct loaded *loaded, const struct task *task, const struct dataset *rows, int size)
+static void check_group(const struct loaded *loaded, const struct task *task,
+                        const struct dataset *rows, int size)
 {
     struct error err;
     struct eval_options options = {.max_cases = 4, .seed = 8};
@@ -459,14 +482,15 @@ static void check_group(const struct loaded *loaded, const struct task *task, co
         buffer_init(&bytes, 1 << 20);
         options.rank = rank;
         assert_int_equal(eval_predictions_init(&part, rows->count, &err), STATUS_OK);
-        assert_int_equal(eval_predict(loaded->model, &loaded->network, task, CHAT_PLAIN, rows, &options, NULL, &part,
-                                      &err),
+        assert_int_equal(eval_predict(loaded->model, &loaded->network, task, CHAT_PLAIN, rows,
+                                      &options, NULL, &part, &err),
                          STATUS_OK);
         for (int64_t i = 0; i < rows->count; i++) {
             assert_true((part.rows[i].output != NULL) == (i % size == rank));
         }
         assert_int_equal(eval_predictions_pack(&part, &bytes, &err), STATUS_OK);
-        assert_int_equal(eval_predictions_unpack(&all, buffer_text(&bytes), bytes.len_bytes, &err), STATUS_OK);
+        assert_int_equal(eval_predictions_unpack(&all, buffer_text(&bytes), bytes.len_bytes, &err),
+                         STATUS_OK);
         buffer_fini(&bytes);
         eval_predictions_fini(&part);
     }
@@ -514,7 +538,8 @@ static void test_damaged_bytes(void **state)
     for (size_t length = 0; length <= bytes.len_bytes + 1; length++) {
         struct eval_predictions copy;
         assert_int_equal(eval_predictions_init(&copy, 3, &err), STATUS_OK);
-        char *cut = mem_calloc(length + 1, 1); /* of just this length: the sanitizer sees a read beyond it */
+        char *cut = mem_calloc(length + 1,
+                               1); /* of just this length: the sanitizer sees a read beyond it */
         memcpy(cut, bytes.data, length < bytes.len_bytes ? length : bytes.len_bytes);
         enum status status = eval_predictions_unpack(&copy, cut, length, &err);
         assert_int_equal(status, length == bytes.len_bytes ? STATUS_OK : STATUS_CORRUPT);
@@ -530,7 +555,8 @@ static void test_damaged_bytes(void **state)
         bytes.data[i] = (char)(bytes.data[i] ^ 0x80);
         eval_predictions_fini(&copy);
     }
-    assert_int_equal(eval_predictions_unpack(&whole, bytes.data, bytes.len_bytes, &err), STATUS_CORRUPT); /* twice */
+    assert_int_equal(eval_predictions_unpack(&whole, bytes.data, bytes.len_bytes, &err),
+                     STATUS_CORRUPT); /* twice */
     assert_non_null(strstr(err.message, "twice"));
     buffer_fini(&bytes);
     buffer_init(&bytes, 10);
@@ -541,12 +567,13 @@ static void test_damaged_bytes(void **state)
 
 /* ---- errors ---- */
 
-static enum status run_status(const struct loaded *loaded, const struct task *task, const struct dataset *rows,
-                              const struct eval_options *options, const struct progress *progress, struct error *err)
+static enum status run_status(const struct loaded *loaded, const struct task *task,
+                              const struct dataset *rows, const struct eval_options *options,
+                              const struct progress *progress, struct error *err)
 {
     struct eval_result result = {.rows = -7};
-    enum status status =
-        eval_run(loaded->model, &loaded->network, task, CHAT_PLAIN, rows, options, progress, &result, err);
+    enum status status = eval_run(loaded->model, &loaded->network, task, CHAT_PLAIN, rows, options,
+                                  progress, &result, err);
     assert_true(status == STATUS_OK || result.rows == -7); /* untouched */
     if (status == STATUS_OK) {
         eval_result_fini(&result);
@@ -554,7 +581,8 @@ static enum status run_status(const struct loaded *loaded, const struct task *ta
     return status;
 }
 
-static enum status stop_second(void *context, const char *phase, int64_t done, int64_t total, struct error *err)
+static enum status stop_second(void *context, const char *phase, int64_t done, int64_t total,
+                               struct error *err)
 {
     int *left = context;
     assert_string_equal(phase, "evaluate");
@@ -581,7 +609,8 @@ static void test_errors(void **state)
     for (int ticks = 0; ticks < 2; ticks++) {
         int left = ticks;
         struct progress progress = {stop_second, &left};
-        assert_int_equal(run_status(&loaded, &task, &rows, &options, &progress, &err), STATUS_INTERRUPTED);
+        assert_int_equal(run_status(&loaded, &task, &rows, &options, &progress, &err),
+                         STATUS_INTERRUPTED);
     }
     task.label_count = 0; /* the labels are still there to be freed */
     enum status status = run_status(&loaded, &task, &rows, &options, NULL, &err);
@@ -596,7 +625,8 @@ static void test_errors(void **state)
     generate_task(&task, "rouge1");
     int left = 1;
     struct progress progress = {stop_second, &left};
-    assert_int_equal(run_status(&loaded, &task, &rows, &options, &progress, &err), STATUS_INTERRUPTED);
+    assert_int_equal(run_status(&loaded, &task, &rows, &options, &progress, &err),
+                     STATUS_INTERRUPTED);
     task_fini(&task);
     dataset_fini(&rows);
     unload(&loaded);
@@ -636,7 +666,8 @@ static void test_no_memory(void **state)
 
 /* ---- real rows ---- */
 
-/* stories260K knows nothing of sentiment: about one half is right, and the error says how far that can be trusted. */
+/* stories260K knows nothing of sentiment: about one half is right, and the error says how far that
+ * can be trusted. */
 static void test_stories_on_sst2(void **state)
 {
     (void)state;
@@ -651,18 +682,20 @@ static void test_stories_on_sst2(void **state)
         skip();
     }
     load_stories(&loaded);
-    snprintf(json, sizeof(json),
-             "{\"name\": \"sst2\", \"train\": \"%s/sst2/train.jsonl\", \"validation\": \"%s/sst2/dev.jsonl\", "
-             "\"extract\": {\"sentence\": {\"field\": \"prompt\", \"pattern\": \"Sentence: (.*)\"}}, "
-             "\"template\": \"{sentence} =>\", \"answer\": \" {answer}\", \"metric\": \"accuracy\", "
-             "\"limit\": {\"validation\": 200}}",
-             bench, bench);
+    snprintf(
+        json, sizeof(json),
+        "{\"name\": \"sst2\", \"train\": \"%s/sst2/train.jsonl\", \"validation\": "
+        "\"%s/sst2/dev.jsonl\", "
+        "\"extract\": {\"sentence\": {\"field\": \"prompt\", \"pattern\": \"Sentence: (.*)\"}}, "
+        "\"template\": \"{sentence} =>\", \"answer\": \" {answer}\", \"metric\": \"accuracy\", "
+        "\"limit\": {\"validation\": 200}}",
+        bench, bench);
     read_task(json, &task);
     assert_int_equal(task_load_split(&task, TASK_VALIDATION, &rows, &err), STATUS_OK);
     struct eval_options options = {.max_cases = 8};
     struct eval_result result = evaluate(&loaded, &task, &rows, &options);
-    print_message("accuracy %.3f +- %.4f, loss %.3f, %.2f s\n", result.score, result.standard_error, result.loss,
-                  result.seconds);
+    print_message("accuracy %.3f +- %.4f, loss %.3f, %.2f s\n", result.score, result.standard_error,
+                  result.loss, result.seconds);
     assert_int_equal(result.rows, 200);
     assert_true(result.score > 0.35 && result.score < 0.65);
     assert_true(result.standard_error > 0.033 && result.standard_error < 0.036);
@@ -681,7 +714,8 @@ static int write_splits(void **state)
     static const char row[] = "{\"prompt\": \"a\", \"answer\": \"ab\"}\n";
     bool written =
         file_write(TEST_BINARY_DIR "/eval_train.jsonl", row, sizeof(row) - 1, &err) == STATUS_OK &&
-        file_write(TEST_BINARY_DIR "/eval_validation.jsonl", row, sizeof(row) - 1, &err) == STATUS_OK;
+        file_write(TEST_BINARY_DIR "/eval_validation.jsonl", row, sizeof(row) - 1, &err) ==
+            STATUS_OK;
     return written ? 0 : -1;
 }
 

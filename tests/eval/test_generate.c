@@ -1,4 +1,5 @@
-/* Generation: the same texts however the slots are shared, every way in which an output ends, every error. */
+/* Generation: the same texts however the slots are shared, every way in which an output ends, every
+ * error. */
 #include "models.h"
 
 #include "base/json.h"
@@ -23,7 +24,8 @@ static void make_prompts(struct prompts *prompts, int64_t vocab)
         int64_t length = 1 + (int64_t)rng_below(&rng, 20);
         for (int64_t k = 0; k < length; k++) {
             uint64_t letters = (uint64_t)vocab - FIRST_LETTER;
-            prompts->ids[prompts->start[i] + k] = (int32_t)(FIRST_LETTER + rng_below(&rng, letters));
+            prompts->ids[prompts->start[i] + k] =
+                (int32_t)(FIRST_LETTER + rng_below(&rng, letters));
         }
         prompts->start[i + 1] = prompts->start[i] + length;
     }
@@ -42,8 +44,8 @@ static void generate(const struct loaded *loaded, const struct prompts *prompts,
 {
     struct error err;
     memset(outputs, 0, (size_t)count * sizeof(*outputs));
-    enum status status = generate_run(loaded->model, &loaded->network, prompts->ids, prompts->start, count, options,
-                                      NULL, NULL, NULL, outputs, &err);
+    enum status status = generate_run(loaded->model, &loaded->network, prompts->ids, prompts->start,
+                                      count, options, NULL, NULL, NULL, outputs, &err);
     if (status != STATUS_OK) {
         fail_msg("%s", err.message);
     }
@@ -102,13 +104,15 @@ static void test_order_does_not_matter(void **state)
     uint64_t streams[PROMPTS];
     struct generate_output expected[PROMPTS];
     struct generate_output found[PROMPTS];
-    struct generate_options options = {.max_new_tokens = 20, .sampling = {1.0f, 0, 1.0f}, .seed = 5};
+    struct generate_options options = {
+        .max_new_tokens = 20, .sampling = {1.0f, 0, 1.0f}, .seed = 5};
     load_tiny(&loaded);
     make_prompts(&prompts, loaded.model->config.vocab_size);
     for (int i = 0; i < PROMPTS; i++) {
         int from = PROMPTS - 1 - i;
         int64_t length = prompts.start[from + 1] - prompts.start[from];
-        memcpy(turned.ids + turned.start[i], prompts.ids + prompts.start[from], (size_t)length * sizeof(int32_t));
+        memcpy(turned.ids + turned.start[i], prompts.ids + prompts.start[from],
+               (size_t)length * sizeof(int32_t));
         turned.start[i + 1] = turned.start[i] + length;
         streams[i] = (uint64_t)from;
     }
@@ -133,14 +137,16 @@ static void test_order_does_not_matter(void **state)
     unload(&loaded);
 }
 
-/* A random model of 40 tokens writes its end token before long; one of 64 positions runs out of them. */
+/* A random model of 40 tokens writes its end token before long; one of 64 positions runs out of
+ * them. */
 static void test_how_outputs_end(void **state)
 {
     (void)state;
     struct loaded loaded;
     struct prompts prompts;
     struct generate_output outputs[PROMPTS];
-    struct generate_options options = {.max_new_tokens = 1000, .sampling = {1.5f, 0, 1.0f}, .seed = 5};
+    struct generate_options options = {
+        .max_new_tokens = 1000, .sampling = {1.5f, 0, 1.0f}, .seed = 5};
     int stopped = 0;
     int ran_out = 0;
     load_tiny(&loaded);
@@ -194,7 +200,8 @@ static void test_stop_and_pieces(void **state)
     struct error err;
     struct generate_output plain[PROMPTS];
     struct generate_output cut[PROMPTS] = {0};
-    struct generate_options options = {.max_new_tokens = 20, .sampling = {1.0f, 0, 1.0f}, .seed = 5};
+    struct generate_options options = {
+        .max_new_tokens = 20, .sampling = {1.0f, 0, 1.0f}, .seed = 5};
     load_tiny(&loaded);
     make_prompts(&prompts, loaded.model->config.vocab_size);
     generate(&loaded, &prompts, PROMPTS, &options, plain);
@@ -208,8 +215,8 @@ static void test_stop_and_pieces(void **state)
     memcpy(stop_text, plain[longest].text + 4, 3);
     const char *stop[] = {stop_text, NULL};
     options.stop = stop;
-    enum status status = generate_run(loaded.model, &loaded.network, prompts.ids, prompts.start, PROMPTS, &options,
-                                      collect, &collected, NULL, cut, &err);
+    enum status status = generate_run(loaded.model, &loaded.network, prompts.ids, prompts.start,
+                                      PROMPTS, &options, collect, &collected, NULL, cut, &err);
     assert_int_equal(status, STATUS_OK);
     for (int i = 0; i < PROMPTS; i++) {
         const char *hit = strstr(plain[i].text, stop_text);
@@ -240,8 +247,8 @@ static void test_full_prompt(void **state)
         ids[i] = FIRST_LETTER + i % 30;
     }
     int64_t full[] = {0, positions};
-    assert_int_equal(generate_run(loaded.model, &loaded.network, ids, full, 1, &options, NULL, NULL, NULL, &output,
-                                  &err),
+    assert_int_equal(generate_run(loaded.model, &loaded.network, ids, full, 1, &options, NULL, NULL,
+                                  NULL, &output, &err),
                      STATUS_OK);
     assert_int_equal(output.tokens, 1);
     free(output.text);
@@ -249,7 +256,8 @@ static void test_full_prompt(void **state)
     int64_t over[] = {0, positions, 2 * positions};
     over[1] = positions - 1; /* the second is one too long */
     struct generate_output two[2] = {0};
-    assert_int_equal(generate_run(loaded.model, &loaded.network, ids, over, 2, &options, NULL, NULL, NULL, two, &err),
+    assert_int_equal(generate_run(loaded.model, &loaded.network, ids, over, 2, &options, NULL, NULL,
+                                  NULL, two, &err),
                      STATUS_RANGE);
     assert_non_null(strstr(err.message, "prompt 1"));
     assert_null(two[0].text);
@@ -268,26 +276,32 @@ static void test_wrong_input(void **state)
     load_tiny(&loaded);
     const struct model *model = loaded.model;
     const struct network *network = &loaded.network;
-    assert_int_equal(generate_run(model, network, ids, empty, 2, &options, NULL, NULL, NULL, outputs, &err),
-                     STATUS_INVALID);
+    assert_int_equal(
+        generate_run(model, network, ids, empty, 2, &options, NULL, NULL, NULL, outputs, &err),
+        STATUS_INVALID);
     assert_non_null(strstr(err.message, "prompt 1"));
-    assert_int_equal(generate_run(model, network, ids, empty, 0, &options, NULL, NULL, NULL, outputs, &err),
-                     STATUS_OK);
+    assert_int_equal(
+        generate_run(model, network, ids, empty, 0, &options, NULL, NULL, NULL, outputs, &err),
+        STATUS_OK);
     options.max_new_tokens = 0;
-    assert_int_equal(generate_run(model, network, ids, empty, 1, &options, NULL, NULL, NULL, outputs, &err),
-                     STATUS_RANGE);
+    assert_int_equal(
+        generate_run(model, network, ids, empty, 1, &options, NULL, NULL, NULL, outputs, &err),
+        STATUS_RANGE);
     options.max_new_tokens = 5;
     options.slots = -1;
-    assert_int_equal(generate_run(model, network, ids, empty, 1, &options, NULL, NULL, NULL, outputs, &err),
-                     STATUS_RANGE);
+    assert_int_equal(
+        generate_run(model, network, ids, empty, 1, &options, NULL, NULL, NULL, outputs, &err),
+        STATUS_RANGE);
     options.slots = 1;
     ids[1] = 4000; /* not in the vocabulary */
-    assert_int_equal(generate_run(model, network, ids, empty, 1, &options, NULL, NULL, NULL, outputs, &err),
-                     STATUS_RANGE);
+    assert_int_equal(
+        generate_run(model, network, ids, empty, 1, &options, NULL, NULL, NULL, outputs, &err),
+        STATUS_RANGE);
     unload(&loaded);
 }
 
-static enum status stop_after(void *context, const char *phase, int64_t done, int64_t total, struct error *err)
+static enum status stop_after(void *context, const char *phase, int64_t done, int64_t total,
+                              struct error *err)
 {
     int *left = context;
     assert_string_equal(phase, "generate");
@@ -307,8 +321,8 @@ static void test_interrupted(void **state)
     struct progress progress = {stop_after, &left};
     load_tiny(&loaded);
     make_prompts(&prompts, loaded.model->config.vocab_size);
-    assert_int_equal(generate_run(loaded.model, &loaded.network, prompts.ids, prompts.start, PROMPTS, &options, NULL,
-                                  NULL, &progress, outputs, &err),
+    assert_int_equal(generate_run(loaded.model, &loaded.network, prompts.ids, prompts.start,
+                                  PROMPTS, &options, NULL, NULL, &progress, outputs, &err),
                      STATUS_INTERRUPTED);
     for (int i = 0; i < PROMPTS; i++) {
         assert_null(outputs[i].text);
@@ -316,7 +330,8 @@ static void test_interrupted(void **state)
     unload(&loaded);
 }
 
-/* Each allocation in turn fails: an error or the right texts, and nothing leaks (the sanitizer sees to that). */
+/* Each allocation in turn fails: an error or the right texts, and nothing leaks (the sanitizer sees
+ * to that). */
 static void test_no_memory(void **state)
 {
     (void)state;
@@ -330,8 +345,8 @@ static void test_no_memory(void **state)
         struct error err;
         struct generate_output outputs[4] = {0};
         mem_fail_nth(n);
-        status = generate_run(loaded.model, &loaded.network, prompts.ids, prompts.start, 4, &options, NULL, NULL,
-                              NULL, outputs, &err);
+        status = generate_run(loaded.model, &loaded.network, prompts.ids, prompts.start, 4,
+                              &options, NULL, NULL, NULL, outputs, &err);
         mem_fail_nth(0);
         release(outputs, 4);
     }
@@ -355,8 +370,8 @@ static void test_reference_story(void **state)
     int64_t start[] = {0, 1};
     struct generate_output output = {0};
     struct generate_options options = {.max_new_tokens = 255};
-    assert_int_equal(generate_run(loaded.model, &loaded.network, &bos, start, 1, &options, NULL, NULL, NULL, &output,
-                                  &err),
+    assert_int_equal(generate_run(loaded.model, &loaded.network, &bos, start, 1, &options, NULL,
+                                  NULL, NULL, &output, &err),
                      STATUS_OK);
     assert_int_equal(output.tokens, 255);
     assert_string_equal(output.text, text);

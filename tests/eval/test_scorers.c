@@ -1,4 +1,5 @@
-/* Every scorer of the registry, by hand, against other programs' values, and with what a broken model may write. */
+/* Every scorer of the registry, by hand, against other programs' values, and with what a broken
+ * model may write. */
 #include "eval/scoring.h"
 
 #include <math.h>
@@ -9,7 +10,8 @@
 
 static const double tolerance = 1e-12;
 static const char sentiments[] = "[\"negative\", \"positive\"]";
-static const char four_texts[] = "[\"first text\", \"second text\", \"third text\", \"fourth text\"]";
+static const char four_texts[] =
+    "[\"first text\", \"second text\", \"third text\", \"fourth text\"]";
 
 static void test_registry(void **state)
 {
@@ -33,14 +35,18 @@ static void test_accuracy(void **state)
     assert_true(scoring_one("accuracy", "positive", "  Positive\n", sentiments) == 1.0);
     assert_true(scoring_one("accuracy", "positive", "negative", sentiments) == 0.0);
     /* the first label mentioned, as whole words */
-    assert_true(scoring_one("accuracy", "positive", "It is positive, not negative.", sentiments) == 1.0);
-    assert_true(scoring_one("accuracy", "negative", "It is positive, not negative.", sentiments) == 0.0);
-    assert_true(scoring_one("accuracy", "positive", "seropositive, so negative", sentiments) == 0.0);
+    assert_true(scoring_one("accuracy", "positive", "It is positive, not negative.", sentiments) ==
+                1.0);
+    assert_true(scoring_one("accuracy", "negative", "It is positive, not negative.", sentiments) ==
+                0.0);
+    assert_true(scoring_one("accuracy", "positive", "seropositive, so negative", sentiments) ==
+                0.0);
     assert_true(scoring_one("accuracy", "positive", "positively", sentiments) == 0.0);
     assert_true(scoring_one("accuracy", "positive", "no idea", sentiments) == 0.0);
     assert_true(scoring_one("accuracy", "positive", "", sentiments) == 0.0);
     /* of labels that begin at one place the longest */
-    assert_true(scoring_one("accuracy", "very good", "Very good!", "[\"very\", \"very good\"]") == 1.0);
+    assert_true(scoring_one("accuracy", "very good", "Very good!", "[\"very\", \"very good\"]") ==
+                1.0);
     assert_true(scoring_one("accuracy", "very", "Very good!", "[\"very\", \"very good\"]") == 0.0);
     /* without labels: the whole text */
     assert_true(scoring_one("accuracy", "42", " 42 ", NULL) == 1.0);
@@ -73,7 +79,8 @@ static void test_labels_of_the_task(void **state)
     scoring.task.label_count = 2;
     scoring_add(&scoring, "no", "Well, no.", NULL);
     scoring_add(&scoring, "yes", "I do not know", NULL);
-    scoring_add(&scoring, "yes", "yes", "[\"maybe\"]"); /* the row's own choices do not hold the answer */
+    scoring_add(&scoring, "yes", "yes",
+                "[\"maybe\"]"); /* the row's own choices do not hold the answer */
     assert_int_equal(scoring_run(&scoring, "accuracy", &err), STATUS_OK);
     assert_true(scoring.row_score[0] == 1.0);
     assert_true(scoring.row_score[1] == 0.0);
@@ -100,7 +107,8 @@ static void test_rouge_by_hand(void **state)
     (void)state;
     /* 5 of 6 in order: the, cat, sat | on, the, mat -> "the sat on the" has 4 */
     double rouge1 = scoring_one("rouge1", "the cat sat on the mat", "the mat sat on the cat", NULL);
-    double rouge_l = scoring_one("rougeL", "the cat sat on the mat", "the mat sat on the cat", NULL);
+    double rouge_l =
+        scoring_one("rougeL", "the cat sat on the mat", "the mat sat on the cat", NULL);
     assert_true(fabs(rouge1 - 1.0) < tolerance);
     assert_true(fabs(rouge_l - 4.0 / 6.0) < tolerance);
     /* precision 2/2, recall 2/4 */
@@ -162,8 +170,7 @@ static void test_rouge_golden(void **state)
     cJSON *golden = read_golden();
     const cJSON *item = NULL;
     int count = 0;
-    cJSON_ArrayForEach(item, cJSON_GetObjectItem(golden, "rouge"))
-    {
+    cJSON_ArrayForEach (item, cJSON_GetObjectItem(golden, "rouge")) {
         const char *answer = cJSON_GetArrayItem(item, 0)->valuestring;
         const char *output = cJSON_GetArrayItem(item, 1)->valuestring;
         double rouge1 = cJSON_GetArrayItem(item, 2)->valuedouble;
@@ -182,14 +189,12 @@ static void check_macro_f1_set(const cJSON *set, bool with_labels)
     struct error err;
     const cJSON *item = NULL;
     scoring.task.separator = cJSON_GetObjectItem(set, "separator")->valuestring;
-    cJSON_ArrayForEach(item, cJSON_GetObjectItem(set, "labels"))
-    {
+    cJSON_ArrayForEach (item, cJSON_GetObjectItem(set, "labels")) {
         if (with_labels) {
             scoring.task.labels[scoring.task.label_count++] = item->valuestring;
         }
     }
-    cJSON_ArrayForEach(item, cJSON_GetObjectItem(set, "rows"))
-    {
+    cJSON_ArrayForEach (item, cJSON_GetObjectItem(set, "rows")) {
         scoring_add(&scoring, cJSON_GetArrayItem(item, 0)->valuestring,
                     cJSON_GetArrayItem(item, 1)->valuestring, NULL);
     }
@@ -205,8 +210,7 @@ static void test_macro_f1_golden(void **state)
     cJSON *golden = read_golden();
     const cJSON *sets = cJSON_GetObjectItem(golden, "macro_f1");
     const cJSON *set = NULL;
-    cJSON_ArrayForEach(set, sets)
-    {
+    cJSON_ArrayForEach (set, sets) {
         check_macro_f1_set(set, true);
     }
     /* forty rows ask for every label, so that those collected from the answers are the same */
@@ -221,7 +225,8 @@ static void test_macro_f1_by_hand(void **state)
     struct error err;
     scoring.task.separator = "; ";
     scoring_add(&scoring, "red; blue", "Blue;red.", NULL); /* order, case and closing punctuation */
-    scoring_add(&scoring, "red", "green; red", NULL);      /* green is no label: neither right nor wrong */
+    scoring_add(&scoring, "red", "green; red",
+                NULL); /* green is no label: neither right nor wrong */
     scoring_add(&scoring, "none", "", NULL);
     scoring_add(&scoring, "blue", "none", NULL);
     assert_int_equal(scoring_run(&scoring, "macro_f1", &err), STATUS_OK);
@@ -253,12 +258,14 @@ static void test_macro_f1_errors(void **state)
     scoring_fini(&scoring);
 }
 
-/* A megabyte of one thing, invalid bytes, cut characters, nothing: scored without a fault, in the range. */
+/* A megabyte of one thing, invalid bytes, cut characters, nothing: scored without a fault, in the
+ * range. */
 static void test_hostile_outputs(void **state)
 {
     (void)state;
     enum { BIG = 1 << 20 };
-    static const char *const fillings[] = {"a ", "x", "\xFF\xFE", "\xE4\xBD", "\xF0\x9F", "\xC0\x80 ", "positive", "。"};
+    static const char *const fillings[] = {"a ",       "x",         "\xFF\xFE", "\xE4\xBD",
+                                           "\xF0\x9F", "\xC0\x80 ", "positive", "。"};
     char *big = mem_calloc(BIG + 1, 1);
     assert_non_null(big);
     for (size_t f = 0; f < sizeof(fillings) / sizeof(fillings[0]); f++) {
@@ -324,7 +331,8 @@ static void test_utf8(void **state)
     assert_int_equal(utf8_cut("ab\xE4\xBD\xA0", 5, 4), 2);
     assert_int_equal(utf8_cut("ab\xE4\xBD\xA0", 5, 5), 5);
     assert_int_equal(utf8_cut("\xF0\x9F\x98\x80", 4, 3), 0);
-    assert_int_equal(utf8_cut("\x80\x80\x80\x80\x80\x80", 6, 5), 2); /* no character is that long: cut anywhere */
+    assert_int_equal(utf8_cut("\x80\x80\x80\x80\x80\x80", 6, 5),
+                     2); /* no character is that long: cut anywhere */
     char *copy = utf8_copy_cut("ab\xE4\xBD\xA0", 4);
     assert_string_equal(copy, "ab");
     free(copy);

@@ -24,7 +24,8 @@ static void test_mean(void **state)
     assert_true(mean == 1.0 && error == 0.0);
 }
 
-static enum status mean_figure(void *context, const int64_t *picked, int64_t count, double *figure, struct error *err)
+static enum status mean_figure(void *context, const int64_t *picked, int64_t count, double *figure,
+                               struct error *err)
 {
     (void)err;
     const double *values = context;
@@ -63,8 +64,8 @@ static void test_bootstrap_of_a_mean(void **state)
     assert_true(first != other);
 }
 
-static enum status failing_figure(void *context, const int64_t *picked, int64_t count, double *figure,
-                                  struct error *err)
+static enum status failing_figure(void *context, const int64_t *picked, int64_t count,
+                                  double *figure, struct error *err)
 {
     (void)context;
     (void)picked;

@@ -1,4 +1,5 @@
-/* Text that comes token by token: whole characters, no stop text, the same as decoding all at once. */
+/* Text that comes token by token: whole characters, no stop text, the same as decoding all at once.
+ */
 /* clang-format off */
 #include <setjmp.h>
 #include <stdarg.h>
@@ -53,15 +54,17 @@ static void begin(struct stream *stream, const struct tokenizer *tokenizer, cons
                   int64_t prompt_count, const char *const *stop)
 {
     struct error err;
-    assert_int_equal(stream_init(stream, tokenizer, prompt, prompt_count, stop, false, &err), STATUS_OK);
+    assert_int_equal(stream_init(stream, tokenizer, prompt, prompt_count, stop, false, &err),
+                     STATUS_OK);
 }
 
 /* Texts of every kind come out as they went in, in pieces of whole characters. */
 static void test_pieces_make_the_text(void **state)
 {
     (void)state;
-    static const char *const texts[] = {" and then", "Caf\xC3\xA9 \xE4\xBD\xA0\xE5\xA5\xBD \xF0\x9F\x98\x80!",
-                                        " \n\n  x", "<|im_start|>", "\xF0\x9F\x91\xA8\xE2\x80\x8D\xF0\x9F\x91\xA9"};
+    static const char *const texts[] = {
+        " and then", "Caf\xC3\xA9 \xE4\xBD\xA0\xE5\xA5\xBD \xF0\x9F\x98\x80!", " \n\n  x",
+        "<|im_start|>", "\xF0\x9F\x91\xA8\xE2\x80\x8D\xF0\x9F\x91\xA9"};
     for (int f = 0; f < FOLDERS; f++) {
         struct tokenizer *tokenizer = load(folders[f]);
         for (size_t t = 0; t < sizeof(texts) / sizeof(texts[0]); t++) {
@@ -74,14 +77,16 @@ static void test_pieces_make_the_text(void **state)
             token_list_init(&ids, 1000);
             buffer_init(&joined, 10000);
             assert_int_equal(tokenizer_encode(tokenizer, "Say", 3, 0, &prompt, &err), STATUS_OK);
-            assert_int_equal(
-                tokenizer_encode(tokenizer, texts[t], strlen(texts[t]), TOKENIZER_CONTINUE, &ids, &err), STATUS_OK);
+            assert_int_equal(tokenizer_encode(tokenizer, texts[t], strlen(texts[t]),
+                                              TOKENIZER_CONTINUE, &ids, &err),
+                             STATUS_OK);
             begin(&stream, tokenizer, prompt.ids, prompt.count, NULL);
             for (int64_t i = 0; i < ids.count; i++) {
                 size_t before = joined.len_bytes;
                 push(&stream, ids.ids[i]);
                 stream_release(&stream, false, &joined);
-                assert_true(json_utf8_valid(buffer_text(&joined) + before, joined.len_bytes - before));
+                assert_true(
+                    json_utf8_valid(buffer_text(&joined) + before, joined.len_bytes - before));
             }
             finish(&stream);
             stream_release(&stream, true, &joined);
@@ -106,7 +111,8 @@ static void test_first_space(void **state)
     struct stream stream;
     int32_t bos = bytes_token(tokenizer, "<s>");
     token_list_init(&ids, 100);
-    assert_int_equal(tokenizer_encode(tokenizer, "a", 1, 0, &ids, &err), STATUS_OK); /* with its dummy prefix */
+    assert_int_equal(tokenizer_encode(tokenizer, "a", 1, 0, &ids, &err),
+                     STATUS_OK); /* with its dummy prefix */
     begin(&stream, tokenizer, &bos, 1, NULL);
     for (int64_t i = 0; i < ids.count; i++) {
         push(&stream, ids.ids[i]);
@@ -163,7 +169,8 @@ static void test_random_tokens(void **state)
             begin(&stream, tokenizer, NULL, 0, stop);
             for (int i = 0; i < 300; i++) {
                 /* mostly single bytes, ids 3 .. 258 of sentence_piece */
-                push(&stream, (int32_t)(i % 3 == 0 ? rng_below(&rng, vocab) : 3 + rng_below(&rng, 256)));
+                push(&stream,
+                     (int32_t)(i % 3 == 0 ? rng_below(&rng, vocab) : 3 + rng_below(&rng, 256)));
                 assert_true(stream.pending_count < STREAM_PENDING_MAX);
                 stream_release(&stream, false, &joined);
             }
@@ -179,8 +186,10 @@ static void test_random_tokens(void **state)
     }
 }
 
-/* Pushes the bytes of text one token each, releasing after each; returns what was released in all. */
-static void push_bytes(struct stream *stream, const struct tokenizer *tokenizer, const char *text, struct buffer *out)
+/* Pushes the bytes of text one token each, releasing after each; returns what was released in all.
+ */
+static void push_bytes(struct stream *stream, const struct tokenizer *tokenizer, const char *text,
+                       struct buffer *out)
 {
     for (const char *byte = text; *byte != '\0' && !stream->stopped; byte++) {
         char name[8];
@@ -190,8 +199,8 @@ static void push_bytes(struct stream *stream, const struct tokenizer *tokenizer,
     }
 }
 
-static void check_stop(const struct tokenizer *tokenizer, const char *const *stop, const char *written,
-                       const char *expected, bool stopped)
+static void check_stop(const struct tokenizer *tokenizer, const char *const *stop,
+                       const char *written, const char *expected, bool stopped)
 {
     struct stream stream;
     struct buffer released;
@@ -228,8 +237,10 @@ static void test_stop_texts(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_pieces_make_the_text), cmocka_unit_test(test_first_space),
-        cmocka_unit_test(test_characters_over_tokens), cmocka_unit_test(test_random_tokens),
+        cmocka_unit_test(test_pieces_make_the_text),
+        cmocka_unit_test(test_first_space),
+        cmocka_unit_test(test_characters_over_tokens),
+        cmocka_unit_test(test_random_tokens),
         cmocka_unit_test(test_stop_texts),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
