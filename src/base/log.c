@@ -16,6 +16,7 @@ void log_init(struct log *log, FILE *human, int rank, enum log_level level)
     log->fd = -1;
     log->rank = rank;
     log->level = level;
+    log->tail = NULL;
 }
 
 enum status log_open(struct log *log, const char *path, struct error *err)
@@ -57,9 +58,27 @@ static void write_json(const struct log *log, const char *time, enum log_level l
     }
 }
 
+static void append_tail(struct log_tail *tail, const char *message)
+{
+    size_t length = strlen(message);
+    if (length + 1 > sizeof(tail->text)) {
+        message += length + 1 - sizeof(tail->text);
+        length = sizeof(tail->text) - 1;
+    }
+    while (tail->len_bytes + length + 1 > sizeof(tail->text)) {
+        const char *end = memchr(tail->text, '\n', tail->len_bytes);
+        size_t first = end != NULL ? (size_t)(end - tail->text) + 1 : tail->len_bytes;
+        memmove(tail->text, tail->text + first, tail->len_bytes - first);
+        tail->len_bytes -= first;
+    }
+    memcpy(tail->text + tail->len_bytes, message, length);
+    tail->text[tail->len_bytes + length] = '\n';
+    tail->len_bytes += length + 1;
+}
+
 void log_write(struct log *log, enum log_level level, const char *room, const char *format, ...)
 {
-    if (log == NULL || level < log->level) {
+    if (log == NULL || (level < log->level && log->tail == NULL)) {
         return;
     }
     char message[2048];
@@ -67,6 +86,12 @@ void log_write(struct log *log, enum log_level level, const char *room, const ch
     va_start(arguments, format);
     vsnprintf(message, sizeof(message), format, arguments);
     va_end(arguments);
+    if (log->tail != NULL) {
+        append_tail(log->tail, message);
+    }
+    if (level < log->level) {
+        return;
+    }
     char time[32];
     clock_format_utc(clock_wall_s(), time, sizeof(time));
     if (log->human != NULL) {

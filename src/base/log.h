@@ -10,11 +10,20 @@
 
 enum log_level { LOG_DEBUG, LOG_INFO, LOG_WARNING, LOG_ERROR };
 
+/* The last lines that were written, for the record of a failure: whole lines, the oldest dropped
+ * first. */
+enum { LOG_TAIL_BYTES = 2048 };
+struct log_tail {
+    char text[LOG_TAIL_BYTES]; /* lines end with \n */
+    size_t len_bytes;
+};
+
 struct log {
-    FILE *human;          /* words for a person, e.g. stderr; may be NULL */
-    int fd;               /* log.jsonl, append-only; -1: none */
-    int rank;             /* -1 outside MPI */
-    enum log_level level; /* least level that is written */
+    FILE *human;           /* words for a person, e.g. stderr; may be NULL */
+    int fd;                /* log.jsonl, append-only; -1: none */
+    int rank;              /* -1 outside MPI */
+    enum log_level level;  /* least level that is written */
+    struct log_tail *tail; /* the caller's; NULL: none is kept. Holds all levels */
 };
 
 /* Only to `human`. */

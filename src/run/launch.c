@@ -119,8 +119,7 @@ static enum status take_turn(void *context, struct error *err)
 
 static enum status run_alone(struct launch *launch, struct error *err)
 {
-    launch->worker_log = launch->log;
-    launch->worker_log.human = NULL;
+    launch->worker_log.fd = dup(launch->log.fd);
     const struct worker_options options = {
         .job = &launch->job,
         .mailbox = launch->mailbox,
@@ -225,6 +224,7 @@ static void close_launch(struct launch *launch)
     store_folder_unlock(launch->lock);
     group_fini(&launch->layout);
     log_close(&launch->log);
+    log_close(&launch->worker_log);
     free(launch->leaders);
     job_fini(&launch->job);
 }
@@ -260,8 +260,7 @@ enum status launch_search(const struct launch_options *options, struct json_prob
     if (rank > 0) { /* rank 0 has made the folder by now */
         char path[FILE_PATH_BYTES];
         TRY_CLEANUP(file_join(launch.job.output, "log.jsonl", path, err));
-        TRY_CLEANUP(log_open(&launch.log, path, err));
-        launch.worker_log = launch.log;
+        TRY_CLEANUP(log_open(&launch.worker_log, path, err));
     }
     status = run_rank(&launch, err);
 cleanup:

@@ -19,6 +19,7 @@ static const double progress_interval_s = 0.5;
 
 struct worker {
     struct worker_options options;
+    struct log_tail tail; /* what was logged since the order came */
     struct workspace workspace;
     MPI_Comm group;
     struct train_group train_group;
@@ -39,6 +40,7 @@ enum status worker_create(const struct worker_options *options, struct worker **
     }
     worker->options = *options;
     worker->group = options->group;
+    options->log->tail = &worker->tail;
     worker->leader = true;
     if (worker->group != MPI_COMM_NULL) {
         worker->train_group = group_trainer(&worker->group);
@@ -57,6 +59,7 @@ enum status worker_create(const struct worker_options *options, struct worker **
 void worker_destroy(struct worker *worker)
 {
     if (worker != NULL) {
+        worker->options.log->tail = NULL;
         workspace_close(&worker->workspace);
         free(worker);
     }
@@ -214,19 +217,29 @@ static enum status carry_out(struct worker *worker, const cJSON *order, cJSON **
     return candidate_train(&worker->workspace, &candidate, group, &progress, result, err);
 }
 
-static cJSON *failure_to_json(const struct error *failure, double rank_seconds)
+static void add_text(cJSON *object, const char *key, const char *text, size_t len_bytes)
+{
+    /* A message may quote bytes of a hostile file, or be cut inside a character. */
+    char copy[LOG_TAIL_BYTES + 1];
+    memcpy(copy, text, len_bytes);
+    copy[len_bytes] = '\0';
+    for (size_t i = 0; i < len_bytes && !json_utf8_valid(copy, len_bytes); i++) {
+        copy[i] = (unsigned char)copy[i] < 0x80 ? copy[i] : '?';
+    }
+    cJSON_AddStringToObject(object, key, copy);
+}
+
+static cJSON *failure_to_json(const struct error *failure, const struct log_tail *tail,
+                              double rank_seconds)
 {
     cJSON *object = cJSON_CreateObject();
     cJSON *error = cJSON_AddObjectToObject(object, "error");
     cJSON_AddStringToObject(error, "code", status_name(failure->code));
-    cJSON_AddStringToObject(error, "message",
-                            json_utf8_valid(failure->message, strlen(failure->message))
-                                ? failure->message
-                                : "(not text)");
+    add_text(error, "message", failure->message, strlen(failure->message));
     cJSON_AddStringToObject(error, "file", failure->file);
     cJSON_AddNumberToObject(error, "line", failure->line);
     cJSON_AddNumberToObject(error, "rank", failure->rank);
-    cJSON_AddStringToObject(object, "log_tail", "");
+    add_text(object, "log_tail", tail->text, tail->len_bytes);
     cJSON_AddNumberToObject(object, "rank_seconds", rank_seconds);
     return object;
 }
@@ -246,7 +259,8 @@ static enum status report_outcome(struct worker *worker, enum status outcome, cJ
     }
     failure->code = outcome;
     MPI_Comm_rank(MPI_COMM_WORLD, &failure->rank);
-    return answer(worker, MESSAGE_FAILED, failure_to_json(failure, seconds * ranks), err);
+    return answer(worker, MESSAGE_FAILED, failure_to_json(failure, &worker->tail, seconds * ranks),
+                  err);
 }
 
 static enum status do_order(struct worker *worker, const struct message *message, struct error *err)
@@ -255,6 +269,7 @@ static enum status do_order(struct worker *worker, const struct message *message
     worker->candidate = message->header.candidate;
     worker->stop_asked = false;
     worker->reported_at_s = 0.0;
+    worker->tail.len_bytes = 0;
     double started_s = clock_monotonic_s();
     cJSON *result = NULL;
     struct error failure = {0};

@@ -471,6 +471,27 @@ static void test_log_lines_are_json(void **state)
     buffer_fini(&text);
 }
 
+static void test_log_tail_keeps_the_last_whole_lines(void **state)
+{
+    (void)state;
+    struct log log;
+    struct log_tail tail = {.len_bytes = 0};
+    log_init(&log, NULL, -1, LOG_ERROR);
+    log.tail = &tail;
+    for (int i = 0; i < 1000; i++) {
+        log_write(&log, LOG_DEBUG, "base", "line %d", i);
+    }
+    assert_true(tail.len_bytes <= sizeof(tail.text));
+    assert_memory_equal(tail.text, "line ", 5);
+    assert_memory_equal(tail.text + tail.len_bytes - 9, "line 999\n", 9);
+    char much[2 * LOG_TAIL_BYTES];
+    memset(much, 'x', sizeof(much) - 1);
+    much[sizeof(much) - 1] = '\0';
+    log_write(&log, LOG_DEBUG, "base", "%s", much);
+    assert_int_equal(tail.len_bytes, sizeof(tail.text));
+    assert_int_equal(tail.text[0], 'x');
+}
+
 static void test_deadlines(void **state)
 {
     (void)state;
@@ -503,6 +524,7 @@ int main(void)
         cmocka_unit_test(test_commit_keeps_the_previous_generation),
         cmocka_unit_test(test_a_kill_leaves_old_or_new_and_nothing_else),
         cmocka_unit_test(test_log_lines_are_json),
+        cmocka_unit_test(test_log_tail_keeps_the_last_whole_lines),
         cmocka_unit_test(test_deadlines),
     };
     return cmocka_run_group_tests(tests, make_folder, NULL);
