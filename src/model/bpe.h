@@ -18,15 +18,15 @@
 enum {
     BPE_VOCAB_BITS = 21,
     BPE_RANK_BITS = 22,
-    BPE_VOCAB_MAX = 1 << BPE_VOCAB_BITS,      /* ids */
+    BPE_VOCAB_MAX = 1 << BPE_VOCAB_BITS,       /* ids */
     BPE_MERGES_MAX = (1 << BPE_RANK_BITS) - 1, /* so that no slot is all ones */
-    BPE_PIECE_MAX = 1 << 24,                  /* symbols in one piece */
-    BPE_RANK_NONE = INT32_MAX                 /* of a pair that cannot be joined */
+    BPE_PIECE_MAX = 1 << 24,                   /* symbols in one piece */
+    BPE_RANK_NONE = INT32_MAX                  /* of a pair that cannot be joined */
 };
 
 struct bpe {
-    /* Open addressing. A slot is left id | right id | rank (21, 21 and 22 bits; all ones: empty): eight bytes, because
-     * the time of encoding is the time of cache misses here. */
+    /* Open addressing. A slot is left id | right id | rank (21, 21 and 22 bits; all ones: empty):
+     * eight bytes, because the time of encoding is the time of cache misses here. */
     uint64_t *merges;
     int merges_shift;        /* 64 - log2 of the number of slots */
     int32_t *joined_ids;     /* by rank */
@@ -36,7 +36,8 @@ struct bpe {
     bool byte_fallback;    /* a character without a token becomes its bytes' tokens */
     bool fuse_unknown;     /* neighbouring unknown characters make one unknown token */
     int32_t unknown_id;    /* -1: unknown characters vanish */
-    int32_t byte_ids[256]; /* of single bytes (byte level) or of "<0x..>" (fallback); -1 if there is none */
+    int32_t byte_ids[256]; /* of single bytes (byte level) or of "<0x..>" (fallback); -1 if there is
+                              none */
     const struct text_index *characters; /* borrowed; for symbols that are characters */
 };
 
@@ -48,7 +49,8 @@ struct bpe_scratch {
 };
 void bpe_scratch_fini(struct bpe_scratch *scratch);
 
-/* Room for merge_count (at most BPE_MERGES_MAX) merges; every other field of *bpe is the caller's to set. */
+/* Room for merge_count (at most BPE_MERGES_MAX) merges; every other field of *bpe is the caller's
+ * to set. */
 enum status bpe_init(struct bpe *bpe, int64_t merge_count, struct error *err);
 void bpe_fini(struct bpe *bpe);
 

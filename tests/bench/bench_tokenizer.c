@@ -2,8 +2,9 @@
  *
  *   bench_tokenizer FOLDER [TEXT_FILE]        FOLDER has tokenizer.json
  *
- * Prints one line of JSON per case; times are medians of five. Without a file the text is made of words of the
- * tokenizer's own vocabulary, short ones more often, which is kinder to it than a real text. */
+ * Prints one line of JSON per case; times are medians of five. Without a file the text is made of
+ * words of the tokenizer's own vocabulary, short ones more often, which is kinder to it than a real
+ * text. */
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -53,7 +54,8 @@ static struct tokenizer *load(const char *folder)
     return tokenizer;
 }
 
-static void measure(const struct tokenizer *tokenizer, const char *name, const char *text, size_t len_bytes)
+static void measure(const struct tokenizer *tokenizer, const char *name, const char *text,
+                    size_t len_bytes)
 {
     double times[REPEATS];
     struct token_list ids;
@@ -68,7 +70,8 @@ static void measure(const struct tokenizer *tokenizer, const char *name, const c
         times[i] = clock_monotonic_s() - start_s;
     }
     double seconds = median(times);
-    printf("{\"bench\": \"tokenizer\", \"case\": \"%s\", \"bytes\": %zu, \"tokens\": %lld, \"seconds\": %.4f, "
+    printf("{\"bench\": \"tokenizer\", \"case\": \"%s\", \"bytes\": %zu, \"tokens\": %lld, "
+           "\"seconds\": %.4f, "
            "\"mib_per_s\": %.1f}\n",
            name, len_bytes, (long long)ids.count, seconds, (double)len_bytes / 1048576.0 / seconds);
     fflush(stdout);

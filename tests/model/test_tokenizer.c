@@ -1,4 +1,5 @@
-/* Ids and texts against the `tokenizers` library, the published Qwen vectors and the stories260K reference. */
+/* Ids and texts against the `tokenizers` library, the published Qwen vectors and the stories260K
+ * reference. */
 #include <unistd.h>
 
 #include "model/text_fixture.h"
@@ -11,7 +12,8 @@ struct check {
     int flags;
 };
 
-static void encode(const struct tokenizer *tokenizer, const char *text, int flags, struct token_list *ids)
+static void encode(const struct tokenizer *tokenizer, const char *text, int flags,
+                   struct token_list *ids)
 {
     struct error err = {0};
     if (tokenizer_encode(tokenizer, text, strlen(text), flags, ids, &err) != STATUS_OK) {
@@ -19,13 +21,14 @@ static void encode(const struct tokenizer *tokenizer, const char *text, int flag
     }
 }
 
-static void check_decoded(const struct tokenizer *tokenizer, const struct token_list *ids, bool skip_special,
-                          const char *expected)
+static void check_decoded(const struct tokenizer *tokenizer, const struct token_list *ids,
+                          bool skip_special, const char *expected)
 {
     struct buffer text;
     struct error err = {0};
     buffer_init(&text, FIXTURE_FILE_MAX_BYTES);
-    assert_int_equal(tokenizer_decode(tokenizer, ids->ids, ids->count, skip_special, &text, &err), STATUS_OK);
+    assert_int_equal(tokenizer_decode(tokenizer, ids->ids, ids->count, skip_special, &text, &err),
+                     STATUS_OK);
     assert_string_equal(buffer_text(&text), expected);
     buffer_fini(&text);
 }
@@ -33,10 +36,12 @@ static void check_decoded(const struct tokenizer *tokenizer, const struct token_
 static const cJSON *field(const cJSON *line, const char *key, const char *otherwise)
 {
     const cJSON *value = cJSON_GetObjectItemCaseSensitive(line, key);
-    return value != NULL || otherwise == NULL ? value : cJSON_GetObjectItemCaseSensitive(line, otherwise);
+    return value != NULL || otherwise == NULL ? value
+                                              : cJSON_GetObjectItemCaseSensitive(line, otherwise);
 }
 
-/* ---- the library --------------------------------------------------------------------------------------------- */
+/* ---- the library
+ * --------------------------------------------------------------------------------------------- */
 
 static void check_golden_line(void *context, const cJSON *line)
 {
@@ -72,7 +77,8 @@ static void check_golden(const char *root, const char *name)
 static void test_equals_library(void **state)
 {
     (void)state;
-    static const char *const names[] = {"byte_level", "gpt2", "sentence_piece", "metaspace_first", "metaspace_always"};
+    static const char *const names[] = {"byte_level", "gpt2", "sentence_piece", "metaspace_first",
+                                        "metaspace_always"};
     const char *more = getenv("TOKENIZER_VECTORS"); /* a longer run of tests/golden/tokenizer.py */
     for (size_t i = 0; i < sizeof(names) / sizeof(names[0]); i++) {
         check_golden(TEST_SOURCE_DIR "/golden/tokenizer", names[i]);
@@ -82,7 +88,9 @@ static void test_equals_library(void **state)
     }
 }
 
-/* ---- Qwen ---------------------------------------------------------------------------------------------------- */
+/* ---- Qwen
+ * ----------------------------------------------------------------------------------------------------
+ */
 
 static void check_vector(void *context, const cJSON *line)
 {
@@ -101,7 +109,8 @@ static void test_qwen_vectors(void **state)
     (void)state;
     char folder[FILE_PATH_BYTES];
     char vectors[FILE_PATH_BYTES];
-    if (fixture_qwen(folder) == NULL || fixture_shared("TOKENIZERS", "qwen/test_vectors.jsonl", vectors) == NULL) {
+    if (fixture_qwen(folder) == NULL ||
+        fixture_shared("TOKENIZERS", "qwen/test_vectors.jsonl", vectors) == NULL) {
         skip();
     }
     double start_s = clock_monotonic_s();
@@ -119,7 +128,8 @@ static void test_qwen_vectors(void **state)
     fixture_remove(folder);
 }
 
-/* ---- stories260K --------------------------------------------------------------------------------------------- */
+/* ---- stories260K
+ * --------------------------------------------------------------------------------------------- */
 
 static void test_stories_examples(void **state)
 {
@@ -141,8 +151,7 @@ static void test_stories_examples(void **state)
     struct check check = {.tokenizer = tokenizer, .flags = TOKENIZER_ADD_SPECIAL};
     int count = 0;
     const cJSON *line = NULL;
-    cJSON_ArrayForEach(line, cJSON_GetObjectItemCaseSensitive(reference, "tokenizer_examples"))
-    {
+    cJSON_ArrayForEach (line, cJSON_GetObjectItemCaseSensitive(reference, "tokenizer_examples")) {
         check_vector(&check, line);
         count++;
     }
@@ -151,9 +160,11 @@ static void test_stories_examples(void **state)
     tokenizer_destroy(tokenizer);
 }
 
-/* ---- properties ---------------------------------------------------------------------------------------------- */
+/* ---- properties
+ * ---------------------------------------------------------------------------------------------- */
 
-/* A text's ids, continued by those of the rest, decode to the text: no prefix appears in the middle. */
+/* A text's ids, continued by those of the rest, decode to the text: no prefix appears in the
+ * middle. */
 static void test_continued_text_decodes_whole(void **state)
 {
     (void)state;
@@ -169,14 +180,16 @@ static void test_continued_text_decodes_whole(void **state)
         assert_int_equal(tokenizer_encode(tokenizer, text, cut, 0, &ids, &err), STATUS_OK);
         int64_t first = ids.count;
         int flags = cut > 0 ? TOKENIZER_CONTINUE : 0;
-        assert_int_equal(tokenizer_encode(tokenizer, text + cut, strlen(text) - cut, flags, &ids, &err), STATUS_OK);
+        assert_int_equal(
+            tokenizer_encode(tokenizer, text + cut, strlen(text) - cut, flags, &ids, &err),
+            STATUS_OK);
         check_decoded(tokenizer, &ids, true, text);
         struct buffer rest;
         buffer_init(&rest, 1000);
         if (cut > 0) {
-            assert_int_equal(
-                tokenizer_decode_continuation(tokenizer, ids.ids + first, ids.count - first, true, &rest, &err),
-                STATUS_OK);
+            assert_int_equal(tokenizer_decode_continuation(tokenizer, ids.ids + first,
+                                                           ids.count - first, true, &rest, &err),
+                             STATUS_OK);
             assert_string_equal(buffer_text(&rest), text + cut);
         }
         buffer_fini(&rest);
@@ -197,7 +210,9 @@ static void test_special_only_in_ranges(void **state)
     struct token_list ids;
     struct error err = {0};
     token_list_init(&ids, 1000);
-    assert_int_equal(tokenizer_encode_ranges(tokenizer, text, sizeof(text) - 1, 0, ranges, 3, &ids, &err), STATUS_OK);
+    assert_int_equal(
+        tokenizer_encode_ranges(tokenizer, text, sizeof(text) - 1, 0, ranges, 3, &ids, &err),
+        STATUS_OK);
     int found = 0;
     for (int64_t i = 0; i < ids.count; i++) {
         found += ids.ids[i] == end_id;
@@ -236,12 +251,14 @@ static void test_refused_texts(void **state)
 {
     (void)state;
     struct tokenizer *tokenizer = fixture_load(TEST_SOURCE_DIR "/golden/tokenizer/byte_level");
-    static const char *const broken[] = {"\xFF", "a\xC3", "\xC0\x80", "\xED\xA0\x80", "\xF5\x80\x80\x80", "\x80"};
+    static const char *const broken[] = {
+        "\xFF", "a\xC3", "\xC0\x80", "\xED\xA0\x80", "\xF5\x80\x80\x80", "\x80"};
     struct token_list ids;
     struct error err = {0};
     token_list_init(&ids, 4);
     for (size_t i = 0; i < sizeof(broken) / sizeof(broken[0]); i++) {
-        assert_int_equal(tokenizer_encode(tokenizer, broken[i], strlen(broken[i]), 0, &ids, &err), STATUS_FORMAT);
+        assert_int_equal(tokenizer_encode(tokenizer, broken[i], strlen(broken[i]), 0, &ids, &err),
+                         STATUS_FORMAT);
     }
     assert_int_equal(tokenizer_encode(tokenizer, "1 2", 3, 0, &ids, &err), STATUS_OK);
     int64_t count = ids.count;
@@ -261,7 +278,8 @@ static void test_text_with_zero_byte(void **state)
     token_list_init(&ids, 100);
     buffer_init(&text, 100);
     assert_int_equal(tokenizer_encode(tokenizer, "a\0b", 3, 0, &ids, &err), STATUS_OK);
-    assert_int_equal(tokenizer_decode(tokenizer, ids.ids, ids.count, false, &text, &err), STATUS_OK);
+    assert_int_equal(tokenizer_decode(tokenizer, ids.ids, ids.count, false, &text, &err),
+                     STATUS_OK);
     assert_int_equal(text.len_bytes, 3);
     assert_memory_equal(text.data, "a\0b", 3);
     buffer_fini(&text);
@@ -269,8 +287,8 @@ static void test_text_with_zero_byte(void **state)
     tokenizer_destroy(tokenizer);
 }
 
-/* Long runs: eight times the text must not take much more than eight times the time. The bound is loose (a quadratic
- * merge would take 64 times) because other programs run on the machine too. */
+/* Long runs: eight times the text must not take much more than eight times the time. The bound is
+ * loose (a quadratic merge would take 64 times) because other programs run on the machine too. */
 static double seconds_for(const struct tokenizer *tokenizer, const char *unit, size_t len_bytes)
 {
     size_t unit_len = strlen(unit);
@@ -299,8 +317,10 @@ static double seconds_for(const struct tokenizer *tokenizer, const char *unit, s
 static void test_long_runs_are_linear(void **state)
 {
     (void)state;
-    static const char *const folders[] = {"byte_level", "gpt2", "sentence_piece", "metaspace_first"};
-    static const char *const units[] = {"a", " ", "7", "中", "\n", "\xCC\x81\xCC\xA7", "e\xCC\x81", "<", "ab "};
+    static const char *const folders[] = {"byte_level", "gpt2", "sentence_piece",
+                                          "metaspace_first"};
+    static const char *const units[] = {"a",         " ", "7",  "中", "\n", "\xCC\x81\xCC\xA7",
+                                        "e\xCC\x81", "<", "ab "};
     for (size_t i = 0; i < sizeof(folders) / sizeof(folders[0]); i++) {
         char folder[FILE_PATH_BYTES];
         snprintf(folder, sizeof(folder), "%s/golden/tokenizer/%s", TEST_SOURCE_DIR, folders[i]);
@@ -309,14 +329,16 @@ static void test_long_runs_are_linear(void **state)
             double small_s = seconds_for(tokenizer, units[k], 64 * 1024);
             double large_s = seconds_for(tokenizer, units[k], 512 * 1024);
             if (large_s > 32 * small_s + 0.05) {
-                fail_msg("%s, \"%s\": 64 KiB in %.4f s, 512 KiB in %.4f s", folders[i], units[k], small_s, large_s);
+                fail_msg("%s, \"%s\": 64 KiB in %.4f s, 512 KiB in %.4f s", folders[i], units[k],
+                         small_s, large_s);
             }
         }
         tokenizer_destroy(tokenizer);
     }
 }
 
-/* Random bytes (half of the rounds: ASCII alone, which no normal form changes): nothing crashes, ASCII comes back. */
+/* Random bytes (half of the rounds: ASCII alone, which no normal form changes): nothing crashes,
+ * ASCII comes back. */
 static void test_random_texts_come_back(void **state)
 {
     (void)state;
@@ -330,7 +352,8 @@ static void test_random_texts_come_back(void **state)
         char text[64];
         size_t len = (size_t)rng_below(&rng, sizeof(text));
         for (size_t i = 0; i < len; i++) {
-            text[i] = (char)(unsigned char)(round % 2 == 0 ? rng_below(&rng, 256) : rng_below(&rng, 127) + 1);
+            text[i] = (char)(unsigned char)(round % 2 == 0 ? rng_below(&rng, 256)
+                                                           : rng_below(&rng, 127) + 1);
         }
         ids.count = 0;
         enum status status = tokenizer_encode(tokenizer, text, len, TOKENIZER_CONTINUE, &ids, &err);
@@ -338,7 +361,8 @@ static void test_random_texts_come_back(void **state)
         if (status == STATUS_OK && round % 2 == 1) {
             struct buffer back;
             buffer_init(&back, 1000);
-            assert_int_equal(tokenizer_decode(tokenizer, ids.ids, ids.count, false, &back, &err), STATUS_OK);
+            assert_int_equal(tokenizer_decode(tokenizer, ids.ids, ids.count, false, &back, &err),
+                             STATUS_OK);
             assert_int_equal(back.len_bytes, len);
             assert_memory_equal(buffer_text(&back), text, len);
             buffer_fini(&back);

@@ -21,7 +21,8 @@
 enum { FIXTURE_FILE_MAX_BYTES = 256 * 1024 * 1024 };
 
 /* Folder below an environment variable, or NULL (with a line that says so) if it is not set. */
-static inline const char *fixture_shared(const char *variable, const char *name, char path[FILE_PATH_BYTES])
+static inline const char *fixture_shared(const char *variable, const char *name,
+                                         char path[FILE_PATH_BYTES])
 {
     const char *root = getenv(variable);
     if (root == NULL || root[0] == '\0') {
@@ -32,7 +33,8 @@ static inline const char *fixture_shared(const char *variable, const char *name,
     return path;
 }
 
-/* Unpacks the Qwen tokenizer into the build folder and returns that folder; NULL if TOKENIZERS is not set. */
+/* Unpacks the Qwen tokenizer into the build folder and returns that folder; NULL if TOKENIZERS is
+ * not set. */
 static inline const char *fixture_qwen(char path[FILE_PATH_BYTES])
 {
     char shared[FILE_PATH_BYTES];
@@ -68,7 +70,8 @@ static inline struct tokenizer *fixture_load(const char *folder)
 }
 
 /* Calls check for each line of a JSON Lines file; returns how many there were. */
-static inline int fixture_each_line(const char *path, void (*check)(void *context, const cJSON *line), void *context)
+static inline int fixture_each_line(const char *path,
+                                    void (*check)(void *context, const cJSON *line), void *context)
 {
     struct buffer text;
     struct error err = {0};
@@ -94,13 +97,13 @@ static inline int fixture_each_line(const char *path, void (*check)(void *contex
 }
 
 /* Fails with the text if the ids are not those of a JSON array. */
-static inline void fixture_check_ids(const struct token_list *ids, const cJSON *expected, const char *text)
+static inline void fixture_check_ids(const struct token_list *ids, const cJSON *expected,
+                                     const char *text)
 {
     bool same = ids->count == cJSON_GetArraySize(expected);
     int64_t i = 0;
     const cJSON *item = NULL;
-    cJSON_ArrayForEach(item, expected)
-    {
+    cJSON_ArrayForEach (item, expected) {
         same = same && ids->ids[i++] == item->valueint;
     }
     if (!same) {
