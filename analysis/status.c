@@ -1,0 +1,234 @@
+/* trex-tree status: where a search stands. */
+#include <inttypes.h>
+#include <math.h>
+#include <string.h>
+
+#include "analysis/analysis.h"
+
+static const char usage[] = "usage: trex-tree status RUN [--json]\n\n"
+                            "Says where the search in folder RUN stands: rounds, candidates, best "
+                            "score against the baseline, what is in\n"
+                            "flight, time spent. The search may be running on another machine.\n\n"
+                            "  --json   the same as one JSON object\n\n"
+                            "example: trex-tree status runs/sst2\n";
+
+static void label(const char *text)
+{
+    printf("  %s%-11s%s ", paint(PAINT_FAINT), text, paint(PAINT_PLAIN));
+}
+
+static void print_condition(const struct view *view)
+{
+    char age[PAINT_TIME_BYTES];
+    enum paint colour = view->search.end == SEARCH_FINISHED ? PAINT_GOOD : PAINT_BUSY;
+    paint_duration(view->age_s, age);
+    printf("%s%s%s  %s%s%s", paint(PAINT_BOLD), view->folder, paint(PAINT_PLAIN), paint(colour),
+           view_condition(view), paint(PAINT_PLAIN));
+    if (view->search.end == SEARCH_FINISHED) {
+        printf(" (%s)", search_text(view->search.end_reason));
+    } else if (view->held) {
+        printf(" (process %" PRId64 " on %s%s%s, since %s)", view->holder.pid, view->holder.host,
+               view->holder.job[0] != '\0' ? ", Slurm job " : "", view->holder.job,
+               view->holder.since);
+    }
+    printf(", last write %s ago\n", age);
+}
+
+static void print_rounds(const struct view *view, const struct view_counts *counts)
+{
+    double rounds = view_job_number(view, "search", "rounds");
+    label("rounds");
+    printf("%d", counts->closed + counts->failed);
+    if (rounds > 0.0) {
+        printf(" of %.0f", rounds);
+    }
+    printf(" done");
+    if (counts->failed > 0) {
+        printf(" (%d failed)", counts->failed);
+    }
+    printf(", %d open\n", counts->open);
+    label("candidates");
+    bool first = true;
+    for (int state = CANDIDATE_STATE_COUNT - 1; state >= 0; state--) {
+        if (counts->candidates[state] > 0) {
+            printf("%s%d %s", first ? "" : ", ", counts->candidates[state],
+                   candidate_state_name((enum candidate_state)state));
+            first = false;
+        }
+    }
+    printf("%s\n", first ? "none" : "");
+}
+
+static void print_candidate(const char *what, int32_t node, int32_t number,
+                            const struct candidate *candidate)
+{
+    char name[SEARCH_NAME_BYTES];
+    char score[PAINT_SCORE_BYTES];
+    label(what);
+    if (candidate == NULL) {
+        printf("none yet\n");
+        return;
+    }
+    search_candidate_name(node, number, name);
+    paint_score(&candidate->validation, score);
+    printf("%-10s %s", name, score);
+    if (candidate->test.present) {
+        paint_score(&candidate->test, score);
+        printf("  test %s", score);
+    }
+    putchar('\n');
+}
+
+/* Gain over the baseline in standard errors of the difference: what is noise and what is not. */
+static void print_gain(const struct view *view)
+{
+    const struct candidate *best = view_best(view);
+    const struct candidate *baseline = view_baseline(view);
+    if (best == NULL || baseline == NULL || best == baseline) {
+        return;
+    }
+    double sign = view->search.identity.larger_is_better ? 1.0 : -1.0;
+    double gain = sign * (best->validation.value - baseline->validation.value);
+    double error = hypot(best->validation.standard_error, baseline->validation.standard_error);
+    label("gain");
+    printf("%s%+.4f%s", paint(gain > 2.0 * error ? PAINT_GOOD : PAINT_PLAIN), gain,
+           paint(PAINT_PLAIN));
+    if (error > 0.0) {
+        printf(" (%.1f standard errors of the difference)", gain / error);
+    }
+    printf(" on validation\n");
+}
+
+static void print_in_flight(const struct view *view)
+{
+    for (int32_t n = 0; n < view->search.tree.count; n++) {
+        const struct search_node *node = &view->search.nodes[n];
+        for (int32_t c = 0; c < node->candidate_count; c++) {
+            const struct candidate *candidate = &node->candidates[c];
+            if (candidate->state != CANDIDATE_RUNNING && candidate->state != CANDIDATE_SUSPENDED) {
+                continue;
+            }
+            char name[SEARCH_NAME_BYTES];
+            search_candidate_name(n, c, name);
+            label("in flight");
+            printf("%-10s %s%s%s", name, paint(PAINT_BUSY), candidate_state_name(candidate->state),
+                   paint(PAINT_PLAIN));
+            if (candidate->steps_done > 0) {
+                printf(" after %" PRId64 " steps", candidate->steps_done);
+            }
+            printf(", %s\n", search_text(node->strategy));
+        }
+    }
+}
+
+static void print_status(const struct view *view)
+{
+    struct view_counts counts;
+    char work[PAINT_TIME_BYTES];
+    char wall[PAINT_TIME_BYTES];
+    int width = paint_columns() - 15;
+    view_count(view, &counts);
+    print_condition(view);
+    if (view_job_text(view, NULL, "goal")[0] != '\0') {
+        label("goal");
+        paint_line(view_job_text(view, NULL, "goal"), width);
+        putchar('\n');
+    }
+    label("model");
+    paint_line(view_job_text(view, NULL, "model"), width);
+    putchar('\n');
+    label("metric");
+    printf("%s, %s is better\n", search_text(view->search.identity.metric),
+           view->search.identity.larger_is_better ? "larger" : "smaller");
+    print_rounds(view, &counts);
+    print_candidate("baseline", 0, 0, view_baseline(view));
+    print_candidate("best", view->best_node, view->best_candidate, view_best(view));
+    print_gain(view);
+    print_in_flight(view);
+    paint_duration(view->search.rank_seconds, work);
+    paint_duration(view->search.allocation_seconds, wall);
+    label("spent");
+    printf("%s of work by ranks, %s in %d allocation%s\n", work, wall,
+           (int)view->search.allocations, view->search.allocations == 1 ? "" : "s");
+    if (view->note[0] != '\0') {
+        label("note");
+        printf("%s\n", view->note);
+    }
+}
+
+/* ---- JSON ---- */
+
+static cJSON *name_json(int32_t node, int32_t number)
+{
+    char name[SEARCH_NAME_BYTES];
+    if (node < 0) {
+        return cJSON_CreateNull();
+    }
+    search_candidate_name(node, number, name);
+    return cJSON_CreateString(name);
+}
+
+static cJSON *status_json(const struct view *view)
+{
+    const struct search *search = &view->search;
+    const struct candidate *best = view_best(view);
+    const struct candidate *baseline = view_baseline(view);
+    struct view_counts counts;
+    view_count(view, &counts);
+    cJSON *object = cJSON_CreateObject();
+    cJSON_AddStringToObject(object, "run", view->folder);
+    cJSON_AddStringToObject(object, "condition", view_condition(view));
+    cJSON_AddStringToObject(object, "end_reason", search_text(search->end_reason));
+    cJSON_AddStringToObject(object, "metric", search_text(search->identity.metric));
+    cJSON_AddBoolToObject(object, "larger_is_better", search->identity.larger_is_better);
+    cJSON *rounds = cJSON_AddObjectToObject(object, "rounds");
+    cJSON_AddNumberToObject(rounds, "closed", counts.closed);
+    cJSON_AddNumberToObject(rounds, "failed", counts.failed);
+    cJSON_AddNumberToObject(rounds, "open", counts.open);
+    cJSON_AddNumberToObject(rounds, "planned", view_job_number(view, "search", "rounds"));
+    cJSON *candidates = cJSON_AddObjectToObject(object, "candidates");
+    for (int state = 0; state < CANDIDATE_STATE_COUNT; state++) {
+        cJSON_AddNumberToObject(candidates, candidate_state_name((enum candidate_state)state),
+                                counts.candidates[state]);
+    }
+    cJSON_AddItemToObject(object, "best", name_json(view->best_node, view->best_candidate));
+    cJSON_AddItemToObject(object, "best_validation",
+                          best != NULL ? view_score_json(&best->validation) : cJSON_CreateNull());
+    cJSON_AddItemToObject(object, "baseline_validation",
+                          baseline != NULL ? view_score_json(&baseline->validation)
+                                           : cJSON_CreateNull());
+    cJSON_AddNumberToObject(object, "rank_seconds", search->rank_seconds);
+    cJSON_AddNumberToObject(object, "allocation_seconds", search->allocation_seconds);
+    cJSON_AddNumberToObject(object, "allocations", search->allocations);
+    cJSON_AddNumberToObject(object, "last_sequence", (double)search->last_sequence);
+    cJSON_AddNumberToObject(object, "last_write_age_seconds", view->age_s);
+    cJSON_AddStringToObject(object, "note", view->note);
+    return object;
+}
+
+static int run(const struct command *command, int argc, char **argv)
+{
+    bool json = false;
+    const struct command_option options[] = {{"json", &json, NULL}, {NULL, NULL, NULL}};
+    char **arguments = NULL;
+    int count = 0;
+    int exit_code = EXIT_DONE;
+    if (!options_parse(command, argc, argv, options, 1, 1, &arguments, &count, &exit_code)) {
+        return exit_code;
+    }
+    struct view view;
+    struct error err;
+    if (view_open(arguments[0], &view, &err) != STATUS_OK) {
+        return options_fail(&err);
+    }
+    if (json) {
+        exit_code = options_print_json(status_json(&view));
+    } else {
+        print_status(&view);
+        exit_code = EXIT_DONE;
+    }
+    view_close(&view);
+    return exit_code;
+}
+
+const struct command command_status = {"status", "where a search stands", usage, run};
