@@ -1,6 +1,6 @@
 """Small tokenizers and what the `tokenizers` library makes of text with them.
 
-Usage: python tokenizer.py [OUTPUT_FOLDER [LINES]]     default: "tokenizer" beside this script, 32 lines
+Usage: python tokenizer.py [OUTPUT_FOLDER [LINES]]     default: "tokenizer" beside this script, 24 lines
 
 Writes one folder per tokenizer: tokenizer.json, tokenizer_config.json and vectors.jsonl with, for each text:
   ids      with special tokens found in the text
@@ -205,7 +205,7 @@ def vectors(spec, count, seed):
 def main():
     here = pathlib.Path(__file__).parent
     folder = pathlib.Path(sys.argv[1]) if len(sys.argv) > 1 else here / "tokenizer"
-    count = int(sys.argv[2]) if len(sys.argv) > 2 else 32
+    count = int(sys.argv[2]) if len(sys.argv) > 2 else 24
     made = {
         "byte_level": byte_level(),
         "gpt2": gpt2(),

@@ -62,13 +62,8 @@ static void check_marked(const struct tokenizer *tokenizer, const struct token_l
     token_list_fini(&marked);
 }
 
-/* ---- the shared examples
- * ------------------------------------------------------------------------------------- */
-
-static void check_example(void *context, const cJSON *line)
+static int64_t read_messages(const cJSON *line, struct chat_message messages[MESSAGES_MAX])
 {
-    const struct tokenizer *tokenizer = context;
-    struct chat_message messages[MESSAGES_MAX];
     int64_t count = 0;
     const cJSON *item = NULL;
     cJSON_ArrayForEach (item, cJSON_GetObjectItemCaseSensitive(line, "messages")) {
@@ -77,6 +72,42 @@ static void check_example(void *context, const cJSON *line)
             .role = cJSON_GetObjectItemCaseSensitive(item, "role")->valuestring,
             .content = cJSON_GetObjectItemCaseSensitive(item, "content")->valuestring};
     }
+    return count;
+}
+
+/* ---- the template itself, rendered by Jinja
+ * ------------------------------------------------------- */
+
+static void check_rendered(void *context, const cJSON *line)
+{
+    (void)context;
+    struct chat_message messages[MESSAGES_MAX];
+    int64_t count = read_messages(line, messages);
+    bool prompt = cJSON_IsTrue(cJSON_GetObjectItemCaseSensitive(line, "add_generation_prompt"));
+    bool thinking = cJSON_IsTrue(cJSON_GetObjectItemCaseSensitive(line, "enable_thinking"));
+    const char *text = cJSON_GetObjectItemCaseSensitive(line, "text")->valuestring;
+    render(CHAT_QWEN3, messages, count, prompt, thinking, text);
+}
+
+static void test_equals_jinja(void **state)
+{
+    (void)state;
+    assert_int_equal(
+        fixture_each_line(TEST_SOURCE_DIR "/golden/chat_qwen3.jsonl", check_rendered, NULL), 24);
+    const char *more = getenv("CHAT_VECTORS"); /* a longer run of tests/golden/chat.py */
+    if (more != NULL) {
+        assert_true(fixture_each_line(more, check_rendered, NULL) > 0);
+    }
+}
+
+/* ---- the shared examples
+ * ------------------------------------------------------------------------------------- */
+
+static void check_example(void *context, const cJSON *line)
+{
+    const struct tokenizer *tokenizer = context;
+    struct chat_message messages[MESSAGES_MAX];
+    int64_t count = read_messages(line, messages);
     bool prompt = cJSON_IsTrue(cJSON_GetObjectItemCaseSensitive(line, "add_generation_prompt"));
     bool thinking = !cJSON_IsFalse(cJSON_GetObjectItemCaseSensitive(line, "enable_thinking"));
     const char *text = cJSON_GetObjectItemCaseSensitive(line, "text")->valuestring;
@@ -459,15 +490,11 @@ static void test_detection(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_shared_examples),
-        cmocka_unit_test(test_chatml_text),
-        cmocka_unit_test(test_qwen3_branches),
-        cmocka_unit_test(test_answers_are_marked),
-        cmocka_unit_test(test_ids_equal_rendered_text),
-        cmocka_unit_test(test_prompt_is_prefix),
-        cmocka_unit_test(test_plain_with_bos_and_eos),
-        cmocka_unit_test(test_hostile_contents),
-        cmocka_unit_test(test_refusals),
+        cmocka_unit_test(test_equals_jinja),       cmocka_unit_test(test_shared_examples),
+        cmocka_unit_test(test_chatml_text),        cmocka_unit_test(test_qwen3_branches),
+        cmocka_unit_test(test_answers_are_marked), cmocka_unit_test(test_ids_equal_rendered_text),
+        cmocka_unit_test(test_prompt_is_prefix),   cmocka_unit_test(test_plain_with_bos_and_eos),
+        cmocka_unit_test(test_hostile_contents),   cmocka_unit_test(test_refusals),
         cmocka_unit_test(test_detection),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
