@@ -123,14 +123,42 @@ static enum status read_weights(struct export *export, struct error *err)
     return STATUS_OK;
 }
 
-/* The base model, in f32; it must be the one that the search began with. */
+static enum status fail_other_base(const char *folder, const char *found, const char *wanted,
+                                   struct error *err)
+{
+    return FAIL(err, STATUS_INVALID,
+                "%s has hash %s, but the search began with a base model that has %s; give that one "
+                "with --base DIR",
+                folder, found, wanted);
+}
+
+/* The baseline has no file: the search itself knows the base model by its cheaper hash, of
+ * config.json and headers. */
+static enum status check_inspected(const struct view *view, const char *folder, struct error *err)
+{
+    struct model *model = NULL;
+    const char *wanted = search_text(view->search.identity.model_hash);
+    TRY(model_inspect(folder, &model, err));
+    enum status status = STATUS_OK;
+    if (strcmp(model->hash, wanted) != 0) {
+        status = fail_other_base(folder, model->hash, wanted, err);
+    }
+    model_destroy(model);
+    return status;
+}
+
+/* The base model, in f32; it must be the one that the candidate was trained from. */
 static enum status load_base(struct export *export, const struct view *view, const char *folder,
                              struct error *err)
 {
     const struct device_options options = {0, 0, 0};
-    const char *wanted = search_text(view->search.identity.model_hash);
-    if (export->file != NULL && store_arrays_attribute(export->file, "base_hash") != NULL) {
-        wanted = store_arrays_attribute(export->file, "base_hash");
+    if (folder[0] == '\0') {
+        return FAIL(err, STATUS_INVALID,
+                    "%s does not name its base model; give its folder with --base DIR",
+                    view->folder);
+    }
+    if (export->file == NULL) {
+        TRY(check_inspected(view, folder, err));
     }
     TRY(device_open_cpu(&options, &export->device, err));
     enum status status = model_load(folder, export->device, DTYPE_F32, &export->base, err);
@@ -138,14 +166,17 @@ static enum status load_base(struct export *export, const struct view *view, con
         error_context(err, "the base model (give its folder with --base DIR)");
     }
     TRY(status);
-    if (strcmp(export->base->hash, wanted) != 0) {
-        return FAIL(err, STATUS_INVALID,
-                    "%s has hash %s, but the candidate was trained from a base model with hash %s; "
-                    "give that one with "
-                    "--base DIR",
-                    folder, export->base->hash, wanted);
+    if (export->file == NULL) {
+        return STATUS_OK;
     }
-    return STATUS_OK;
+    const char *wanted = store_arrays_attribute(export->file, "base_hash");
+    if (wanted == NULL) {
+        return FAIL(err, STATUS_CORRUPT, "%s: weights without their attribute base_hash",
+                    export->path);
+    }
+    return strcmp(export->base->hash, wanted) == 0
+               ? STATUS_OK
+               : fail_other_base(folder, export->base->hash, wanted, err);
 }
 
 static enum status write_out(struct export *export, const char *format, const char *dtype_name,

@@ -135,6 +135,9 @@ static enum status load_once(const char *folder, struct search *search, struct n
         }
     }
     if (status != STATUS_OK) {
+        if (!replay.gap && worst.code != STATUS_OK && worst.code != STATUS_NOT_FOUND) {
+            error_context(err, "%s; and", worst.message);
+        }
         return status;
     }
     if (search->last_sequence == 0) {
