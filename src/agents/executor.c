@@ -360,7 +360,7 @@ enum status executor_check(struct plan *plan, const struct search *search,
     if (plan->parent < 0) {
         goto cleanup; /* the baseline trains nothing */
     }
-    TRY_CLEANUP(plan_set_add_search(&tried, search, err));
+    TRY_CLEANUP(plan_set_add_search(&tried, search, 0, err));
     TRY_CLEANUP(repair_configs(&repair, plan, &tried, err));
     if (plan->config_count == 0) {
         status = FAIL(err, STATUS_INVALID,

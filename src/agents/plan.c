@@ -144,10 +144,10 @@ static enum status add_node(struct plan_set *set, const struct search_node *node
     return status;
 }
 
-enum status plan_set_add_search(struct plan_set *set, const struct search *search,
+enum status plan_set_add_search(struct plan_set *set, const struct search *search, int32_t first,
                                 struct error *err)
 {
-    for (int32_t i = 1; i < search->tree.count; i++) {
+    for (int32_t i = first > 0 ? first : 1; i < search->tree.count; i++) {
         TRY(add_node(set, &search->nodes[i], err));
     }
     return STATUS_OK;

@@ -27,8 +27,9 @@ void plan_set_fini(struct plan_set *set);
 bool plan_set_has(const struct plan_set *set, const char *fingerprint);
 enum status plan_set_add(struct plan_set *set, const char *fingerprint, struct error *err);
 
-/* Adds all candidates of a search (the baseline, which trains nothing, is none). */
-enum status plan_set_add_search(struct plan_set *set, const struct search *search,
+/* Adds the candidates of the nodes from `first` on (the baseline, which trains nothing, is none).
+ */
+enum status plan_set_add_search(struct plan_set *set, const struct search *search, int32_t first,
                                 struct error *err);
 
 /* In what `a` differs from `b`, in words: "learning_rate 0.003 against 0.001, epochs 4 against 2".

@@ -68,8 +68,8 @@ enum status researcher_open(const char *provider, const struct researcher_facts 
 void researcher_close(struct researcher *researcher);
 const char *const *researcher_providers(void); /* NULL at the end */
 
-/* Begins a plan that refines `parent`. `search` is read during the call only. Several may be under
- * way. */
+/* Begins a plan that refines `parent`. `search` is read during the call only, and is
+ * always the same one, grown. Several may be under way. */
 enum status researcher_request(struct researcher *researcher, const struct search *search,
                                int32_t parent, struct error *err);
 

@@ -35,7 +35,8 @@ struct made_plan {
 struct rules {
     const struct researcher_facts *facts;
     struct log *log;
-    struct plan_set tried; /* fingerprints of the plans that were made here */
+    struct plan_set tried; /* fingerprints of what the search tried and of what was planned here */
+    int32_t seen_nodes;    /* of the search, whose fingerprints are among those */
     struct made_plan *made;
     int64_t made_count, made_capacity;
     struct plan *ready; /* a queue, first first */
@@ -252,8 +253,7 @@ static const struct rules_direction *choose(const struct rules *rules,
 
 /* Replaces what was tried before by something near it, ever further off; fills up to the size of a
  * round. */
-static enum status make_new(struct rules *rules, struct rules_draft *draft, struct plan_set *tried,
-                            struct error *err)
+static enum status make_new(struct rules *rules, struct rules_draft *draft, struct error *err)
 {
     int wanted = draft->facts->configurations;
     struct rules_draft planned = *draft; /* shallow: only its list of configurations is read */
@@ -268,8 +268,7 @@ static enum status make_new(struct rules *rules, struct rules_draft *draft, stru
             }
             const struct train_config *config = &draft->configs[draft->config_count - 1];
             TRY(plan_fingerprint(config, draft->recipe, fingerprint, err));
-            if (!plan_set_has(tried, fingerprint)) {
-                TRY(plan_set_add(tried, fingerprint, err));
+            if (!plan_set_has(&rules->tried, fingerprint)) {
                 TRY(plan_set_add(&rules->tried, fingerprint, err));
                 break;
             }
@@ -344,23 +343,18 @@ static enum status rules_request(void *state, const struct search *search, int32
     }
     enum status status = STATUS_OK;
     struct rules_draft draft;
-    struct plan_set tried;
-    plan_set_init(&tried);
     TRY_CLEANUP(draft_begin(rules, search, parent, &draft, err));
     TRY_CLEANUP(reserve_plan(rules, err));
-    TRY_CLEANUP(plan_set_add_search(&tried, search, err));
-    for (int64_t i = 0; i < rules->tried.count; i++) {
-        TRY_CLEANUP(plan_set_add(&tried, rules->tried.items[i], err));
-    }
+    TRY_CLEANUP(plan_set_add_search(&rules->tried, search, rules->seen_nodes, err));
+    rules->seen_nodes = search->tree.count;
     const struct rules_direction *direction = choose(rules, &draft);
     rules_direction_build(direction, &draft);
-    TRY_CLEANUP(make_new(rules, &draft, &tried, err));
+    TRY_CLEANUP(make_new(rules, &draft, err));
     log_write(rules->log, LOG_DEBUG, "agents", "plan below n%04d: %s", (int)parent,
               buffer_text(&draft.goal));
     TRY_CLEANUP(finish(rules, &draft, direction, err));
 cleanup:
     draft_fini(&draft);
-    plan_set_fini(&tried);
     return status;
 }
 

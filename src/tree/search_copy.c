@@ -58,6 +58,19 @@ static void copy_candidate(struct copy *copy, struct candidate *candidate)
     }
 }
 
+/* The members of a candidate, into zeroed memory. Most of it is the error, which few candidates
+ * have. */
+static void copy_members(const struct candidate *from, struct candidate *to)
+{
+    const size_t head_bytes = offsetof(struct candidate, error);
+    const size_t tail_offset = head_bytes + sizeof(from->error);
+    memcpy(to, from, head_bytes);
+    memcpy((char *)to + tail_offset, (const char *)from + tail_offset, sizeof(*to) - tail_offset);
+    if (from->state == CANDIDATE_FAILED) {
+        to->error = from->error;
+    }
+}
+
 static void copy_node(struct copy *copy, const struct search_node *from, struct search_node *to)
 {
     /* Candidates are most of a node: those that do not exist are not copied (the arena's memory is
@@ -66,8 +79,9 @@ static void copy_node(struct copy *copy, const struct search_node *from, struct 
     const size_t tail_offset = head_bytes + sizeof(from->candidates);
     memcpy(to, from, head_bytes);
     memcpy((char *)to + tail_offset, (const char *)from + tail_offset, sizeof(*to) - tail_offset);
-    memcpy(to->candidates, from->candidates,
-           (size_t)from->candidate_count * sizeof(from->candidates[0]));
+    for (int32_t i = 0; i < from->candidate_count; i++) {
+        copy_members(&from->candidates[i], &to->candidates[i]);
+    }
     copy_text(copy, &to->strategy);
     copy_text(copy, &to->goal);
     copy_text(copy, &to->rationale);
