@@ -24,6 +24,7 @@ void buffer_clear(struct buffer *buffer)
 {
     buffer->len_bytes = 0;
     buffer->failed = false;
+    buffer->out_of_memory = false;
     if (buffer->data != NULL) {
         buffer->data[0] = '\0';
     }
@@ -50,6 +51,7 @@ static bool reserve(struct buffer *buffer, size_t more)
     char *data = mem_realloc(buffer->data, capacity, 1);
     if (data == NULL) {
         buffer->failed = true;
+        buffer->out_of_memory = true;
         return false;
     }
     buffer->data = data;
@@ -113,9 +115,11 @@ char *buffer_take(struct buffer *buffer)
 
 enum status buffer_check(const struct buffer *buffer, const char *what, struct error *err)
 {
+    if (buffer->out_of_memory) {
+        return mem_fail(err, buffer->len_bytes, what);
+    }
     if (buffer->failed) {
-        return FAIL(err, STATUS_LIMIT, "%s is larger than %zu bytes, or memory ran out", what,
-                    buffer->max_bytes);
+        return FAIL(err, STATUS_LIMIT, "%s is larger than %zu bytes", what, buffer->max_bytes);
     }
     return STATUS_OK;
 }

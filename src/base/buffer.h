@@ -16,6 +16,7 @@ struct buffer {
     size_t capacity_bytes;
     size_t max_bytes;
     bool failed;
+    bool out_of_memory; /* why it failed; else the maximum was reached */
 };
 
 void buffer_init(struct buffer *buffer, size_t max_bytes);
@@ -34,7 +35,7 @@ const char *buffer_text(const struct buffer *buffer);
  * failed. */
 char *buffer_take(struct buffer *buffer);
 
-/* STATUS_OK, or STATUS_LIMIT naming `what` and the maximum if an append had failed. */
+/* STATUS_OK; if an append had failed, STATUS_LIMIT naming `what` and the maximum, or STATUS_NO_MEMORY. */
 enum status buffer_check(const struct buffer *buffer, const char *what, struct error *err);
 
 #endif

@@ -192,8 +192,13 @@ static enum status translate_plain(struct translation *translation, struct error
     case '$':
         return refuse(translation, "an anchor", err);
     case '}':
-        if (at[1] == '+') { /* possessive in PCRE2, repeated in Oniguruma */
-            return refuse(translation, "+ after {...}", err);
+        if (at[1] == '+' || at[1] == '?') { /* possessive or lazy in PCRE2, repeated in Oniguruma */
+            return refuse(translation, "+ or ? after {...}", err);
+        }
+        break;
+    case '{':
+        if (at[1] == ',') { /* plain text in PCRE2 */
+            return refuse(translation, "{,", err);
         }
         break;
     case '[':
