@@ -1,8 +1,11 @@
-/* Snapshots: run.h5 written by a thread from a copy, so that the search never waits for the disk.
+/* Snapshots: run.h5 written by a thread, so that the search never waits for the disk, nor for a
+ * copy of itself.
  *
- *   copy -> flush journal -> write run.h5 (the old one becomes run.prev.h5) -> shorten the journal
+ *   flush journal -> fold its new events -> write run.h5 (the old one becomes run.prev.h5) ->
+ * shorten the journal
  *
- * The journal is flushed first, so it is never behind run.h5, and keeps the events since
+ * A search is the fold of its events, so the thread keeps one of its own, which follows the
+ * journal. The journal is flushed first, so it is never behind run.h5, and keeps the events since
  * run.prev.h5, so a lost run.h5 loses nothing. */
 #include <errno.h>
 #include <pthread.h>
@@ -12,36 +15,69 @@
 #include <string.h>
 
 #include "base/mem.h"
+#include "store/journal_file.h"
 #include "store/run_file.h"
 #include "store/store.h"
 
 struct snapshot {
     char folder[FILE_PATH_BYTES];
-    struct journal *journal; /* borrowed; NULL: none */
+    struct journal *journal; /* borrowed; NULL: none, snapshots are then taken of copies */
     pthread_t thread;
     pthread_mutex_t mutex; /* guards everything down to the blank line */
     pthread_cond_t changed;
     bool closing;
-    bool busy; /* `copy` is being written */
-    struct search copy;
+    bool busy;            /* a snapshot is being written; what follows belongs to the thread */
+    int64_t target;       /* event that it is to hold */
     struct error failure; /* the first one that nobody was told of */
 
-    int64_t previous_sequence; /* of the run.h5 before, of the thread alone */
+    struct search search;      /* the thread's own, or the copy */
+    bool loaded;               /* it holds what was on disk */
+    int64_t previous_sequence; /* of the run.h5 before */
 };
 
-/* Writes the copy and shortens the journal to what run.prev.h5 does not hold. */
-static enum status write_copy(struct snapshot *snapshot, struct error *err)
+static enum status apply_new_event(void *context, const cJSON *event, int64_t sequence,
+                                   size_t offset, struct error *err)
 {
-    if (snapshot->journal != NULL) {
-        TRY(journal_flush(snapshot->journal, err));
+    struct snapshot *snapshot = context;
+    (void)offset;
+    if (sequence <= snapshot->search.last_sequence || sequence > snapshot->target) {
+        return STATUS_OK;
     }
-    TRY(store_run_save(snapshot->folder, &snapshot->copy, err));
-    int64_t droppable = snapshot->previous_sequence;
-    snapshot->previous_sequence = snapshot->copy.last_sequence;
-    if (snapshot->journal != NULL && droppable > 0) {
-        TRY(journal_rotate(snapshot->journal, droppable, err));
+    return search_apply(&snapshot->search, event, err);
+}
+
+/* Brings the thread's search up to the target: the first time from disk, then from the journal. */
+static enum status follow(struct snapshot *snapshot, struct error *err)
+{
+    char path[FILE_PATH_BYTES];
+    char note[256];
+    struct journal_scan scan;
+    TRY(journal_flush(snapshot->journal, err));
+    if (!snapshot->loaded) {
+        TRY(store_run_load(snapshot->folder, &snapshot->search, note, sizeof(note), err));
+        snapshot->loaded = true;
+    }
+    TRY(journal_path(snapshot->folder, path, err));
+    TRY(journal_scan_file(path, snapshot->search.last_sequence, apply_new_event, snapshot, &scan,
+                          err));
+    if (snapshot->search.last_sequence < snapshot->target) {
+        return FAIL(err, STATUS_CORRUPT, "%s: ends with event %lld, the search is at event %lld",
+                    path, (long long)snapshot->search.last_sequence, (long long)snapshot->target);
     }
     return STATUS_OK;
+}
+
+/* Writes the run file and shortens the journal to what run.prev.h5 does not hold. */
+static enum status write_snapshot(struct snapshot *snapshot, struct error *err)
+{
+    if (snapshot->journal == NULL) {
+        return store_run_save(snapshot->folder, &snapshot->search, err);
+    }
+    TRY(follow(snapshot, err));
+    TRY(store_run_save(snapshot->folder, &snapshot->search, err));
+    int64_t droppable = snapshot->previous_sequence;
+    snapshot->previous_sequence = snapshot->search.last_sequence;
+    return droppable > 0 ? journal_rotate(snapshot->journal, droppable, err) : STATUS_OK;
 }
 
 static void *serve(void *context)
@@ -55,8 +91,10 @@ static void *serve(void *context)
         }
         struct error failure = {0};
         pthread_mutex_unlock(&snapshot->mutex);
-        enum status status = write_copy(snapshot, &failure);
-        search_fini(&snapshot->copy);
+        enum status status = write_snapshot(snapshot, &failure);
+        if (snapshot->journal == NULL) {
+            search_fini(&snapshot->search);
+        }
         pthread_mutex_lock(&snapshot->mutex);
         if (status != STATUS_OK && snapshot->failure.code == STATUS_OK) {
             snapshot->failure = failure;
@@ -95,7 +133,7 @@ enum status snapshot_create(const char *folder, struct journal *journal, struct 
     }
     snapshot->journal = journal;
     snapshot->previous_sequence = sequence_on_disk(folder);
-    search_init(&snapshot->copy);
+    search_init(&snapshot->search);
     pthread_mutex_init(&snapshot->mutex, NULL);
     pthread_cond_init(&snapshot->changed, NULL);
     sigset_t all;
@@ -124,8 +162,11 @@ enum status snapshot_start(struct snapshot *snapshot, const struct search *searc
         return STATUS_OK;
     }
     /* Not busy: the thread waits, and only this caller can change that. */
-    TRY(search_copy(search, &snapshot->copy, err));
+    if (snapshot->journal == NULL) {
+        TRY(search_copy(search, &snapshot->search, err));
+    }
     pthread_mutex_lock(&snapshot->mutex);
+    snapshot->target = search->last_sequence;
     snapshot->busy = true;
     pthread_cond_broadcast(&snapshot->changed);
     pthread_mutex_unlock(&snapshot->mutex);
@@ -177,5 +218,6 @@ void snapshot_destroy(struct snapshot *snapshot)
     pthread_join(snapshot->thread, NULL);
     pthread_cond_destroy(&snapshot->changed);
     pthread_mutex_destroy(&snapshot->mutex);
+    search_fini(&snapshot->search);
     free(snapshot);
 }

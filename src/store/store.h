@@ -59,10 +59,11 @@ void journal_close(struct journal *journal); /* flushes; NULL allowed */
 
 /* ---- snapshots without waiting (store/snapshot.c) ---- */
 
-/* Writes run.h5 from a thread, of a copy of the search, then rotates the journal. */
+/* Writes run.h5 from a thread, then shortens the journal. The caller waits for nothing: the thread has a search of its
+ * own that follows the journal's events (journal NULL: it gets a copy). */
 struct snapshot; /* opaque */
 enum status snapshot_create(const char *folder, struct journal *journal, struct snapshot **out, struct error *err);
-/* Starts one unless one is being written; *started says which. */
+/* Starts one of all events up to search->last_sequence, unless one is being written; *started says which. */
 enum status snapshot_start(struct snapshot *snapshot, const struct search *search, bool *started, struct error *err);
 /* The first failure of a finished one; told once, the next one may succeed. */
 enum status snapshot_check(struct snapshot *snapshot, struct error *err);
