@@ -137,6 +137,42 @@ static void test_order_does_not_matter(void **state)
     unload(&loaded);
 }
 
+/* Rows with one prompt go different ways, and each of their tokens is a draw of its own. */
+static void test_draws_are_independent(void **state)
+{
+    (void)state;
+    struct loaded loaded;
+    struct prompts prompts = {0};
+    struct generate_output outputs[PROMPTS];
+    struct generate_options options = {.max_new_tokens = 40,
+                                       .sampling = {1e6f, 0, 1.0f},
+                                       .seed = 5}; /* so hot that all are equal */
+    load_tiny(&loaded);
+    for (int i = 0; i < PROMPTS; i++) {
+        prompts.ids[i] = FIRST_LETTER;
+        prompts.start[i + 1] = i + 1;
+    }
+    generate(&loaded, &prompts, PROMPTS, &options, outputs);
+    int64_t tokens = 0;
+    for (int i = 0; i < PROMPTS; i++) {
+        tokens += outputs[i].tokens;
+        bool seen[256] = {false};
+        size_t different = 0;
+        size_t length = strlen(outputs[i].text);
+        for (size_t k = 0; k < length; k++) {
+            different += !seen[(unsigned char)outputs[i].text[k]];
+            seen[(unsigned char)outputs[i].text[k]] = true;
+        }
+        assert_true(length < 10 || different > 4);
+        for (int j = 0; j < i; j++) {
+            assert_true(length < 4 || strcmp(outputs[i].text, outputs[j].text) != 0);
+        }
+    }
+    assert_true(tokens > PROMPTS * 10); /* one in 40 ends an output: 25 tokens on average */
+    release(outputs, PROMPTS);
+    unload(&loaded);
+}
+
 /* A random model of 40 tokens writes its end token before long; one of 64 positions runs out of
  * them. */
 static void test_how_outputs_end(void **state)
@@ -386,6 +422,7 @@ int main(void)
         cmocka_unit_test(test_slots_do_not_matter),
         cmocka_unit_test(test_slots_do_not_matter_to_stories),
         cmocka_unit_test(test_order_does_not_matter),
+        cmocka_unit_test(test_draws_are_independent),
         cmocka_unit_test(test_how_outputs_end),
         cmocka_unit_test(test_stop_and_pieces),
         cmocka_unit_test(test_full_prompt),
