@@ -7,12 +7,13 @@
 #include "base/buffer.h"
 
 static const char usage[] =
-    "usage: trex-tree show RUN [NODE]\n\n"
+    "usage: trex-tree show RUN [NODE | --json]\n\n"
     "Draws the tree of the search in folder RUN: a line a node with its strategy, its best "
     "validation score with\n"
     "standard error, its state and its candidates. With NODE (n0003, or a candidate n0003-c1) "
     "prints that node whole:\n"
     "goal, reasons, recipe, configurations, curves, diagnosis, failed cases.\n\n"
+    "  --json   the whole tree as one JSON object\n\n"
     "example: trex-tree show runs/sst2\n"
     "         trex-tree show runs/sst2 n0003\n";
 
@@ -156,7 +157,8 @@ static bool parse_node(const struct view *view, const char *text, int32_t *node)
 
 static int run(const struct command *command, int argc, char **argv)
 {
-    const struct command_option options[] = {{NULL, NULL, NULL}};
+    bool json = false;
+    const struct command_option options[] = {{"json", &json, NULL}, {NULL, NULL, NULL}};
     char **arguments = NULL;
     int count = 0;
     int exit_code = EXIT_DONE;
@@ -170,7 +172,9 @@ static int run(const struct command *command, int argc, char **argv)
     }
     int32_t node = 0;
     exit_code = EXIT_DONE;
-    if (count == 1) {
+    if (json) {
+        exit_code = options_print_json(show_json(&view));
+    } else if (count == 1) {
         print_tree(&view);
     } else if (parse_node(&view, arguments[1], &node)) {
         show_node(&view, node);
