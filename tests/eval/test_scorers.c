@@ -114,6 +114,13 @@ static void test_rouge_by_hand(void **state)
     /* precision 2/2, recall 2/4 */
     assert_true(fabs(scoring_one("rouge1", "a b c d", "A, B", NULL) - 2.0 / 3.0) < tolerance);
     assert_true(scoring_one("rougeL", "", "", NULL) == 0.0);
+    /* one token of 129, which stands at both ends: the carry passes a word without a match */
+    char answer[129 * 2 + 1] = {0};
+    for (int i = 0; i < 129; i++) {
+        answer[2 * i] = i == 0 || i == 128 ? 'a' : 'b';
+        answer[2 * i + 1] = ' ';
+    }
+    assert_true(fabs(scoring_one("rougeL", answer, "a", NULL) - 2.0 / 130.0) < tolerance);
 }
 
 /* The plain way: a table of all pairs. */
