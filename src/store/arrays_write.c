@@ -11,7 +11,12 @@
 #include "store/arrays.h"
 #include "store/seal.h"
 
-enum { ALIGNMENT_BYTES = 4096, METADATA_BLOCK_BYTES = 256 * 1024, NAMES_COMPARED_MAX = 1 << 16 };
+enum {
+    ALIGNMENT_BYTES = 4096,
+    METADATA_LEAST_BYTES = 4096,
+    METADATA_ARRAY_BYTES = 1024, /* about what an array takes */
+    NAMES_COMPARED_MAX = 1 << 16
+};
 
 /* A file that is being written. */
 struct array_writer {
@@ -69,11 +74,12 @@ static enum status create_file(struct array_writer *writer, struct error *err)
     hid_t creation = -1;
     int *handle = NULL;
     const char *what = "cannot create";
+    /* All metadata in one piece, in front of the arrays. */
+    hsize_t metadata_bytes = METADATA_LEAST_BYTES + METADATA_ARRAY_BYTES * (hsize_t)writer->count;
     TRY_H5(access = h5_access_properties(), STATUS_NO_MEMORY, writer->path, what);
     TRY_H5(H5Pset_alignment(access, ALIGNMENT_BYTES, ALIGNMENT_BYTES), STATUS_INTERNAL,
            writer->path, what);
-    TRY_H5(H5Pset_meta_block_size(access, METADATA_BLOCK_BYTES), STATUS_INTERNAL, writer->path,
-           what);
+    TRY_H5(H5Pset_meta_block_size(access, metadata_bytes), STATUS_INTERNAL, writer->path, what);
     TRY_H5(creation = H5Pcreate(H5P_FILE_CREATE), STATUS_NO_MEMORY, writer->path, what);
     TRY_H5(H5Pset_userblock(creation, (hsize_t)writer->seal.block_bytes), STATUS_INTERNAL,
            writer->path, what);
@@ -212,7 +218,8 @@ static enum status write_array(struct array_writer *writer, int64_t index, hid_t
                H5Dcreate2(writer->file, array->name, type, space, links, creation, H5P_DEFAULT),
            STATUS_IO, writer->path, array->name);
     TRY_H5(h5_write_text(dataset, "meaning", array->meaning), STATUS_IO, writer->path, array->name);
-    TRY_H5(h5_write_text(dataset, "xxh3_128", placeholder), STATUS_IO, writer->path, array->name);
+    TRY_H5(h5_write_fixed_text(dataset, "xxh3_128", placeholder), STATUS_IO, writer->path,
+           array->name);
     if (bytes > 0) {
         haddr_t offset = H5Dget_offset(dataset);
         if (offset == HADDR_UNDEF) {

@@ -144,33 +144,34 @@ hid_t h5_enum_type(const char *const *names)
 static hid_t fixed_text_type(size_t bytes)
 {
     hid_t type = H5Tcopy(H5T_C_S1);
-    if (type >= 0 &&
-        (H5Tset_size(type, bytes > 0 ? bytes : 1) < 0 || H5Tset_cset(type, H5T_CSET_UTF8) < 0 ||
-         H5Tset_strpad(type, H5T_STR_NULLPAD) < 0)) {
+    if (type >= 0 && (H5Tset_size(type, bytes) < 0 || H5Tset_cset(type, H5T_CSET_UTF8) < 0 ||
+                      H5Tset_strpad(type, H5T_STR_NULLPAD) < 0)) {
         H5Tclose(type);
         return -1;
     }
     return type;
 }
 
-/* Longer texts do not fit in an object's header and go to the file's heap. */
-enum { HEADER_TEXT_BYTES = 4096 };
-
-herr_t h5_write_text(hid_t object, const char *name, const char *value)
+/* Takes the type; `value` points to what the type says: characters, or a pointer to them. */
+static herr_t write_attribute(hid_t object, const char *name, hid_t type, const void *value)
 {
-    size_t length = strlen(value);
-    bool in_header = length <= HEADER_TEXT_BYTES;
-    hid_t type = in_header ? fixed_text_type(length) : h5_text_type();
     hid_t space = H5Screate(H5S_SCALAR);
     hid_t attribute = H5Acreate2(object, name, type, space, H5P_DEFAULT, H5P_DEFAULT);
-    herr_t result = -1;
-    if (attribute >= 0) {
-        result = H5Awrite(attribute, type, in_header ? (const void *)value : (const void *)&value);
-    }
+    herr_t result = attribute >= 0 ? H5Awrite(attribute, type, value) : -1;
     h5_close(attribute);
     h5_close(space);
     h5_close(type);
     return result;
+}
+
+herr_t h5_write_text(hid_t object, const char *name, const char *value)
+{
+    return write_attribute(object, name, h5_text_type(), &value);
+}
+
+herr_t h5_write_fixed_text(hid_t object, const char *name, const char *value)
+{
+    return write_attribute(object, name, fixed_text_type(strlen(value)), value);
 }
 
 herr_t h5_replace_text(hid_t object, const char *name, const char *value)

@@ -41,10 +41,11 @@ hid_t h5_text_type(void);                       /* variable-length UTF-8 */
 hid_t h5_bf16_type(void);                       /* 16-bit float: 8 exponent, 7 mantissa bits, bias 127 */
 hid_t h5_enum_type(const char *const *names);   /* int8: 0, 1, ... ; NULL ends the names */
 
-/* Text attributes of an object. Writing replaces nothing: the name must be new. Texts of fixed length lie in the
- * object's header; `value` may be empty. */
+/* Text attributes of an object; the name must be new. Most are of variable length, which tools give back as strings; one
+ * of fixed length (not empty) lies in the object's header, where it can be replaced by another of the same length. */
 herr_t h5_write_text(hid_t object, const char *name, const char *value);
-herr_t h5_replace_text(hid_t object, const char *name, const char *value); /* same length as before */
+herr_t h5_write_fixed_text(hid_t object, const char *name, const char *value);
+herr_t h5_replace_text(hid_t object, const char *name, const char *value);
 
 /* *out is on the heap (free()). STATUS_CORRUPT if it is absent, no text or longer than max_bytes. */
 enum status h5_read_text(hid_t object, const char *name, size_t max_bytes, const char *path,

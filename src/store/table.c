@@ -37,19 +37,35 @@ static hid_t column_type(const struct table_column *column)
     return -1;
 }
 
-/* The compound type of a row in memory. */
-static hid_t row_type(const struct table *table)
+/* Bytes of a packed row. */
+static size_t packed_bytes(const struct table *table)
 {
-    hid_t type = H5Tcreate(H5T_COMPOUND, table->row_bytes);
+    size_t bytes = 0;
+    for (int i = 0; i < table->column_count; i++) {
+        hid_t member = column_type(&table->columns[i]);
+        bytes += member >= 0 ? H5Tget_size(member) : 0;
+        h5_close(member);
+    }
+    return bytes;
+}
+
+/* The compound type of a row in memory; or, packed, that of a row in the file, with the columns in
+ * our order. */
+static hid_t row_type(const struct table *table, bool packed)
+{
+    size_t offset = 0;
+    hid_t type = H5Tcreate(H5T_COMPOUND, packed ? packed_bytes(table) : table->row_bytes);
     for (int i = 0; type >= 0 && i < table->column_count; i++) {
         const struct table_column *column = &table->columns[i];
         hid_t member = column_type(column);
-        if (member < 0 || H5Tinsert(type, column->name, column->offset, member) < 0) {
+        if (member < 0 ||
+            H5Tinsert(type, column->name, packed ? offset : column->offset, member) < 0) {
             h5_close(member);
-            H5Tclose(type);
+            h5_close(type);
             return -1;
         }
-        H5Tclose(member);
+        offset += H5Tget_size(member);
+        h5_close(member);
     }
     return type;
 }
@@ -165,14 +181,13 @@ enum status table_write(hid_t file, const struct table *table, const void *rows,
     hid_t space = -1;
     hid_t dataset = -1;
     TRY_CLEANUP(checksum(table, rows, count, hash, err));
-    TRY_H5(type = row_type(table), STATUS_INTERNAL, path, table->name);
-    TRY_H5(packed = H5Tcopy(type), STATUS_INTERNAL, path, table->name);
-    TRY_H5(H5Tpack(packed), STATUS_INTERNAL, path, table->name);
+    TRY_H5(type = row_type(table, false), STATUS_INTERNAL, path, table->name);
+    TRY_H5(packed = row_type(table, true), STATUS_INTERNAL, path, table->name);
     TRY_H5(space = H5Screate_simple(1, &length, NULL), STATUS_INTERNAL, path, table->name);
     TRY_H5(dataset =
                H5Dcreate2(file, table->name, packed, space, H5P_DEFAULT, H5P_DEFAULT, H5P_DEFAULT),
            STATUS_IO, path, table->name);
-    TRY_H5(h5_write_text(dataset, "xxh3_128", hash), STATUS_IO, path, table->name);
+    TRY_H5(h5_write_fixed_text(dataset, "xxh3_128", hash), STATUS_IO, path, table->name);
     TRY_CLEANUP(write_meanings(dataset, table, path, err));
     if (count > 0) {
         TRY_H5(H5Dwrite(dataset, type, H5S_ALL, H5S_ALL, H5P_DEFAULT, rows), STATUS_IO, path,
@@ -352,7 +367,7 @@ enum status table_read(hid_t file, const struct table *table, int64_t file_bytes
     TRY_H5(stored_type = H5Dget_type(dataset), STATUS_CORRUPT, path, table->name);
     TRY_CLEANUP(check_columns(stored_type, table, path, err));
     TRY_CLEANUP(count_rows(dataset, stored_type, table, file_bytes, path, &length, err));
-    TRY_H5(type = row_type(table), STATUS_INTERNAL, path, table->name);
+    TRY_H5(type = row_type(table, false), STATUS_INTERNAL, path, table->name);
     read = mem_calloc((size_t)length, table->row_bytes);
     if (read == NULL) {
         status = mem_fail(err, (size_t)length * table->row_bytes, "a table");
