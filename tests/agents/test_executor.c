@@ -2,6 +2,7 @@
 #include "simulate.h"
 
 #include "agents/executor.h"
+#include "base/mem.h"
 
 struct fixture {
     struct researcher_facts facts;
@@ -309,6 +310,24 @@ static void test_size_of_a_round(void **state)
     end(&fixture);
 }
 
+static void test_without_memory(void **state)
+{
+    (void)state;
+    bool reached = true;
+    for (int n = 1; reached; n++) {
+        struct fixture fixture;
+        struct error err;
+        begin(&fixture, "[{\"op\":\"magic\"}]", "[{\"epochs\":1},{\"epochs\":-2},{\"epochs\":4}]");
+        int64_t before = mem_allocation_count();
+        mem_fail_nth(n);
+        enum status status = check(&fixture, &err);
+        mem_fail_nth(0);
+        reached = mem_allocation_count() - before >= n;
+        assert_true(status == STATUS_OK || status == STATUS_NO_MEMORY);
+        end(&fixture); /* the plan is whole in any case */
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -318,6 +337,7 @@ int main(void)
         cmocka_unit_test(test_lengths),
         cmocka_unit_test(test_duration),
         cmocka_unit_test(test_memory),
+        cmocka_unit_test(test_without_memory),
         cmocka_unit_test(test_repeats),
         cmocka_unit_test(test_size_of_a_round),
     };

@@ -4,6 +4,7 @@
 
 #include "agents/evidence.h"
 #include "agents/rules.h"
+#include "base/mem.h"
 
 /* The outcome that a test wants of every candidate; scores fall with the candidate's number. */
 struct wish {
@@ -597,6 +598,51 @@ static void test_any_facts(void **state)
     }
 }
 
+/* Each allocation of a request and a diagnosis fails in turn: STATUS_NO_MEMORY or a whole plan, and
+ * nothing leaks. */
+static void test_without_memory(void **state)
+{
+    (void)state;
+    struct researcher_facts facts = usual_facts();
+    struct fixture fixture;
+    struct error err;
+    begin(&fixture, &facts);
+    grow(&fixture, 0, (struct wish){.outcome = settled, .diverged_from = 2});
+    int refused = 0;
+    bool reached = true;
+    for (int n = 1; reached; n++) {
+        struct plan plan;
+        int64_t before = mem_allocation_count();
+        mem_fail_nth(n);
+        enum status status = researcher_request(fixture.researcher, &fixture.search, 1, &err);
+        mem_fail_nth(0);
+        reached = mem_allocation_count() - before >= n;
+        assert_true(status == STATUS_OK || status == STATUS_NO_MEMORY);
+        refused += status == STATUS_NO_MEMORY;
+        assert_int_equal(researcher_poll(fixture.researcher, &plan), status == STATUS_OK);
+        if (status == STATUS_OK) {
+            assert_int_equal(plan.config_count, 3);
+            plan_fini(&plan);
+        }
+    }
+    assert_true(refused >= 3);
+    reached = true;
+    for (int n = 1; reached; n++) {
+        char *diagnosis = NULL;
+        cJSON *insights = NULL;
+        int64_t before = mem_allocation_count();
+        mem_fail_nth(n);
+        enum status status = researcher_diagnose(fixture.researcher, &fixture.search, 1, &diagnosis,
+                                                 &insights, &err);
+        mem_fail_nth(0);
+        reached = mem_allocation_count() - before >= n;
+        assert_int_equal(diagnosis != NULL, status == STATUS_OK);
+        free(diagnosis);
+        cJSON_Delete(insights);
+    }
+    end(&fixture);
+}
+
 static void test_curves(void **state)
 {
     (void)state;
@@ -653,6 +699,7 @@ int main(void)
         cmocka_unit_test(test_never_repeats_and_never_dries),
         cmocka_unit_test(test_plans_at_once),
         cmocka_unit_test(test_any_facts),
+        cmocka_unit_test(test_without_memory),
         cmocka_unit_test(test_curves),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
