@@ -195,9 +195,12 @@ static bool add_insight(cJSON *insights, const struct buffer *text, int32_t node
     cJSON *insight = cJSON_CreateObject();
     bool whole =
         !text->failed && cJSON_AddStringToObject(insight, "text", buffer_text(text)) != NULL;
-    cJSON *nodes = cJSON_AddArrayToObject(insight, "nodes");
-    cJSON *id = cJSON_CreateNumber((double)node);
-    whole = whole && cJSON_AddItemToArray(nodes, id);
+    const double id = (double)node;
+    cJSON *nodes = cJSON_CreateDoubleArray(&id, 1);
+    if (!cJSON_AddItemToObject(insight, "nodes", nodes)) {
+        cJSON_Delete(nodes);
+        whole = false;
+    }
     if (!whole || !cJSON_AddItemToArray(insights, insight)) {
         cJSON_Delete(insight);
         return false;
