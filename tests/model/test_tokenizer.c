@@ -1,6 +1,6 @@
 /* Ids and texts against the `tokenizers` library, the published Qwen vectors and the stories260K
  * reference. */
-#include <unistd.h>
+#include <time.h>
 
 #include "model/text_fixture.h"
 
@@ -287,8 +287,16 @@ static void test_text_with_zero_byte(void **state)
     tokenizer_destroy(tokenizer);
 }
 
+/* Time of the processor, not of the clock: other programs may run on the machine. */
+static double cpu_seconds(void)
+{
+    struct timespec now;
+    clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &now);
+    return (double)now.tv_sec + 1e-9 * (double)now.tv_nsec;
+}
+
 /* Long runs: eight times the text must not take much more than eight times the time. The bound is
- * loose (a quadratic merge would take 64 times) because other programs run on the machine too. */
+ * loose, for sanitizers and busy machines; a quadratic step would take minutes. */
 static double seconds_for(const struct tokenizer *tokenizer, const char *unit, size_t len_bytes)
 {
     size_t unit_len = strlen(unit);
@@ -302,11 +310,11 @@ static double seconds_for(const struct tokenizer *tokenizer, const char *unit, s
     struct error err = {0};
     token_list_init(&ids, 1 << 24);
     double best_s = 1e9;
-    for (int repeat = 0; repeat < 3; repeat++) {
+    for (int repeat = 0; repeat < 2; repeat++) {
         ids.count = 0;
-        double start_s = clock_monotonic_s();
+        double start_s = cpu_seconds();
         assert_int_equal(tokenizer_encode(tokenizer, text, used, 0, &ids, &err), STATUS_OK);
-        double taken_s = clock_monotonic_s() - start_s;
+        double taken_s = cpu_seconds() - start_s;
         best_s = taken_s < best_s ? taken_s : best_s;
     }
     token_list_fini(&ids);
@@ -328,7 +336,7 @@ static void test_long_runs_are_linear(void **state)
         for (size_t k = 0; k < sizeof(units) / sizeof(units[0]); k++) {
             double small_s = seconds_for(tokenizer, units[k], 64 * 1024);
             double large_s = seconds_for(tokenizer, units[k], 512 * 1024);
-            if (large_s > 32 * small_s + 0.05) {
+            if (large_s > 32 * small_s + 1) {
                 fail_msg("%s, \"%s\": 64 KiB in %.4f s, 512 KiB in %.4f s", folders[i], units[k],
                          small_s, large_s);
             }

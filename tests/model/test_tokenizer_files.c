@@ -396,9 +396,8 @@ static void test_load_without_memory(void **state)
             assert_true((status == STATUS_OK) == (tokenizer != NULL));
             tokenizer_destroy(tokenizer);
         }
-        /* Without memory for its machine code a pattern is interpreted: that allocation may fail.
-         */
-        assert_true(failed > 10 && failed >= count - 4);
+        /* A pattern without memory for machine code is interpreted: those may fail. */
+        assert_true(failed > count / 2);
     }
 }
 
