@@ -135,6 +135,7 @@ static enum status open_search(struct controller *c, struct error *err)
         TRY(check_identity(c, task_hash, err));
         if (c->search.end == SEARCH_FINISHED) {
             c->finish_recorded = true;
+            c->snapshot_sequence = c->search.last_sequence; /* nothing new to write */
             return STATUS_OK;
         }
         log_write(c->options.log, LOG_INFO, "run", "resuming %s: %d nodes so far", folder,

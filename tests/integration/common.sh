@@ -54,4 +54,7 @@ JSON
 }
 
 # Names of the finished candidates of a run, one a line.
-finished() { "$tree" show "$1" --json 2> /dev/null | grep -oE '"name": ?"n[0-9]+-c[0-9]+", ?"state": ?"finished"' | grep -oE 'n[0-9]+-c[0-9]+' | sort -u || true; }
+finished() {
+    "$tree" show "$1" --json 2> /dev/null | tr -d '\t\n' |
+        grep -oE '"name":"n[0-9]+-c[0-9]+","state":"finished"' | grep -oE 'n[0-9]+-c[0-9]+' | sort -u || true
+}

@@ -21,7 +21,7 @@ expect 0 '"winner|"node"' "$tree" best one --json
 # A finished search is left as it is.
 before=$(md5sum one/run.h5)
 expect 0 'the search has ended' "$trex" search job.json --out one
-[ "$before" = "$(md5sum one/run.h5)" ] || echo "note: run.h5 was written again"
+[ "$before" = "$(md5sum one/run.h5)" ] || die "run.h5 of a finished search was written again"
 
 # Several ranks.
 for ranks in 2 4; do

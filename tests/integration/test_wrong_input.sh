@@ -56,7 +56,7 @@ expect 2 'bad.jsonl' "$trex" check bad.json
 # by hand
 expect 2 'sequence|positions' "$trex" train job.json --out long --config '{"sequence_length": -5}'
 expect 2 '/config/learning_rat: unknown key' "$trex" train job.json --out t --config '{"learning_rat": 1}'
-expect 2 '/recipe' "$trex" data job.json --out rows.jsonl --recipe '[{"op": "polish"}]'
+expect 2 '/0/op.*polish' "$trex" data job.json --out rows.jsonl --recipe '[{"op": "polish"}]'
 expect 2 'nothing.h5' "$trex" eval job.json --weights nothing.h5
 expect 2 'not a number' "$trex" generate model --max-new-tokens many
 head -c 4000 /dev/urandom > random.h5
