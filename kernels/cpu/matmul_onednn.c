@@ -106,8 +106,7 @@ void matmul_destroy(struct matmul *matmul)
     free(matmul);
 }
 
-/* -- bf16 primitives
- * ------------------------------------------------------------------------------------------- */
+/* -- bf16 primitives -- */
 
 static struct primitive_key key_of(const struct product *product)
 {
@@ -233,8 +232,7 @@ cleanup:
     return status;
 }
 
-/* -- the operation
- * --------------------------------------------------------------------------------------------- */
+/* -- the operation -- */
 
 static enum status multiply_f32(const struct product *product, struct error *err)
 {

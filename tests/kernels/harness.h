@@ -20,9 +20,7 @@
 #include "base/rng.h"
 #include "kernels/ops.h"
 
-/* -- backends
- * --------------------------------------------------------------------------------------------------
- */
+/* -- backends -- */
 
 struct backend {
     const char *name;
@@ -57,8 +55,7 @@ static inline struct device *backend_open(const struct backend *backend, int64_t
     return device;
 }
 
-/* -- one run of a test
- * ------------------------------------------------------------------------------------------ */
+/* -- one run of a test -- */
 
 enum { MATRICES_MAX = 64 };
 
@@ -111,9 +108,7 @@ static inline void bench_clear(struct bench *bench)
     }
 }
 
-/* -- numbers
- * ----------------------------------------------------------------------------------------------------
- */
+/* -- numbers -- */
 
 static inline uint16_t bf16_of(float value)
 {
@@ -319,9 +314,7 @@ static inline void check_gradient(const char *what, scalar_function function, co
     }
 }
 
-/* -- running
- * -----------------------------------------------------------------------------------------------------
- */
+/* -- running -- */
 
 struct kernel_test {
     const char *name;

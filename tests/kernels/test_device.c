@@ -51,8 +51,7 @@ static void test_describe(void **state)
     device_close(device);
 }
 
-/* -- on every backend
- * -------------------------------------------------------------------------------------------- */
+/* -- on every backend -- */
 
 static struct device *open_limited(struct bench *bench, int64_t limit_bytes)
 {

@@ -1,8 +1,7 @@
 /* The cache of keys and values, decoding attention, and sampling. */
 #include "harness.h"
 
-/* -- cache and decoding
- * ---------------------------------------------------------------------------------------- */
+/* -- cache and decoding -- */
 
 struct decode_case {
     int64_t heads;
@@ -118,9 +117,7 @@ static void test_cache_range(struct bench *bench)
     }
 }
 
-/* -- sampling
- * ----------------------------------------------------------------------------------------------------
- */
+/* -- sampling -- */
 
 static int32_t sample_one(struct bench *bench, const struct matrix *logits,
                           const struct sampling *sampling, float uniform)

@@ -1,9 +1,7 @@
 /* Norms, rotary positions, SwiGLU and cross-entropy, forward and backward, against f64. */
 #include "harness.h"
 
-/* -- RMSNorm
- * -----------------------------------------------------------------------------------------------------
- */
+/* -- RMSNorm -- */
 
 static double reference_norm_row(const double *x, const double *weight, int64_t cols,
                                  double epsilon, double *out)
@@ -133,8 +131,7 @@ static void test_rmsnorm_backward(struct bench *bench)
     }
 }
 
-/* -- norm of heads and rotary positions
- * ---------------------------------------------------------------------------- */
+/* -- norm of heads and rotary positions -- */
 
 struct rope_case {
     int64_t rows;
@@ -300,9 +297,7 @@ static void test_rope_backward(struct bench *bench)
     }
 }
 
-/* -- SwiGLU
- * ---------------------------------------------------------------------------------------------------------
- */
+/* -- SwiGLU -- */
 
 static double silu(double x)
 {
@@ -363,9 +358,7 @@ static void test_swiglu_extremes(struct bench *bench)
     }
 }
 
-/* -- cross-entropy
- * ---------------------------------------------------------------------------------------------------
- */
+/* -- cross-entropy -- */
 
 static void check_cross_entropy(struct bench *bench, int64_t rows, int64_t cols, double size,
                                 bool ignore_all)

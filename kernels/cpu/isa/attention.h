@@ -20,13 +20,9 @@ enum {
     KEYS = 48,                       /* of one tile; a multiple of the rows below */
     /* rows x vectors of accumulators that fit in the registers: 24 of 32, or 12 of 16 */
     ACCUMULATORS = LANES == 16 ? 24 : 12,
+    CACHE_LINE_BYTES = 64,
+    PREFETCH_ROWS = KEYS, /* the next tile's, while this one is staged */
 };
-
-#if defined(__clang__)
-#define ATTENTION_UNROLL _Pragma("clang loop unroll(full)")
-#else
-#define ATTENTION_UNROLL _Pragma("GCC unroll 32")
-#endif
 
 /* c (rows, lanes) = a b, + c if `add`, + c * scale lane by lane if that is given. a (rows, depth)
  * is read number by number, b (depth, lanes) and c by vectors. */
@@ -50,9 +46,9 @@ SIMD_INLINE void panel_multiply_rows(const struct panel_product *p, int64_t firs
     float *c = p->c + first * p->c_stride;
     const float *a = p->a + first * p->a_row;
     const float *b = p->b;
-    ATTENTION_UNROLL
+    SIMD_UNROLL
     for (int r = 0; r < rows; r++) {
-        ATTENTION_UNROLL
+        SIMD_UNROLL
         for (int v = 0; v < vectors; v++) {
             const float *before = c + r * p->c_stride + v * LANES;
             sum[r * vectors + v] = simd_zero();
@@ -65,14 +61,14 @@ SIMD_INLINE void panel_multiply_rows(const struct panel_product *p, int64_t firs
     }
     for (int64_t k = 0; k < p->depth; k++) {
         vfloat column[4];
-        ATTENTION_UNROLL
+        SIMD_UNROLL
         for (int v = 0; v < vectors; v++) {
             column[v] = simd_load(b + v * LANES);
         }
-        ATTENTION_UNROLL
+        SIMD_UNROLL
         for (int r = 0; r < rows; r++) {
             vfloat one = simd_set(a[r * p->a_row]);
-            ATTENTION_UNROLL
+            SIMD_UNROLL
             for (int v = 0; v < vectors; v++) {
                 sum[r * vectors + v] += one * column[v];
             }
@@ -80,9 +76,9 @@ SIMD_INLINE void panel_multiply_rows(const struct panel_product *p, int64_t firs
         a += p->a_step;
         b += p->b_stride;
     }
-    ATTENTION_UNROLL
+    SIMD_UNROLL
     for (int r = 0; r < rows; r++) {
-        ATTENTION_UNROLL
+        SIMD_UNROLL
         for (int v = 0; v < vectors; v++) {
             simd_store(c + r * p->c_stride + v * LANES, sum[r * vectors + v]);
         }
@@ -97,6 +93,9 @@ SIMD_INLINE void panel_multiply(const struct panel_product *p, int64_t rows, con
     for (; r + most <= rows; r += most) {
         panel_multiply_rows(p, r, most, vectors);
     }
+    for (; 8 < most && r + 8 <= rows; r += 8) {
+        panel_multiply_rows(p, r, 8, vectors);
+    }
     for (; r + 4 <= rows; r += 4) {
         panel_multiply_rows(p, r, 4, vectors);
     }
@@ -105,46 +104,80 @@ SIMD_INLINE void panel_multiply(const struct panel_product *p, int64_t rows, con
     }
 }
 
-/* `count` rows of `dim` numbers from column `column` on, as f32 with `stride` >= dim; the rest of
- * each row is 0. */
-SIMD_INLINE void stage_rows(float *to, int64_t stride, const struct tensor *from, int64_t first,
-                            int64_t count, int64_t column, int64_t dim)
+/* Rows lie far apart, where no hardware prefetcher follows: asks for the columns of a row that is
+ * needed soon. */
+SIMD_INLINE void prefetch_row(const struct tensor *from, int64_t row, int64_t column, int64_t dim)
+{
+    const int64_t size = (int64_t)dtype_bytes(from->dtype);
+    const char *data = (const char *)row_at(from, row) + column * size;
+    for (int64_t byte = 0; byte < dim * size; byte += CACHE_LINE_BYTES) {
+        __builtin_prefetch(data + byte);
+    }
+}
+
+SIMD_INLINE void stage_rows_of(float *to, int64_t stride, const struct tensor *from,
+                               enum dtype dtype, int64_t first, int64_t count, int64_t column,
+                               int64_t dim)
 {
     for (int64_t r = 0; r < count; r++) {
         const void *row = row_at(from, first + r);
+        if (first + r + PREFETCH_ROWS < from->rows) {
+            prefetch_row(from, first + r + PREFETCH_ROWS, column, dim);
+        }
         for (int64_t i = 0; i < stride; i += LANES) {
-            vfloat x = i < dim ? row_load(row, from->dtype, column + i, dim - i) : simd_zero();
-            simd_store_part(to + r * stride + i, x, stride - i);
+            simd_store(to + r * stride + i, row_load(row, dtype, column + i, dim - i));
         }
     }
 }
 
-/* Rows of a staged block turned into a transposed panel, times `factor`: to (dim, QUERIES). */
-SIMD_INLINE void transpose_rows(float *to, const float *rows, int64_t stride, int64_t dim,
-                                float factor)
+/* `count` rows of `dim` numbers from column `column` on, as f32; stride is dim rounded up to whole
+ * vectors, and the rest of each row becomes 0. */
+static inline void stage_rows(float *to, int64_t stride, const struct tensor *from, int64_t first,
+                              int64_t count, int64_t column, int64_t dim)
 {
-    for (int64_t i = 0; i < dim; i++) {
-        for (int64_t q = 0; q < QUERIES; q++) {
-            to[i * QUERIES + q] = rows[q * stride + i] * factor;
-        }
+    if (from->dtype == DTYPE_F32) {
+        stage_rows_of(to, stride, from, DTYPE_F32, first, count, column, dim);
+    } else {
+        stage_rows_of(to, stride, from, DTYPE_BF16, first, count, column, dim);
     }
 }
 
-/* The way back: row `first` + q, columns from `column` on, get panel (dim, QUERIES) times
- * factor[q], q < count. */
-SIMD_INLINE void store_transposed(const struct tensor *to, int64_t first, int64_t count,
-                                  int64_t column, const float *panel, int64_t dim,
-                                  const float factor[QUERIES])
+/* QUERIES staged rows turned into a transposed panel, times `factor`: to (padded dim, QUERIES). */
+static inline void transpose_rows(float *to, const float *rows, int64_t stride, float factor)
 {
-    for (int64_t q = 0; q < count; q++) {
-        void *row = row_of(to, first + q);
-        for (int64_t i = 0; i < dim; i += LANES) {
-            float lane[LANES] = {0};
-            int64_t lanes = dim - i < LANES ? dim - i : LANES;
-            for (int64_t l = 0; l < lanes; l++) {
-                lane[l] = panel[(i + l) * QUERIES + q] * factor[q];
+    for (int64_t q = 0; q < QUERIES; q += LANES) {
+        for (int64_t i = 0; i < stride; i += LANES) {
+            vfloat square[LANES];
+            SIMD_UNROLL
+            for (int l = 0; l < LANES; l++) {
+                square[l] = simd_load(rows + (q + l) * stride + i) * factor;
             }
-            row_store(row, to->dtype, column + i, simd_load(lane), lanes);
+            simd_transpose(square);
+            SIMD_UNROLL
+            for (int l = 0; l < LANES; l++) {
+                simd_store(to + (i + l) * QUERIES + q, square[l]);
+            }
+        }
+    }
+}
+
+/* The way back: columns `column`.. of row `first` + q get panel (padded dim, QUERIES) times
+ * factor[q], q < count. */
+static inline void store_transposed(const struct tensor *to, int64_t first, int64_t count,
+                                    int64_t column, const float *panel, int64_t dim,
+                                    const float factor[QUERIES])
+{
+    for (int64_t q = 0; q < count; q += LANES) {
+        for (int64_t i = 0; i < dim; i += LANES) {
+            vfloat square[LANES];
+            SIMD_UNROLL
+            for (int l = 0; l < LANES; l++) {
+                square[l] = simd_load(panel + (i + l) * QUERIES + q) * simd_load(factor + q);
+            }
+            simd_transpose(square);
+            for (int64_t l = 0; l < LANES && q + l < count; l++) {
+                row_store(row_of(to, first + q + l), to->dtype, column + i, square[l], dim - i);
+            }
         }
     }
 }
@@ -154,8 +187,7 @@ static inline int64_t round_to_lanes(int64_t count)
     return (count + LANES - 1) / LANES * LANES;
 }
 
-/* -- jobs over packed sequences
- * --------------------------------------------------------------------------------- */
+/* -- jobs over packed sequences -- */
 
 #define LOG2_E 1.44269504F
 #define LN_2 0.69314718F

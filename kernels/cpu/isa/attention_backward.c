@@ -99,8 +99,8 @@ static void begin_block(const struct backward *b, const struct backward_memory *
     memset(m->query_rows, 0, (size_t)(2 * QUERIES * b->padded_dim) * sizeof(float));
     stage_rows(m->query_rows, b->padded_dim, &b->qkv, row, block->count, column, dim);
     stage_rows(m->d_out_rows, b->padded_dim, &b->d_out, row, block->count, column, dim);
-    transpose_rows(m->query, m->query_rows, b->padded_dim, dim, b->shape->scale * LOG2_E);
-    transpose_rows(m->d_out, m->d_out_rows, b->padded_dim, dim, 1.0F);
+    transpose_rows(m->query, m->query_rows, b->padded_dim, b->shape->scale * LOG2_E);
+    transpose_rows(m->d_out, m->d_out_rows, b->padded_dim, 1.0F);
     memset(m->d_query, 0, (size_t)(b->padded_dim * QUERIES) * sizeof(float));
     for (int64_t q = 0; q < QUERIES; q++) {
         m->log_sum_exp[q] = INFINITY;
@@ -128,7 +128,7 @@ static void weigh_tile(const struct backward *b, const struct backward_memory *m
         for (int v = 0; v < QUERY_VECTORS; v++) {
             float *p = m->weights + j * QUERIES + v * LANES;
             float *d = m->d_scores + j * QUERIES + v * LANES;
-            vfloat weight = simd_exp2(simd_load(p) - simd_load(m->log_sum_exp + v * LANES));
+            vfloat weight = simd_exp2_score(simd_load(p) - simd_load(m->log_sum_exp + v * LANES));
             if (ahead > 0) {
                 weight = simd_select(simd_lane_index() + v * LANES >= ahead, weight, simd_zero());
             }

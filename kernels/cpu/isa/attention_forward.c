@@ -103,12 +103,12 @@ static void weigh_tile(const struct forward_memory *m, const struct block *block
         }
         vfloat total = simd_zero();
         for (int64_t j = 0; j < keys; j++) {
-            vfloat weight = simd_exp2(simd_load(column + j * QUERIES) - top);
+            vfloat weight = simd_exp2_score(simd_load(column + j * QUERIES) - top);
             simd_store(column + j * QUERIES, weight);
             total += weight;
         }
         vfloat factor =
-            simd_exp2(before - top); /* 0 for the first tile, where before is -infinity */
+            simd_exp2_score(before - top); /* 0 for the first tile, where before is -infinity */
         simd_store(shrink + v * LANES, factor);
         simd_store(block->top + v * LANES, top);
         simd_store(block->total + v * LANES, simd_load(block->total + v * LANES) * factor + total);
@@ -157,7 +157,7 @@ static void begin_blocks(const struct forward *f, const struct forward_memory *m
         memset(m->rows, 0, (size_t)(QUERIES * f->padded_dim) * sizeof(float));
         stage_rows(m->rows, f->padded_dim, &f->qkv, start + first_query + done, rows, head * dim,
                    dim);
-        transpose_rows(m->query + number * f->padded_dim * QUERIES, m->rows, f->padded_dim, dim,
+        transpose_rows(m->query + number * f->padded_dim * QUERIES, m->rows, f->padded_dim,
                        f->shape->scale * LOG2_E);
         memset(m->sum + number * f->padded_dim * QUERIES, 0,
                (size_t)(f->padded_dim * QUERIES) * sizeof(float));

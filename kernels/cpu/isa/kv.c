@@ -67,9 +67,7 @@ void ISA(kv_append)(struct device *device, const struct kv_cache *cache, struct 
     }
 }
 
-/* -- decoding
- * --------------------------------------------------------------------------------------------------
- */
+/* -- decoding -- */
 
 struct decode {
     struct tensor out;
@@ -88,20 +86,40 @@ struct decode_memory {
     float *inverse; /* of the sums of exp(score) */
 };
 
+/* Scores of LANES keys from `first` on, of which `count` exist: one vector a key, turned over and
+ * summed. */
+SIMD_INLINE vfloat score_some_keys(const struct decode *d, const float *query, int64_t first,
+                                   int64_t column, int64_t count, enum dtype dtype)
+{
+    const int64_t dim = d->shape->head_dim;
+    vfloat sum[LANES];
+    SIMD_UNROLL
+    for (int l = 0; l < LANES; l++) {
+        const void *key = row_at(&d->cache->key, first + (l < count ? l : count - 1));
+        sum[l] = simd_zero();
+        for (int64_t i = 0; i < dim; i += LANES) {
+            sum[l] += row_load(key, dtype, column + i, dim - i) * simd_load(query + i);
+        }
+    }
+    simd_transpose(sum);
+    for (int width = LANES / 2; width > 0; width /= 2) {
+        SIMD_UNROLL
+        for (int l = 0; l < width; l++) {
+            sum[l] += sum[l + width];
+        }
+    }
+    return sum[0];
+}
+
 /* scores (G, T) of keys 0..count-1 */
 SIMD_INLINE void score_keys(const struct decode *d, const struct decode_memory *m, int64_t place,
                             int64_t column, int64_t group, int64_t count, enum dtype dtype)
 {
-    const int64_t dim = d->shape->head_dim;
-    for (int64_t t = 0; t < count; t++) {
-        const void *key = row_at(&d->cache->key, place + t);
+    for (int64_t t = 0; t < count; t += LANES) {
         for (int64_t g = 0; g < group; g++) {
-            const float *query = m->query + g * d->padded_dim;
-            vfloat sum = simd_zero();
-            for (int64_t i = 0; i < dim; i += LANES) {
-                sum += row_load(key, dtype, column + i, dim - i) * simd_load(query + i);
-            }
-            m->score[g * d->cache->capacity + t] = simd_sum(sum);
+            vfloat score = score_some_keys(d, m->query + g * d->padded_dim, place + t, column,
+                                           count - t, dtype);
+            simd_store_part(m->score + g * d->cache->capacity + t, score, count - t);
         }
     }
 }
@@ -130,20 +148,30 @@ static float soften_scores(float *score, int64_t count)
     return 1.0F / simd_sum(total);
 }
 
+/* sums (G, padded D) of the values of keys 0..count-1, weighted by the scores. Each vector of a
+ * head is summed in four chains, so that no addition waits for the one before. */
 SIMD_INLINE void sum_values(const struct decode *d, const struct decode_memory *m, int64_t place,
                             int64_t column, int64_t group, int64_t count, enum dtype dtype)
 {
+    enum { CHAINS = 4 };
     const int64_t dim = d->shape->head_dim;
-    memset(m->sum, 0, (size_t)(group * d->padded_dim) * sizeof(float));
-    for (int64_t t = 0; t < count; t++) {
-        const void *value = row_at(&d->cache->value, place + t);
-        for (int64_t g = 0; g < group; g++) {
-            float *sum = m->sum + g * d->padded_dim;
-            const float weight = m->score[g * d->cache->capacity + t];
-            for (int64_t i = 0; i < dim; i += LANES) {
-                vfloat v = row_load(value, dtype, column + i, dim - i);
-                simd_store(sum + i, simd_load(sum + i) + weight * v);
+    for (int64_t g = 0; g < group; g++) {
+        const float *weight = m->score + g * d->cache->capacity;
+        for (int64_t i = 0; i < dim; i += LANES) {
+            vfloat sum[CHAINS] = {{0}, {0}, {0}, {0}};
+            int64_t t = 0;
+            for (; t + CHAINS <= count; t += CHAINS) {
+                SIMD_UNROLL
+                for (int c = 0; c < CHAINS; c++) {
+                    const void *value = row_at(&d->cache->value, place + t + c);
+                    sum[c] += weight[t + c] * row_load(value, dtype, column + i, dim - i);
+                }
             }
+            for (; t < count; t++) {
+                const void *value = row_at(&d->cache->value, place + t);
+                sum[0] += weight[t] * row_load(value, dtype, column + i, dim - i);
+            }
+            simd_store(m->sum + g * d->padded_dim + i, (sum[0] + sum[1]) + (sum[2] + sum[3]));
         }
     }
 }

@@ -96,9 +96,7 @@ static bool check_rope(struct device *device, const struct rope *rope)
     return true;
 }
 
-/* -- forward
- * ---------------------------------------------------------------------------------------------------
- */
+/* -- forward -- */
 
 static void forward_row(const struct rope *rope, int64_t row, float *rstd, float epsilon)
 {
@@ -140,9 +138,7 @@ void ISA(qk_norm_rope_forward)(struct device *device, struct tensor to, float *r
     }
 }
 
-/* -- backward
- * --------------------------------------------------------------------------------------------------
- */
+/* -- backward -- */
 
 /* In place of a head's d_y, its d_n: turned back. */
 SIMD_INLINE void turn_back(const struct head *h)

@@ -8,6 +8,7 @@
 #ifndef KERNELS_CPU_ISA_SIMD_H
 #define KERNELS_CPU_ISA_SIMD_H
 
+#include <stdbool.h>
 #include <stdint.h>
 #include <string.h>
 #if defined(__SSE4_2__)
@@ -127,9 +128,63 @@ SIMD_INLINE float simd_max_lane(vfloat x)
     return lane[0];
 }
 
-/* -- memory
- * ----------------------------------------------------------------------------------------------------
- */
+/* Whether any lane of a comparison holds. */
+SIMD_INLINE bool simd_any(vint mask)
+{
+#if defined(__AVX512F__)
+    return _mm512_test_epi32_mask((__m512i)mask, (__m512i)mask) != 0;
+#elif defined(__AVX2__)
+    return _mm256_movemask_epi8((__m256i)mask) != 0;
+#elif defined(__SSE4_2__)
+    return _mm_movemask_epi8((__m128i)mask) != 0;
+#else
+    int32_t any = 0;
+    for (int i = 0; i < LANES; i++) {
+        any |= mask[i];
+    }
+    return any != 0;
+#endif
+}
+
+/* The lower and the upper halves of two vectors, number by number in turn. */
+#if defined(__AVX512F__)
+#define SIMD_LOW_TURNS 0, 16, 1, 17, 2, 18, 3, 19, 4, 20, 5, 21, 6, 22, 7, 23
+#define SIMD_HIGH_TURNS 8, 24, 9, 25, 10, 26, 11, 27, 12, 28, 13, 29, 14, 30, 15, 31
+#elif defined(__AVX2__)
+#define SIMD_LOW_TURNS 0, 8, 1, 9, 2, 10, 3, 11
+#define SIMD_HIGH_TURNS 4, 12, 5, 13, 6, 14, 7, 15
+#else
+#define SIMD_LOW_TURNS 0, 4, 1, 5
+#define SIMD_HIGH_TURNS 2, 6, 3, 7
+#endif
+
+#if defined(__clang__)
+#define SIMD_UNROLL _Pragma("clang loop unroll(full)")
+#else
+#define SIMD_UNROLL _Pragma("GCC unroll 32")
+#endif
+
+/* The square matrix of LANES rows turned over: after log2(LANES) rounds of interleaving row i with
+ * row i + LANES/2 every number has changed places with its mirror image. */
+SIMD_INLINE void simd_transpose(vfloat row[LANES])
+{
+    SIMD_UNROLL
+    for (int round = 1; round < LANES; round *= 2) {
+        vfloat turned[LANES];
+        SIMD_UNROLL
+        for (int i = 0; i < LANES / 2; i++) {
+            turned[2 * i] = __builtin_shufflevector(row[i], row[i + LANES / 2], SIMD_LOW_TURNS);
+            turned[2 * i + 1] =
+                __builtin_shufflevector(row[i], row[i + LANES / 2], SIMD_HIGH_TURNS);
+        }
+        SIMD_UNROLL
+        for (int i = 0; i < LANES; i++) {
+            row[i] = turned[i];
+        }
+    }
+}
+
+/* -- memory -- */
 
 SIMD_INLINE vfloat simd_load(const float *from)
 {
@@ -172,7 +227,13 @@ SIMD_INLINE void simd_store_part(float *to, vfloat x, int64_t count)
 
 SIMD_INLINE vfloat simd_from_bf16(vhalf half)
 {
+#if defined(__AVX512F__)
+    return (vfloat)_mm512_slli_epi32(_mm512_cvtepu16_epi32((__m256i)half), 16);
+#elif defined(__AVX2__)
+    return (vfloat)_mm256_slli_epi32(_mm256_cvtepu16_epi32((__m128i)half), 16);
+#else
     return (vfloat)(__builtin_convertvector(half, vuint) << 16);
+#endif
 }
 
 /* To nearest, ties to even; a NaN stays one. */
@@ -180,9 +241,20 @@ SIMD_INLINE vhalf simd_to_bf16(vfloat x)
 {
     vuint bits = (vuint)x;
     vuint rounded = (bits + 0x7FFF + ((bits >> 16) & 1)) >> 16;
-    vuint quiet = (bits >> 16) | 0x40;
+#if defined(__AVX512F__)
+    __mmask16 is_nan = _mm512_cmp_ps_mask(x, x, _CMP_UNORD_Q);
+    __m512i chosen = _mm512_mask_mov_epi32((__m512i)rounded, is_nan, _mm512_set1_epi32(0x7FC0));
+    return (vhalf)_mm512_cvtepi32_epi16(chosen);
+#else
     vuint is_nan = (vuint)(x != x);
-    return __builtin_convertvector((quiet & is_nan) | (rounded & ~is_nan), vhalf);
+    vuint chosen = (0x7FC0 & is_nan) | (rounded & ~is_nan);
+#if defined(__AVX2__)
+    __m256i packed = _mm256_packus_epi32((__m256i)chosen, (__m256i)chosen);
+    return (vhalf)_mm256_castsi256_si128(_mm256_permute4x64_epi64(packed, 0x08));
+#else
+    return __builtin_convertvector(chosen, vhalf);
+#endif
+#endif
 }
 
 SIMD_INLINE vfloat simd_load_bf16_part(const uint16_t *from, int64_t count)
@@ -190,10 +262,16 @@ SIMD_INLINE vfloat simd_load_bf16_part(const uint16_t *from, int64_t count)
     vhalf half = {0};
     if (count >= LANES) {
         memcpy(&half, from, sizeof(half));
-    } else {
-        memcpy(&half, from, (size_t)count * sizeof(uint16_t));
+        return simd_from_bf16(half);
+    }
+#if defined(__AVX512F__)
+    return simd_from_bf16((vhalf)_mm256_maskz_loadu_epi16((__mmask16)((1U << count) - 1U), from));
+#else
+    for (int64_t i = 0; i < count; i++) {
+        half[i] = from[i];
     }
     return simd_from_bf16(half);
+#endif
 }
 
 SIMD_INLINE void simd_store_bf16_part(uint16_t *to, vfloat x, int64_t count)
@@ -201,13 +279,18 @@ SIMD_INLINE void simd_store_bf16_part(uint16_t *to, vfloat x, int64_t count)
     vhalf half = simd_to_bf16(x);
     if (count >= LANES) {
         memcpy(to, &half, sizeof(half));
-    } else {
-        memcpy(to, &half, (size_t)count * sizeof(uint16_t));
+        return;
     }
+#if defined(__AVX512F__)
+    _mm256_mask_storeu_epi16(to, (__mmask16)((1U << count) - 1U), (__m256i)half);
+#else
+    for (int64_t i = 0; i < count; i++) {
+        to[i] = half[i];
+    }
+#endif
 }
 
-/* -- rows of either dtype; the branch is resolved where the dtype is a constant of the caller
- * ------------------- */
+/* -- rows of either dtype; the branch is resolved where the dtype is a constant of the caller -- */
 
 SIMD_INLINE const void *row_at(const struct tensor *tensor, int64_t row)
 {
@@ -246,9 +329,7 @@ SIMD_INLINE float row_get(const void *row, enum dtype dtype, int64_t i)
     return value;
 }
 
-/* -- functions
- * --------------------------------------------------------------------------------------------------
- */
+/* -- functions -- */
 
 /* 2 to the power of an integer: `shifted` is that integer + SIMD_SHIFT as a float, at least -127
  * (which gives 0). */
@@ -261,11 +342,11 @@ SIMD_INLINE vfloat simd_power_of_two(vfloat shifted)
     return (vfloat)((exponent + 127) << 23);
 }
 
-/* 2^x to 1e-7 relative; 0 below -127.5, infinity from 127.5 on, NaN stays NaN. The polynomial is a
- * least-maximum fit of 2^r on [-1/2, 1/2]. */
-SIMD_INLINE vfloat simd_exp2(vfloat x)
+/* 2^x for x <= 0, to 1e-7 relative; 2^-126 for all x below, NaN stays NaN. The polynomial is a
+ * least-maximum fit of 2^r on [-1/2, 1/2]; the rounded x is then added to its exponent. */
+SIMD_INLINE vfloat simd_exp2_score(vfloat x)
 {
-    x = simd_min(simd_set(128.0F), simd_max(simd_set(-127.0F), x));
+    x = simd_max(simd_set(-126.0F), x);
     vfloat shifted = x + SIMD_SHIFT;
     vfloat r = x - (shifted - SIMD_SHIFT);
     vfloat p = r * 1.5345812e-4F + 1.3399931e-3F;
@@ -274,10 +355,11 @@ SIMD_INLINE vfloat simd_exp2(vfloat x)
     p = p * r + 0.24022646F;
     p = p * r + 0.6931472F;
     p = p * r + 1.0F;
-    return p * simd_power_of_two(shifted);
+    return (vfloat)((vint)p + ((vint)shifted << 23));
 }
 
-/* e^x likewise: x is reduced in two steps so that large x loses nothing. */
+/* e^x to 1e-7 relative; 0 from -88 down, infinity from 88.4 up, NaN stays NaN. x is reduced in two
+ * steps so that large x loses nothing. */
 SIMD_INLINE vfloat simd_exp(vfloat x)
 {
     x = simd_min(simd_set(89.0F), simd_max(simd_set(-87.8F), x));
