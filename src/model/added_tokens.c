@@ -36,7 +36,8 @@ void added_tokens_fini(struct added_tokens *tokens)
     memset(tokens, 0, sizeof(*tokens));
 }
 
-/* \w of Unicode's regular expressions (UTS 18): letters, marks, numbers, connectors, joiners, circled letters. */
+/* \w of Unicode's regular expressions (UTS 18): letters, marks, numbers, connectors, joiners,
+ * circled letters. */
 static bool is_word_character(uint32_t point)
 {
     if (point == 0x200C || point == 0x200D || (point >= 0x24B6 && point <= 0x24E9) ||

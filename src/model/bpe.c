@@ -92,9 +92,7 @@ void bpe_scratch_fini(struct bpe_scratch *scratch)
     memset(scratch, 0, sizeof(*scratch));
 }
 
-/* ---- symbols
- * -----------------------------------------------------------------------------------------------
- */
+/* ---- symbols ------------------------------------------------------------------------------- */
 
 static size_t character_bytes(unsigned char lead)
 {
@@ -169,8 +167,7 @@ static int32_t next_symbol(struct symbol_reader *reader)
     return -1;
 }
 
-/* ---- short pieces
- * -------------------------------------------------------------------------------------------- */
+/* ---- short pieces -------------------------------------------------------------------------- */
 
 /* Joins ids[0..count) in place by repeated scans; returns how many are left. */
 static int64_t join_short(const struct bpe *bpe, int32_t *ids, int64_t count)
@@ -204,8 +201,7 @@ static int64_t join_short(const struct bpe *bpe, int32_t *ids, int64_t count)
     return count;
 }
 
-/* ---- long pieces
- * --------------------------------------------------------------------------------------------- */
+/* ---- long pieces --------------------------------------------------------------------------- */
 
 /* A heap of (rank << 32 | position), smallest first, four children a node: fewer cache misses than
  * two. */

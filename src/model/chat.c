@@ -14,8 +14,7 @@ enum { TEMPLATE_MAX_BYTES = 16 * 1024 * 1024 };
 #define THINK_START "<think>"
 #define THINK_END "</think>"
 
-/* ---- names and detection
- * ------------------------------------------------------------------------------------- */
+/* ---- names and detection ------------------------------------------------------------------- */
 
 const char *chat_format_name(enum chat_format format)
 {
@@ -130,8 +129,7 @@ cleanup:
     return status;
 }
 
-/* ---- writing the parts
- * --------------------------------------------------------------------------------------- */
+/* ---- writing the parts --------------------------------------------------------------------- */
 
 /* A rendered text is a row of parts, each of one kind. */
 struct chat_part {
@@ -204,9 +202,7 @@ static void write_turn(struct chat_writer *writer, const struct chat_message *me
     write_turn_end(writer, answered);
 }
 
-/* ---- Qwen3
- * ---------------------------------------------------------------------------------------------------
- */
+/* ---- Qwen3 --------------------------------------------------------------------------------- */
 
 struct span {
     const char *data;
@@ -305,8 +301,7 @@ static void write_qwen3(struct chat_writer *writer, const struct chat_message *m
     }
 }
 
-/* ---- all formats
- * --------------------------------------------------------------------------------------------- */
+/* ---- all formats --------------------------------------------------------------------------- */
 
 static enum status check_messages(const struct chat_message *messages, int64_t count,
                                   struct error *err)
@@ -381,9 +376,7 @@ enum status chat_render(enum chat_format format, const struct chat_message *mess
     return status;
 }
 
-/* ---- ids
- * -----------------------------------------------------------------------------------------------------
- */
+/* ---- ids ----------------------------------------------------------------------------------- */
 
 /* What one call writes to and from. */
 struct chat_encoder {

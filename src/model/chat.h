@@ -36,18 +36,20 @@ enum status chat_render(enum chat_format format, const struct chat_message *mess
                         struct error *err);
 
 /* Appends the ids of messages to ids. answer_mask may be NULL; else it gets as many entries: 1 for
- * each id that an assistant's turn wrote (its content and its end token), 0 for all others. Equal
- * to encoding chat_render's text, with three differences, each for a reason:
- *   - contents come from data: text in them such as "<|im_end|>" stays plain text (special tokens
- * are the template's);
- *   - an answer's ids begin where its prompt's end, whatever the answer begins with, so the ids
- * with add_generation_prompt are a prefix of the ids with the answer (same enable_thinking; if that
- * is false, for an answer without reasoning of its own). With enable_thinking, Qwen3's thinking
- * block belongs to the answer;
- *   - CHAT_PLAIN begins with bos if the tokenizer adds it, and puts eos (if there is one) behind
- * each answer. Errors: STATUS_INVALID for no messages or a NULL, STATUS_UNSUPPORTED for a role that
- * is not one of the three or a tokenizer without the template's tokens, STATUS_FORMAT for invalid
- * UTF-8, STATUS_LIMIT; the lists are then as before. */
+ * each id that an assistant's turn wrote (its content and its end token), 0 for all others.
+ *
+ * Equal to encoding chat_render's text, with three differences, each for a reason:
+ *   - Contents come from data: text in them such as "<|im_end|>" stays plain text. The special
+ *     tokens are the template's.
+ *   - An answer's ids begin where its prompt's end, whatever the answer begins with. So the ids
+ *     with add_generation_prompt are a prefix of the ids with the answer, for the same
+ *     enable_thinking (if that is false: for an answer without reasoning of its own). With
+ *     enable_thinking, Qwen3's thinking block belongs to the answer.
+ *   - CHAT_PLAIN begins with bos if the tokenizer adds it, and puts eos, if there is one, behind
+ *     each answer.
+ * Errors: STATUS_INVALID for no messages or a NULL, STATUS_UNSUPPORTED for a role that is not one
+ * of the three or a tokenizer without the template's tokens, STATUS_FORMAT for invalid UTF-8,
+ * STATUS_LIMIT; the lists are then as before. */
 enum status chat_encode(const struct tokenizer *tokenizer, enum chat_format format,
                         const struct chat_message *messages, int64_t count,
                         bool add_generation_prompt, bool enable_thinking, struct token_list *ids,

@@ -18,9 +18,7 @@ void normalizer_scratch_fini(struct normalizer_scratch *scratch)
     unicode_scratch_fini(&scratch->unicode);
 }
 
-/* ---- reading
- * -------------------------------------------------------------------------------------------------
- */
+/* ---- reading ------------------------------------------------------------------------------- */
 
 enum status normalizer_read_text(const cJSON *node, const char *key,
                                  char out[NORMALIZER_TEXT_MAX_BYTES + 1], struct error *err)
@@ -111,9 +109,7 @@ enum status normalizer_read(struct normalizer *normalizer, const cJSON *node, st
     return read_step(normalizer, node, err);
 }
 
-/* ---- applying
- * ------------------------------------------------------------------------------------------------
- */
+/* ---- applying ------------------------------------------------------------------------------ */
 
 enum status normalizer_replace(const struct normalizer_step *step, struct text_slice text,
                                struct buffer *out, struct error *err)

@@ -32,8 +32,7 @@ static void regex_free(void *pointer, void *context)
     free(pointer);
 }
 
-/* ---- translation
- * --------------------------------------------------------------------------------------------- */
+/* ---- translation --------------------------------------------------------------------------- */
 
 struct translation {
     const char *pattern;
@@ -239,9 +238,7 @@ static enum status translate(const char *pattern, struct buffer *out, struct err
     return STATUS_OK;
 }
 
-/* ---- compiling
- * -----------------------------------------------------------------------------------------------
- */
+/* ---- compiling ----------------------------------------------------------------------------- */
 
 static enum status set_limits(struct split_regex *regex, pcre2_general_context *general,
                               struct error *err)
@@ -326,9 +323,7 @@ void split_regex_fini(struct split_regex *regex)
     memset(regex, 0, sizeof(*regex));
 }
 
-/* ---- matching
- * ------------------------------------------------------------------------------------------------
- */
+/* ---- matching ------------------------------------------------------------------------------ */
 
 pcre2_match_data *split_regex_match_data(void)
 {

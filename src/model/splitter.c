@@ -8,9 +8,7 @@
 static const char gpt2_pattern[] =
     "'s|'t|'re|'ve|'m|'ll|'d| ?\\p{L}+| ?\\p{N}+| ?[^\\s\\p{L}\\p{N}]+|\\s+(?!\\S)|\\s+";
 
-/* ---- reading
- * -------------------------------------------------------------------------------------------------
- */
+/* ---- reading ------------------------------------------------------------------------------- */
 
 static bool read_flag(const cJSON *node, const char *key, bool fallback)
 {
@@ -183,9 +181,7 @@ void splitter_add_word_starts(struct splitter *splitter)
     splitter->stages[splitter->stage_count++].kind = SPLITTER_WORD_STARTS;
 }
 
-/* ---- splitting
- * -----------------------------------------------------------------------------------------------
- */
+/* ---- splitting ----------------------------------------------------------------------------- */
 
 enum status splitter_run_init(struct splitter_run *run, const struct splitter *splitter,
                               splitter_emit emit, void *context, struct error *err)

@@ -1,8 +1,9 @@
 /* Cuts normalized text into the pieces that are encoded each by itself ("pre-tokenizer" in
  * tokenizer.json).
  *
- *   text -> stage 0 -> pieces -> stage 1 -> smaller pieces -> ... -> emit(piece)       depth first,
- * left to right
+ *   text -> stage 0 -> pieces -> stage 1 -> smaller pieces -> ... -> emit(piece)
+ *
+ * depth first, from left to right.
  */
 #ifndef MODEL_SPLITTER_H
 #define MODEL_SPLITTER_H

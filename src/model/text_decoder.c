@@ -6,9 +6,7 @@
 
 #define REPLACEMENT "\xEF\xBF\xBD" /* U+FFFD */
 
-/* ---- reading
- * -------------------------------------------------------------------------------------------------
- */
+/* ---- reading ------------------------------------------------------------------------------- */
 
 static enum status read_metaspace(struct text_decoder *decoder, const cJSON *node,
                                   struct error *err)
@@ -135,9 +133,7 @@ enum status text_decoder_read(struct text_decoder *decoder, const cJSON *node, s
     return read_step(decoder, node, err);
 }
 
-/* ---- one token
- * -----------------------------------------------------------------------------------------------
- */
+/* ---- one token ----------------------------------------------------------------------------- */
 
 /* Applies the Replace steps from `first` on; each but the last needs a buffer of its own. */
 static enum status replace_all(const struct text_decoder *decoder, int first,
@@ -200,8 +196,7 @@ int text_decoder_byte(const struct text_decoder *decoder, struct text_slice toke
     return high >= 0 && low >= 0 ? high * 16 + low : -1;
 }
 
-/* ---- many tokens
- * --------------------------------------------------------------------------------------------- */
+/* ---- many tokens --------------------------------------------------------------------------- */
 
 /* A run of byte tokens is a text if it is valid as a whole; else each byte is a mistake of its own.
  */

@@ -7,8 +7,7 @@
 #include "base/mem.h"
 #include "model/tokenizer_internal.h"
 
-/* ---- lists of ids
- * -------------------------------------------------------------------------------------------- */
+/* ---- lists of ids -------------------------------------------------------------------------- */
 
 void token_list_init(struct token_list *list, int64_t max_count)
 {
@@ -53,9 +52,7 @@ enum status token_list_append(struct token_list *list, const int32_t *ids, int64
     return STATUS_OK;
 }
 
-/* ---- encoding
- * ------------------------------------------------------------------------------------------------
- */
+/* ---- encoding ------------------------------------------------------------------------------ */
 
 /* What one call needs: memory of the steps, and the list that ids go to. */
 struct encoding {
@@ -191,8 +188,7 @@ enum status tokenizer_encode(const struct tokenizer *tokenizer, const char *text
                                    err);
 }
 
-/* ---- decoding and questions
- * ---------------------------------------------------------------------------------- */
+/* ---- decoding and questions ---------------------------------------------------------------- */
 
 static enum status decode(const struct tokenizer *tokenizer, const int32_t *ids, int64_t count,
                           bool skip_special, bool continuation, struct buffer *out,

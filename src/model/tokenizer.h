@@ -1,7 +1,6 @@
 /* Text to token ids and back, from a Hugging Face tokenizer.json.
  *
- *   text -> cut out added tokens -> normalize (NFC, prepend, replace) -> pre-tokenize (regex, byte
- * level)
+ *   text -> cut out added tokens -> normalize (NFC, prepend, replace) -> split (regex, bytes)
  *        -> merge by rank (byte-level BPE, or SentencePiece-style BPE with byte fallback) -> ids
  *
  * Supported: model type BPE with normalizers NFC (NFD, NFKC, NFKD), Prepend, Replace, Sequence;
@@ -19,8 +18,8 @@
 
 struct tokenizer; /* opaque; immutable after loading, so threads may share it */
 
-/* Reads <folder>/tokenizer.json and, if there, tokenizer_config.json (bos, eos, pad,
- * add_bos_token). */
+/* Reads <folder>/tokenizer.json and, if there, tokenizer_config.json (bos, eos,
+ * add_bos_token, add_eos_token). */
 enum status tokenizer_load(const char *folder, struct tokenizer **out, struct error *err);
 void tokenizer_destroy(struct tokenizer *tokenizer);
 
@@ -39,14 +38,15 @@ enum status token_list_append(struct token_list *list, const int32_t *ids, int64
                               struct error *err);
 
 enum {
-    TOKENIZER_ADD_SPECIAL = 1, /* put bos (and eos) where tokenizer_config.json says so */
-    TOKENIZER_PARSE_SPECIAL =
-        2, /* text such as "<|im_end|>" becomes its special token; else it is plain text. Added
-            * tokens that are not special ("<think>" of Qwen3) are found in any case */
-    TOKENIZER_CONTINUE =
-        4, /* the text goes on from text encoded before: no dummy prefix (SentencePiece) */
-    TOKENIZER_AFTER_TOKEN =
-        8, /* the text goes on after an added token that was put there by its id */
+    /* Put bos (and eos) where tokenizer_config.json says so. */
+    TOKENIZER_ADD_SPECIAL = 1,
+    /* Text such as "<|im_end|>" becomes its special token; else it is plain text. Added tokens that
+     * are not special ("<think>" of Qwen3) are found in any case. */
+    TOKENIZER_PARSE_SPECIAL = 2,
+    /* The text goes on from text that was encoded before: no dummy prefix (SentencePiece). */
+    TOKENIZER_CONTINUE = 4,
+    /* The text goes on after a special token that was put there by its id. */
+    TOKENIZER_AFTER_TOKEN = 8,
 };
 
 /* Appends the ids of text to list, which is unchanged on failure. STATUS_FORMAT if it is not UTF-8,
@@ -83,7 +83,8 @@ int64_t tokenizer_vocab_size(const struct tokenizer *tokenizer); /* largest id +
 int32_t tokenizer_bos(const struct tokenizer *tokenizer);        /* -1 if there is none */
 int32_t tokenizer_eos(const struct tokenizer *tokenizer);
 bool tokenizer_adds_bos(const struct tokenizer *tokenizer);
-int32_t tokenizer_find(const struct tokenizer *tokenizer,
-                       const char *token); /* id of a token's text, -1 if none */
+
+/* Id of a token's text as tokenizer.json writes it; -1 if there is none. */
+int32_t tokenizer_find(const struct tokenizer *tokenizer, const char *token);
 
 #endif

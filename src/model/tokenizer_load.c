@@ -7,8 +7,7 @@
 
 enum { TOKENIZER_FILE_MAX_BYTES = 128 * 1024 * 1024, CONFIG_FILE_MAX_BYTES = 16 * 1024 * 1024 };
 
-/* ---- bos and eos
- * --------------------------------------------------------------------------------------------- */
+/* ---- bos and eos --------------------------------------------------------------------------- */
 
 /* What the post-processor puts around a text; -1: nothing. */
 struct template
@@ -143,9 +142,7 @@ static enum status load_special(struct tokenizer *tokenizer, const struct tokeni
                               &tokenizer->last_id, err);
 }
 
-/* ---- the whole
- * -----------------------------------------------------------------------------------------------
- */
+/* ---- the whole ----------------------------------------------------------------------------- */
 
 int32_t tokenizer_read_id(const cJSON *value)
 {

@@ -11,9 +11,7 @@ struct merge_reader {
     bool words_apart; /* no merge so far puts U+2581 behind another character */
 };
 
-/* ---- settings
- * ------------------------------------------------------------------------------------------------
- */
+/* ---- settings ------------------------------------------------------------------------------ */
 
 static bool is_absent_or_empty(const cJSON *value)
 {
@@ -109,9 +107,7 @@ static enum status set_symbols(struct tokenizer *tokenizer, const cJSON *model,
     return STATUS_OK;
 }
 
-/* ---- merges
- * --------------------------------------------------------------------------------------------------
- */
+/* ---- merges -------------------------------------------------------------------------------- */
 
 /* The two sides of a merge: ["a", "b"] or "a b". */
 static bool read_sides(const cJSON *item, struct text_slice *left, struct text_slice *right)

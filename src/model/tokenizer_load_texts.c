@@ -10,8 +10,7 @@ static const cJSON *model_vocabulary(const struct tokenizer_source *source)
     return cJSON_GetObjectItemCaseSensitive(model, "vocab");
 }
 
-/* ---- the added tokens, wherever they are written
- * ------------------------------------------------------------- */
+/* ---- the added tokens, wherever they are written ------------------------------------------- */
 
 static enum status check_added(const cJSON *item, int32_t id, const char *place, struct error *err)
 {
@@ -57,9 +56,7 @@ enum status tokenizer_each_added(const struct tokenizer_source *source, tokenize
     return STATUS_OK;
 }
 
-/* ---- sizes
- * ---------------------------------------------------------------------------------------------------
- */
+/* ---- sizes --------------------------------------------------------------------------------- */
 
 struct sizes {
     int32_t id_count; /* largest id + 1 */
@@ -110,9 +107,7 @@ static enum status measure(const struct tokenizer_source *source, struct sizes *
     return STATUS_OK;
 }
 
-/* ---- filling
- * -------------------------------------------------------------------------------------------------
- */
+/* ---- filling ------------------------------------------------------------------------------- */
 
 static enum status fill_vocabulary(struct tokenizer *tokenizer, const cJSON *vocabulary,
                                    struct error *err)
@@ -217,8 +212,7 @@ enum status tokenizer_load_texts(struct tokenizer *tokenizer, const struct token
     return fill_raws(tokenizer, &source->alphabet, err);
 }
 
-/* ---- searching for added tokens
- * ------------------------------------------------------------------------------ */
+/* ---- searching for added tokens ------------------------------------------------------------ */
 
 struct added_filler {
     struct tokenizer *tokenizer;

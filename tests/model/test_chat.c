@@ -75,8 +75,7 @@ static int64_t read_messages(const cJSON *line, struct chat_message messages[MES
     return count;
 }
 
-/* ---- the template itself, rendered by Jinja
- * ------------------------------------------------------- */
+/* ---- the template itself, rendered by Jinja ------------------------------------------------ */
 
 static void check_rendered(void *context, const cJSON *line)
 {
@@ -100,8 +99,7 @@ static void test_equals_jinja(void **state)
     }
 }
 
-/* ---- the shared examples
- * ------------------------------------------------------------------------------------- */
+/* ---- the shared examples ------------------------------------------------------------------- */
 
 static void check_example(void *context, const cJSON *line)
 {
@@ -144,9 +142,7 @@ static void test_shared_examples(void **state)
     fixture_remove(folder);
 }
 
-/* ---- templates
- * -----------------------------------------------------------------------------------------------
- */
+/* ---- templates ----------------------------------------------------------------------------- */
 
 #define TURN(role, content) "<|im_start|>" role "\n" content "<|im_end|>\n"
 
@@ -201,9 +197,7 @@ static void test_qwen3_branches(void **state)
            TURN("user", "a") TURN("assistant", "<think>\n2\n</think>\n\n4"));
 }
 
-/* ---- ids
- * -----------------------------------------------------------------------------------------------------
- */
+/* ---- ids ----------------------------------------------------------------------------------- */
 
 static void test_answers_are_marked(void **state)
 {
@@ -381,9 +375,7 @@ static void test_hostile_contents(void **state)
     tokenizer_destroy(tokenizer);
 }
 
-/* ---- errors
- * --------------------------------------------------------------------------------------------------
- */
+/* ---- errors -------------------------------------------------------------------------------- */
 
 static void check_refused(const struct tokenizer *tokenizer, enum chat_format format,
                           const struct chat_message *messages, int64_t count, enum status expected)
@@ -434,9 +426,7 @@ static void test_refusals(void **state)
     tokenizer_destroy(pieces);
 }
 
-/* ---- detection
- * -----------------------------------------------------------------------------------------------
- */
+/* ---- detection ----------------------------------------------------------------------------- */
 
 static void check_detected(const char *file, const char *contents, enum status expected,
                            enum chat_format format)

@@ -40,8 +40,7 @@ static const cJSON *field(const cJSON *line, const char *key, const char *otherw
                                               : cJSON_GetObjectItemCaseSensitive(line, otherwise);
 }
 
-/* ---- the library
- * --------------------------------------------------------------------------------------------- */
+/* ---- the library --------------------------------------------------------------------------- */
 
 static void check_golden_line(void *context, const cJSON *line)
 {
@@ -88,9 +87,7 @@ static void test_equals_library(void **state)
     }
 }
 
-/* ---- Qwen
- * ----------------------------------------------------------------------------------------------------
- */
+/* ---- Qwen ---------------------------------------------------------------------------------- */
 
 static void check_vector(void *context, const cJSON *line)
 {
@@ -128,8 +125,7 @@ static void test_qwen_vectors(void **state)
     fixture_remove(folder);
 }
 
-/* ---- stories260K
- * --------------------------------------------------------------------------------------------- */
+/* ---- stories260K --------------------------------------------------------------------------- */
 
 static void test_stories_examples(void **state)
 {
@@ -160,8 +156,7 @@ static void test_stories_examples(void **state)
     tokenizer_destroy(tokenizer);
 }
 
-/* ---- properties
- * ---------------------------------------------------------------------------------------------- */
+/* ---- properties ---------------------------------------------------------------------------- */
 
 /* A text's ids, continued by those of the rest, decode to the text: no prefix appears in the
  * middle. */

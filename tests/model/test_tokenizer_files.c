@@ -254,8 +254,7 @@ static void test_too_many_steps(void **state)
     CHECK(pre_tokenizer, text, STATUS_LIMIT, "pre-tokenizers");
 }
 
-/* ---- regular expressions
- * ------------------------------------------------------------------------------------- */
+/* ---- regular expressions ------------------------------------------------------------------- */
 
 static const char *split_by(const char *pattern, char out[JSON_MAX])
 {
@@ -331,8 +330,7 @@ static void test_catastrophic_pattern_is_stopped(void **state)
     fixture_remove(folder);
 }
 
-/* ---- damage at random
- * ---------------------------------------------------------------------------------------- */
+/* ---- damage at random ---------------------------------------------------------------------- */
 
 /* One byte of a real file changed at a time: it loads or it is refused, and what loads encodes. */
 static void test_changed_bytes(void **state)
@@ -367,9 +365,7 @@ static void test_changed_bytes(void **state)
     fixture_remove(folder);
 }
 
-/* ---- no memory
- * -----------------------------------------------------------------------------------------------
- */
+/* ---- no memory ----------------------------------------------------------------------------- */
 
 static void test_load_without_memory(void **state)
 {
