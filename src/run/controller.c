@@ -229,9 +229,45 @@ static enum status on_result(struct controller *c, int index, struct message *me
     return controller_emit(c, event, index, err);
 }
 
+/* A full disk, say, is no fault of the candidate: it goes back in line, and the search stops. */
+static enum status on_broken_machine(struct controller *c, int index, struct message *message,
+                                     enum status code, struct error *err)
+{
+    const cJSON *error = cJSON_GetObjectItemCaseSensitive(message->payload, "error");
+    const cJSON *text = cJSON_GetObjectItemCaseSensitive(error, "message");
+    FAIL(err, code, "rank %d: %s", message->rank,
+         cJSON_IsString(text) ? text->valuestring : "input or output failed");
+    cJSON *event =
+        controller_event("candidate_suspended", message->header.node, message->header.candidate);
+    cJSON_AddNumberToObject(event, "steps_done", 0.0);
+    cJSON_AddNumberToObject(event, "rank_seconds", 0.0);
+    struct error ignored = {0};
+    if (controller_emit(c, event, index, &ignored) == STATUS_OK) {
+        journal_flush(c->journal, &ignored);
+    }
+    return code;
+}
+
+/* The status that a worker's failure names; STATUS_INTERNAL if it is none we know. */
+static enum status failure_code(const struct message *message)
+{
+    const cJSON *error = cJSON_GetObjectItemCaseSensitive(message->payload, "error");
+    const cJSON *code = cJSON_GetObjectItemCaseSensitive(error, "code");
+    for (int i = 1; i < STATUS_COUNT && cJSON_IsString(code); i++) {
+        if (strcmp(code->valuestring, status_name((enum status)i)) == 0) {
+            return (enum status)i;
+        }
+    }
+    return STATUS_INTERNAL;
+}
+
 static enum status on_failure(struct controller *c, int index, struct message *message,
                               struct error *err)
 {
+    enum status code = failure_code(message);
+    if (code == STATUS_NO_SPACE || code == STATUS_IO || code == STATUS_PERMISSION) {
+        return on_broken_machine(c, index, message, code, err);
+    }
     struct controller_worker *worker = &c->workers[index];
     bool test = worker->work == WORK_TEST;
     worker->work = WORK_NONE;

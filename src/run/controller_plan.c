@@ -6,7 +6,10 @@
 #include "base/mem.h"
 #include "run/controller_state.h"
 
-enum { CHANGES_MAX_BYTES = 16 << 10 };
+enum {
+    CHANGES_MAX_BYTES = 16 << 10,
+    REFUSED_MAX = 5, /* plans in a row that cannot run: then there is nothing more to propose */
+};
 
 enum status controller_add_open(struct controller *c, int32_t node, struct error *err)
 {
@@ -181,7 +184,8 @@ static void drop_plan(struct controller *c, const struct plan *plan, const char 
         tree_pending(&c->search.tree, plan->parent, -1);
     }
     c->plans_pending--;
-    c->dry = true;
+    c->refused++;
+    c->dry = c->refused >= REFUSED_MAX;
 }
 
 static enum status record_plan(struct controller *c, struct plan *plan, struct error *err)
@@ -198,6 +202,7 @@ static enum status record_plan(struct controller *c, struct plan *plan, struct e
         executor_check(plan, &c->search, &c->facts, &c->limits, &changes, &refused) != STATUS_OK) {
         drop_plan(c, plan, refused.message);
     } else {
+        c->refused = 0;
         status = controller_emit(c, planned_event(c, plan, buffer_text(&changes)), -1, err);
     }
     buffer_fini(&changes);

@@ -59,6 +59,7 @@ struct controller {
 
     struct rng rng;         /* of the selection: a stream a node */
     int plans_pending;      /* requested from the researcher or being recorded */
+    int refused;            /* plans in a row that could not run */
     bool dry;               /* the researcher has nothing more to propose */
     const char *end_reason; /* decided, not yet recorded; NULL: going on */
     bool test_root_sent, test_winner_sent, finish_recorded;

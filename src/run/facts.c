@@ -56,6 +56,8 @@ static enum status measure_lengths(struct workspace *workspace, const struct mod
     struct token_list ids;
     token_list_init(&ids, INT64_C(1) << 24);
     int64_t count = 0;
+    double characters = 0.0;
+    double tokens = 0.0;
     enum status status = STATUS_OK;
     if (prompts == NULL || answers == NULL) {
         status = mem_fail(err, SAMPLED_ROWS_MAX * 16, "row lengths");
@@ -70,8 +72,10 @@ static enum status measure_lengths(struct workspace *workspace, const struct mod
         status =
             encode_prompt(task, model->tokenizer, workspace_chat(workspace, model), &example,
                           example.answer, INT64_C(1) << 24, &ids, &answer_start, &truncated, err);
+        characters += (double)(strlen(example.prompt) + strlen(example.answer));
         task_example_fini(&example);
         TRY_CLEANUP(status);
+        tokens += (double)ids.count;
         prompts[count] = answer_start;
         answers[count] = ids.count - answer_start;
         if (ids.count > out->sequence_tokens_max) {
@@ -79,6 +83,7 @@ static enum status measure_lengths(struct workspace *workspace, const struct mod
         }
         count++;
     }
+    out->characters_per_token = tokens > 0.0 ? characters / tokens : 0.0;
     summarise(prompts, count, &out->prompt_tokens_mean, &out->prompt_tokens_p95);
     summarise(answers, count, &out->answer_tokens_mean, &out->answer_tokens_p95);
 cleanup:

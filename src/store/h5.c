@@ -14,6 +14,9 @@ static pthread_mutex_t library_lock = PTHREAD_MUTEX_INITIALIZER;
 void h5_lock(void)
 {
     pthread_mutex_lock(&library_lock);
+    /* We close all that we open. HDF5 1.10's own clean-up at exit crashes over a file whose closing
+     * failed, as it does on a full disk. Has to come before any other call. */
+    H5dont_atexit();
     H5Eset_auto2(H5E_DEFAULT, NULL, NULL);
     H5Eclear2(H5E_DEFAULT);
 }
