@@ -291,7 +291,6 @@ static enum status on_suspended(struct controller *c, int index, struct message 
 {
     struct controller_worker *worker = &c->workers[index];
     bool test = worker->work == WORK_TEST;
-    int64_t steps_done = worker->done;
     worker->work = WORK_NONE;
     if (test) {
         return STATUS_OK;
@@ -301,7 +300,6 @@ static enum status on_suspended(struct controller *c, int index, struct message 
     cJSON_AddStringToObject(event, "event", "candidate_suspended");
     cJSON_AddNumberToObject(event, "node", message->header.node);
     cJSON_AddNumberToObject(event, "candidate", message->header.candidate);
-    cJSON_AddNumberToObject(event, "steps_done", (double)steps_done);
     if (!c->stopping) {
         TRY(controller_push_ready(c, message->header.node, message->header.candidate, err));
     }

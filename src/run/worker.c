@@ -26,6 +26,7 @@ struct worker {
     bool leader;
     /* The order that is being carried out. */
     int32_t node, candidate;
+    int64_t steps_done; /* of its training, as far as this order got */
     bool stop_asked;
     bool quit_asked; /* QUIT came while busy */
     double reported_at_s;
@@ -152,6 +153,9 @@ static enum status on_tick(void *context, const char *phase, int64_t done, int64
                            struct error *err)
 {
     struct worker *worker = context;
+    if (strcmp(phase, "train") == 0) {
+        worker->steps_done = done;
+    }
     if (worker->leader) {
         TRY(leader_tick(worker, phase, done, total, err));
     }
@@ -254,6 +258,7 @@ static enum status report_outcome(struct worker *worker, enum status outcome, cJ
     cJSON_Delete(result);
     if (outcome == STATUS_INTERRUPTED) {
         cJSON *object = cJSON_CreateObject();
+        cJSON_AddNumberToObject(object, "steps_done", (double)worker->steps_done);
         cJSON_AddNumberToObject(object, "rank_seconds", seconds * ranks);
         return answer(worker, MESSAGE_SUSPENDED, object, err);
     }
@@ -268,6 +273,7 @@ static enum status do_order(struct worker *worker, const struct message *message
     worker->node = message->header.node;
     worker->candidate = message->header.candidate;
     worker->stop_asked = false;
+    worker->steps_done = 0;
     worker->reported_at_s = 0.0;
     worker->tail.len_bytes = 0;
     double started_s = clock_monotonic_s();

@@ -153,7 +153,9 @@ static const char *remark_of(const struct search *search, const char *name, bool
         return "of no candidate of the tree: can be removed";
     }
     const struct candidate *candidate = &search->nodes[node].candidates[number];
-    if (weights ? !candidate->weights_kept : candidate->state != CANDIDATE_SUSPENDED) {
+    bool unfinished =
+        candidate->state == CANDIDATE_SUSPENDED || candidate->state == CANDIDATE_RUNNING;
+    if (weights ? !candidate->weights_kept : !unfinished) {
         return "the tree does not need it: can be removed";
     }
     return "";
@@ -215,7 +217,8 @@ static enum status check_candidates(struct verifier *verifier, const struct sear
                 TRY(store_weights_path(verifier->folder, n, c, path, err));
                 check_expected(verifier, path, "weights");
             }
-            if (candidate->state == CANDIDATE_SUSPENDED) {
+            /* One that was stopped before its first step has none. */
+            if (candidate->state == CANDIDATE_SUSPENDED && candidate->steps_done > 0) {
                 TRY(store_inflight_path(verifier->folder, n, c, path, err));
                 check_expected(verifier, path, "training states");
             }
