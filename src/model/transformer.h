@@ -29,7 +29,7 @@ struct transformer_options {
     bool training;      /* room for the backward pass */
     bool
         recompute; /* keep only each layer's input and run its forward again in the backward pass */
-    int64_t head_rows; /* rows of logits at a time; 0: chosen so that a chunk has about 16 MB */
+    int64_t head_rows; /* rows of logits at a time; 0: 256, but so that a chunk has 16 to 64 MB */
 };
 
 /* With bf16, the logits of training are bf16 (as in PyTorch); those of scoring are f32. */

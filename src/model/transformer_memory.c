@@ -3,7 +3,13 @@
 
 #include "model/transformer_parts.h"
 
-enum { HEAD_CHUNK_BYTES = 16 * 1024 * 1024 };
+/* A chunk of logits has 256 rows, with which the products run near their best, but with small
+ * vocabularies more and with large ones fewer. */
+enum {
+    HEAD_ROWS = 256,
+    HEAD_LEAST_BYTES = 16 * 1024 * 1024,
+    HEAD_MOST_BYTES = 64 * 1024 * 1024,
+};
 
 static int64_t max_of(int64_t a, int64_t b)
 {
@@ -92,6 +98,13 @@ static void lay_out_scratch(struct carver *carver, struct transformer *transform
     carver->used_bytes = max_of(attention.used_bytes, mlp.used_bytes);
 }
 
+static int64_t choose_head_rows(int64_t row_bytes)
+{
+    int64_t most = max_of(HEAD_MOST_BYTES / row_bytes, 1);
+    int64_t rows = HEAD_ROWS < most ? HEAD_ROWS : most;
+    return max_of(rows, HEAD_LEAST_BYTES / row_bytes);
+}
+
 static void lay_out_head(struct carver *carver, struct transformer *transformer,
                          const struct network *network)
 {
@@ -102,8 +115,7 @@ static void lay_out_head(struct carver *carver, struct transformer *transformer,
      * in f32. */
     int64_t row_bytes =
         config->vocab_size * (int64_t)dtype_bytes(options->training ? options->compute : DTYPE_F32);
-    int64_t rows =
-        options->head_rows > 0 ? options->head_rows : max_of(HEAD_CHUNK_BYTES / row_bytes, 1);
+    int64_t rows = options->head_rows > 0 ? options->head_rows : choose_head_rows(row_bytes);
     head->rows = rows < options->max_tokens ? rows : options->max_tokens;
     head->rows_f32 = max_of(head->rows * row_bytes / (config->vocab_size * 4), 1);
     int64_t most = max_of(head->rows, head->rows_f32);
