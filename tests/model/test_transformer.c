@@ -134,7 +134,7 @@ static void test_golden_f32(void **state)
 
 /* bf16: 8 bits of mantissa in weights, activations and residual stream. In these tiny random
  * models, where errors do not average out as they do in wide ones, logits stay within 3 % of the
- * largest, each gradient within 10 %. */
+ * largest, each gradient within 10 % (transformers in bf16: 3.3 % and 12 %). */
 static void test_golden_bf16(void **state)
 {
     (void)state;
