@@ -228,6 +228,7 @@ static enum status check(struct checked *checked, struct error *err)
     double flops = 0.0;
     enum train_precision precision = workspace_precision(workspace);
     TRY(model_inspect(checked->opened->job.model, &checked->model, err));
+    TRY(workspace_check_chat(&checked->opened->job, checked->model, err));
     TRY(facts_gather(workspace, checked->model, precision, &checked->facts, err));
     TRY(workspace_split(workspace, TASK_TEST, &test, err));
     print_job(checked);

@@ -62,6 +62,28 @@ static void format_time_left(const struct controller *c, double elapsed_s, char 
     snprintf(out, out_bytes, ", about %.0f min left", estimate_s / 60.0);
 }
 
+enum { RUNNING_SHOWN_MAX = 4 };
+
+/* "; n0003-c1 train 40%, n0003-c2 evaluate 10%": the first few candidates under way. */
+static void format_running(const struct controller *c, char *out, size_t out_bytes)
+{
+    size_t used = 0;
+    int shown = 0;
+    out[0] = '\0';
+    for (int i = 0; i < c->options.leader_count && shown < RUNNING_SHOWN_MAX; i++) {
+        const struct controller_worker *worker = &c->workers[i];
+        if (worker->work == WORK_NONE || worker->total <= 0 || used >= out_bytes) {
+            continue;
+        }
+        char name[SEARCH_NAME_BYTES];
+        search_candidate_name(worker->node, worker->candidate, name);
+        used += (size_t)snprintf(out + used, out_bytes - used, "%s%s %s %.0f%%",
+                                 shown > 0 ? ", " : " | ", name, message_phases[worker->phase],
+                                 100.0 * (double)worker->done / (double)worker->total);
+        shown++;
+    }
+}
+
 void controller_report(struct controller *c, bool now)
 {
     double time_s = clock_monotonic_s();
@@ -76,6 +98,7 @@ void controller_report(struct controller *c, bool now)
     char name[SEARCH_NAME_BYTES] = "";
     char budget[96];
     char left[64];
+    char running[256];
     int32_t node = -1;
     int32_t candidate = -1;
     if (search_best(&c->search, &node, &candidate)) {
@@ -84,10 +107,11 @@ void controller_report(struct controller *c, bool now)
     }
     format_score(&c->search.nodes[0].candidates[0].validation, baseline, sizeof(baseline));
     format_budget(c, budget, sizeof(budget));
+    format_running(c, running, sizeof(running));
     format_time_left(c, time_s - c->started_s, left, sizeof(left));
     log_write(c->options.log, LOG_INFO, "run",
               "rounds %d of %lld done, %d open | best %s %s, baseline %s | workers %d of %d busy | "
-              "%.0f s%s%s",
+              "%.0f s%s%s%s",
               c->search.tree.count - c->open_count - 1, (long long)c->options.job->rounds,
               c->open_count, name, best, baseline, controller_busy_workers(c),
               c->options.leader_count, time_s - c->started_s, budget, left);

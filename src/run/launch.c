@@ -62,6 +62,7 @@ static enum status open_controller(struct launch *launch, struct error *err)
         launch->leaders[i] = group_leader(launch->layout.size, job->ranks_per_candidate, i);
     }
     TRY(model_inspect(job->model, &launch->model, err));
+    TRY(workspace_check_chat(job, launch->model, err));
     TRY(workspace_open(job, launch->threads, &launch->log, &launch->workspace, err));
     const struct controller_options options = {
         .job = job,

@@ -52,6 +52,7 @@ enum status workspace_model(struct workspace *workspace, enum dtype dtype, const
     if (workspace->models[dtype] == NULL) {
         TRY(model_load(workspace->job->model, workspace->device, dtype, &workspace->models[dtype],
                        err));
+        TRY(workspace_check_chat(workspace->job, workspace->models[dtype], err));
     }
     *out = workspace->models[dtype];
     return STATUS_OK;
@@ -65,6 +66,18 @@ enum status workspace_split(struct workspace *workspace, enum task_split split,
         workspace->split_loaded[split] = true;
     }
     *out = &workspace->splits[split];
+    return STATUS_OK;
+}
+
+enum status workspace_check_chat(const struct job *job, const struct model *model,
+                                 struct error *err)
+{
+    if (job->task.chat_auto && !model->chat_known) {
+        return FAIL(err, STATUS_UNSUPPORTED,
+                    "%s: its chat template is none that is known here; set task.chat in %s to "
+                    "plain, chatml or qwen3",
+                    model->folder, job->path);
+    }
     return STATUS_OK;
 }
 

@@ -37,6 +37,11 @@ enum status workspace_model(struct workspace *workspace, enum dtype dtype, const
 enum status workspace_split(struct workspace *workspace, enum task_split split,
                             const struct dataset **out, struct error *err);
 
+/* STATUS_UNSUPPORTED if the job leaves the chat format to the model, and the model's template is
+ * none we know. */
+enum status workspace_check_chat(const struct job *job, const struct model *model,
+                                 struct error *err);
+
 /* The job's chat format, "auto" resolved by the model. */
 enum chat_format workspace_chat(const struct workspace *workspace, const struct model *model);
 
