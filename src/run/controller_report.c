@@ -114,7 +114,7 @@ void controller_report(struct controller *c, bool now)
               "%.0f s%s%s%s",
               c->search.tree.count - c->open_count - 1, (long long)c->options.job->rounds,
               c->open_count, name, best, baseline, controller_busy_workers(c),
-              c->options.leader_count, time_s - c->started_s, budget, left);
+              c->options.leader_count, time_s - c->started_s, budget, left, running);
 }
 
 void controller_report_end(struct controller *c)
