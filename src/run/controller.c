@@ -364,11 +364,11 @@ static enum status read_messages(struct controller *c, struct error *err)
     for (;;) {
         bool came = false;
         struct message message;
+        double begun_s = clock_monotonic_s();
         TRY(mailbox_receive(c->options.mailbox, MESSAGE_TO_CONTROLLER, &came, &message, err));
         if (!came) {
             return STATUS_OK;
         }
-        double begun_s = clock_monotonic_s();
         enum status status = on_message(c, &message, err);
         message_fini(&message);
         TRY(status);
@@ -402,6 +402,8 @@ static enum status end_run(struct controller *c, enum status outcome, struct err
         TRY(snapshot_wait(c->snapshot, err));
     }
     TRY(controller_send_all(c, MESSAGE_QUIT, false, err));
+    log_write(c->options.log, LOG_DEBUG, "run", "controller: %lld messages, %.1f us each",
+              (long long)c->messages, controller_micros_per_message(c));
     c->outcome = outcome;
     c->done = true;
     controller_report_end(c);
