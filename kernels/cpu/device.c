@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include "base/mem.h"
+#include "kernels/cpu/matmul.h"
 
 /* From the least to the best; the last one that the processor supports is taken. */
 struct isa_choice {

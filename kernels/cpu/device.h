@@ -76,12 +76,6 @@ void cpu_download(struct device *device, void *to_host, const void *from, size_t
 void cpu_matmul(struct device *device, struct tensor c, struct tensor a, bool transpose_a,
                 struct tensor b, bool transpose_b, float alpha, float beta);
 
-/* -- the library behind cpu_matmul -- */
-enum status matmul_create(const struct cpu_features *features, struct matmul **out,
-                          struct error *err);
-void matmul_destroy(struct matmul *matmul); /* NULL allowed */
-const char *matmul_library(void);           /* "oneDNN 2.6.3" */
-
 /* -- one table an instruction set (isa/table.c) -- */
 #if defined(__x86_64__)
 extern const struct ops cpu_ops_x86_64_v2;

@@ -2,14 +2,13 @@
  * matmul primitives for bf16, which are generated once a shape class and kept. */
 #if defined(KERNELS_MATMUL_ONEDNN)
 
-#include <assert.h>
 #include <omp.h>
 #include <oneapi/dnnl/dnnl.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "base/mem.h"
-#include "kernels/cpu/device.h"
+#include "kernels/cpu/matmul.h"
 
 /* What a primitive was generated for. Sizes are DNNL_RUNTIME_DIM_VAL where it takes any. */
 struct primitive_key {
@@ -35,25 +34,13 @@ struct primitive_entry {
     uint64_t last_use;
 };
 
-enum { PRIMITIVES_MAX = 128 };
+enum { PRIMITIVES_MAX = 128, SHALLOW = 512, LARGE_OUTPUT = 1 << 20, VERY_LARGE_OUTPUT = 1 << 22 };
 
 struct matmul {
     dnnl_engine_t engine;
     dnnl_stream_t stream;
     uint64_t uses;
     struct primitive_entry entries[PRIMITIVES_MAX];
-};
-
-/* One product, by its tensors. */
-struct product {
-    struct tensor c;
-    struct tensor a;
-    struct tensor b;
-    int64_t depth;
-    bool transpose_a;
-    bool transpose_b;
-    float alpha;
-    float beta;
 };
 
 static enum status status_of(dnnl_status_t code, const char *call, struct error *err)
@@ -108,16 +95,24 @@ void matmul_destroy(struct matmul *matmul)
 
 /* -- bf16 primitives -- */
 
+/* A primitive that takes any sizes is generated once, one for exact sizes once for each of them
+ * (half a millisecond). The latter is worth it for large products into bf16 that sum over few
+ * columns: the former keeps all of c in f32 on the side, which then costs more than the product
+ * (and, if c is very large, too much memory). */
 static struct primitive_key key_of(const struct product *product)
 {
+    const int64_t rows = product->c.rows;
+    const int64_t cols = product->c.cols;
+    const int64_t large = product->depth <= SHALLOW ? LARGE_OUTPUT : VERY_LARGE_OUTPUT;
+    const bool exact = product->c.dtype == DTYPE_BF16 && rows * cols >= large;
     struct primitive_key key;
     memset(&key, 0, sizeof(key));
-    key.rows = DNNL_RUNTIME_DIM_VAL;
-    key.cols = DNNL_RUNTIME_DIM_VAL;
-    key.depth = DNNL_RUNTIME_DIM_VAL;
-    key.a_stride = DNNL_RUNTIME_DIM_VAL;
-    key.b_stride = DNNL_RUNTIME_DIM_VAL;
-    key.c_stride = DNNL_RUNTIME_DIM_VAL;
+    key.rows = exact ? rows : DNNL_RUNTIME_DIM_VAL;
+    key.cols = exact ? cols : DNNL_RUNTIME_DIM_VAL;
+    key.depth = exact ? product->depth : DNNL_RUNTIME_DIM_VAL;
+    key.a_stride = exact ? product->a.stride : DNNL_RUNTIME_DIM_VAL;
+    key.b_stride = exact ? product->b.stride : DNNL_RUNTIME_DIM_VAL;
+    key.c_stride = exact ? product->c.stride : DNNL_RUNTIME_DIM_VAL;
     key.alpha = product->alpha;
     key.beta = product->beta;
     key.transpose_a = product->transpose_a;
@@ -244,40 +239,20 @@ static enum status multiply_f32(const struct product *product, struct error *err
                      "dnnl_sgemm", err);
 }
 
-void cpu_matmul(struct device *device, struct tensor c, struct tensor a, bool transpose_a,
-                struct tensor b, bool transpose_b, float alpha, float beta)
+enum status matmul_run(struct device *device, const struct product *product, struct error *err)
 {
-    int64_t depth = transpose_a ? a.rows : a.cols;
-    assert((transpose_a ? a.cols : a.rows) == c.rows && (transpose_b ? b.rows : b.cols) == c.cols);
-    assert((transpose_b ? b.cols : b.rows) == depth && a.dtype == b.dtype);
-    assert(c.dtype == DTYPE_F32 || c.dtype == a.dtype);
-    if (cpu_failed(device) || c.rows == 0 || c.cols == 0) {
-        return;
-    }
-    if (depth == 0) {
-        if (beta == 0.0F) {
-            device->ops->fill(device, c, 0.0F);
-        } else {
-            device->ops->scale(device, c, beta);
-        }
-        return;
-    }
-    struct product product = {c, a, b, depth, transpose_a, transpose_b, alpha, beta};
-    struct error err = {0};
-    int threads_before = omp_get_max_threads();
+    const int threads_before = omp_get_max_threads(); /* what oneDNN takes for its own teams */
     omp_set_num_threads(cpu_of(device)->threads);
-    enum status status = a.dtype == DTYPE_F32
-                             ? multiply_f32(&product, &err)
-                             : multiply_bf16(cpu_of(device)->matmul, &product, &err);
+    const enum status status = product->a.dtype == DTYPE_F32
+                                   ? multiply_f32(product, err)
+                                   : multiply_bf16(cpu_of(device)->matmul, product, err);
     omp_set_num_threads(threads_before);
-    if (status != STATUS_OK) {
-        CPU_FAIL(device, status, "%s", err.message);
-    }
+    return status;
 }
 
-bool cpu_fast_bf16(struct device *device)
+bool matmul_fast_bf16(const struct cpu_features *features)
 {
-    return cpu_of(device)->features.avx512_bf16 || cpu_of(device)->features.amx_bf16;
+    return features->avx512_bf16 || features->amx_bf16;
 }
 
 #else

@@ -142,8 +142,9 @@ struct rope_case {
 };
 
 static const struct rope_case rope_cases[] = {
-    {1, 1, 1, 2, false}, {5, 8, 4, 8, false},   {7, 2, 1, 48, true},  {70, 4, 2, 6, true},
-    {3, 2, 2, 64, true}, {33, 3, 1, 40, false}, {2, 1, 1, 256, true}, {0, 2, 1, 8, true},
+    {1, 1, 1, 2, false},  {5, 8, 4, 8, false},  {7, 2, 1, 48, true}, {70, 4, 2, 6, true},
+    {3, 2, 2, 64, true},  {9, 3, 1, 16, false}, {4, 2, 2, 4, false}, {33, 3, 1, 40, false},
+    {2, 1, 1, 256, true}, {0, 2, 1, 8, true},
 };
 enum { ROPE_CASES = sizeof(rope_cases) / sizeof(rope_cases[0]), POSITIONS = 50 };
 

@@ -33,21 +33,57 @@ SIMD_INLINE float head_rstd(const struct head *h, float epsilon)
     return 1.0F / sqrtf(simd_sum(squares) / (float)(2 * h->half) + epsilon);
 }
 
-SIMD_INLINE void turn_head(const struct head *h, float rstd)
+SIMD_INLINE void turn_normed_head(const struct head *h, float rstd)
 {
     const int64_t half = h->half;
     for (int64_t i = 0; i < half; i += LANES) {
         int64_t lanes = half - i;
-        vfloat a = row_load(h->from, h->from_dtype, i, lanes);
-        vfloat b = row_load(h->from, h->from_dtype, half + i, lanes);
-        if (h->weight != NULL) {
-            a = a * rstd * row_load(h->weight, h->weight_dtype, i, lanes);
-            b = b * rstd * row_load(h->weight, h->weight_dtype, half + i, lanes);
-        }
+        vfloat a = row_load(h->from, h->from_dtype, i, lanes) * rstd;
+        vfloat b = row_load(h->from, h->from_dtype, half + i, lanes) * rstd;
+        a *= row_load(h->weight, h->weight_dtype, i, lanes);
+        b *= row_load(h->weight, h->weight_dtype, half + i, lanes);
         vfloat c = simd_load_part(h->cosine + i, lanes);
         vfloat s = simd_load_part(h->cosine + half + i, lanes);
         row_store(h->to, h->to_dtype, i, a * c - b * s, lanes);
         row_store(h->to, h->to_dtype, half + i, b * c + a * s, lanes);
+    }
+}
+
+/* All heads of a row without norms, forward (sign 1) or back (sign -1). */
+SIMD_INLINE void turn_heads(void *to, enum dtype to_dtype, const void *from, enum dtype from_dtype,
+                            int64_t heads, int64_t half, const float *cosine, float sign)
+{
+    for (int64_t i = 0; i < half; i += LANES) {
+        const int64_t lanes = half - i;
+        const vfloat c = simd_load_part(cosine + i, lanes);
+        const vfloat s = simd_load_part(cosine + half + i, lanes) * sign;
+        for (int64_t first = i; first < 2 * heads * half; first += 2 * half) {
+            vfloat a = row_load(from, from_dtype, first, lanes);
+            vfloat b = row_load(from, from_dtype, first + half, lanes);
+            row_store(to, to_dtype, first, a * c - b * s, lanes);
+            row_store(to, to_dtype, first + half, b * c + a * s, lanes);
+        }
+    }
+}
+
+/* The same where whole heads fit in a vector: each lane and the one that it turns with change
+ * places at once. */
+SIMD_INLINE void turn_small_heads(void *to, enum dtype to_dtype, const void *from,
+                                  enum dtype from_dtype, int64_t heads, int64_t half,
+                                  const float *cosine, float sign)
+{
+    const int32_t dim = (int32_t)(2 * half);
+    const vint lane = simd_lane_index() & (dim - 1); /* in its head; dim is a power of two */
+    const vint is_second = lane >= (int32_t)half;
+    const vint element = lane & (int32_t)(half - 1);
+    const vint partner = simd_lane_index() ^ (int32_t)half;
+    const vfloat turn = simd_load_part(cosine, dim);
+    const vfloat c = simd_permute(turn, element);
+    const vfloat sine = simd_permute(turn, element + (int32_t)half) * sign;
+    const vfloat s = simd_select(is_second, sine, -sine);
+    for (int64_t i = 0; i < heads * dim; i += LANES) {
+        const vfloat x = row_load(from, from_dtype, i, heads * dim - i);
+        row_store(to, to_dtype, i, x * c + simd_permute(x, partner) * s, heads * dim - i);
     }
 }
 
@@ -98,22 +134,39 @@ static bool check_rope(struct device *device, const struct rope *rope)
 
 /* -- forward -- */
 
+static void turn_row(const struct rope *rope, int64_t row, float sign)
+{
+    const int64_t turned = rope->shape->heads + rope->shape->kv_heads;
+    const int64_t half = rope->shape->head_dim / 2;
+    const float *cosine = row_at(&rope->cos_sin, rope->position[row]);
+    void *to = row_of(&rope->to, row);
+    const void *from = row_at(&rope->from, row);
+    const bool small = 2 * half <= LANES && LANES % (2 * half) == 0;
+    if (small) {
+        turn_small_heads(to, rope->to.dtype, from, rope->from.dtype, turned, half, cosine, sign);
+    } else if (rope->to.dtype == DTYPE_F32 && rope->from.dtype == DTYPE_F32) {
+        turn_heads(to, DTYPE_F32, from, DTYPE_F32, turned, half, cosine, sign);
+    } else {
+        turn_heads(to, rope->to.dtype, from, rope->from.dtype, turned, half, cosine, sign);
+    }
+}
+
 static void forward_row(const struct rope *rope, int64_t row, float *rstd, float epsilon)
 {
     const struct attention_shape *shape = rope->shape;
     const int64_t turned = shape->heads + shape->kv_heads;
-    for (int64_t number = 0; number < turned; number++) {
-        struct head head = head_of(rope, row, number);
-        float head_scale = 1.0F;
-        if (head.weight != NULL) {
-            head_scale = head_rstd(&head, epsilon);
-            if (rstd != NULL) {
-                rstd[row * turned + number] = head_scale;
-            }
+    for (int64_t number = 0; number < turned && rope->query_weight != NULL; number++) {
+        const struct head head = head_of(rope, row, number);
+        const float head_scale = head_rstd(&head, epsilon);
+        turn_normed_head(&head, head_scale);
+        if (rstd != NULL) {
+            rstd[row * turned + number] = head_scale;
         }
-        turn_head(&head, head_scale);
     }
-    struct head values = head_of(rope, row, turned);
+    if (rope->query_weight == NULL) {
+        turn_row(rope, row, 1.0F);
+    }
+    const struct head values = head_of(rope, row, turned);
     const int64_t count = shape->kv_heads * shape->head_dim;
     for (int64_t i = 0; i < count && values.to != values.from; i += LANES) {
         row_store(values.to, values.to_dtype, i,
@@ -139,21 +192,6 @@ void ISA(qk_norm_rope_forward)(struct device *device, struct tensor to, float *r
 }
 
 /* -- backward -- */
-
-/* In place of a head's d_y, its d_n: turned back. */
-SIMD_INLINE void turn_back(const struct head *h)
-{
-    const int64_t half = h->half;
-    for (int64_t i = 0; i < half; i += LANES) {
-        int64_t lanes = half - i;
-        vfloat a = row_load(h->to, h->to_dtype, i, lanes);
-        vfloat b = row_load(h->to, h->to_dtype, half + i, lanes);
-        vfloat c = simd_load_part(h->cosine + i, lanes);
-        vfloat s = simd_load_part(h->cosine + half + i, lanes);
-        row_store(h->to, h->to_dtype, i, a * c + b * s, lanes);
-        row_store(h->to, h->to_dtype, half + i, b * c - a * s, lanes);
-    }
-}
 
 /* The same, then through the norm. d_n is kept in f32 in `unturned` (D); d_weight (D) f32 or NULL.
  */
@@ -199,14 +237,14 @@ static void backward_rows(const struct rope *rope, int64_t first, int64_t end, c
     const int64_t turned = heads + rope->shape->kv_heads;
     const int64_t dim = rope->shape->head_dim;
     for (int64_t row = first; row < end; row++) {
+        if (rope->query_weight == NULL) {
+            turn_row(rope, row, -1.0F);
+            continue;
+        }
         for (int64_t number = 0; number < turned; number++) {
-            struct head head = head_of(rope, row, number);
-            if (head.weight == NULL) {
-                turn_back(&head);
-            } else {
-                turn_back_through_norm(&head, rstd[row * turned + number],
-                                       memory + (number < heads ? 0 : dim), memory + 2 * dim);
-            }
+            const struct head head = head_of(rope, row, number);
+            turn_back_through_norm(&head, rstd[row * turned + number],
+                                   memory + (number < heads ? 0 : dim), memory + 2 * dim);
         }
     }
 }

@@ -128,6 +128,22 @@ SIMD_INLINE float simd_max_lane(vfloat x)
     return lane[0];
 }
 
+/* Lane i becomes lane index[i] of x, 0 <= index[i] < LANES. */
+SIMD_INLINE vfloat simd_permute(vfloat x, vint index)
+{
+#if defined(__AVX512F__)
+    return _mm512_permutexvar_ps((__m512i)index, x);
+#elif defined(__AVX2__)
+    return _mm256_permutevar8x32_ps(x, (__m256i)index);
+#else
+    vfloat permuted;
+    for (int i = 0; i < LANES; i++) {
+        permuted[i] = x[index[i]];
+    }
+    return permuted;
+#endif
+}
+
 /* Whether any lane of a comparison holds. */
 SIMD_INLINE bool simd_any(vint mask)
 {
