@@ -59,9 +59,7 @@ static _Noreturn void stop(const char *what)
     exit(1);
 }
 
-/* -- ceilings
- * --------------------------------------------------------------------------------------------------
- */
+/* -- ceilings -- */
 
 enum { FMA_CHAINS = 12, FMA_ROUNDS = 1 << 19 };
 
@@ -147,9 +145,7 @@ static double measure_copy_gbs(int threads)
     return best;
 }
 
-/* -- data
- * -------------------------------------------------------------------------------------------------------
- */
+/* -- data -- */
 
 static void *make_bytes(struct bench *b, int64_t bytes)
 {
@@ -211,9 +207,7 @@ static void clear(struct bench *b)
     }
 }
 
-/* -- measuring
- * ---------------------------------------------------------------------------------------------------
- */
+/* -- measuring -- */
 
 /* One operation with everything it needs. */
 struct job {
