@@ -238,6 +238,29 @@ static void test_large_scores(struct bench *bench)
     matrix_check(bench, "out", &out, expected, bench->dtype == DTYPE_F32 ? 1e-3 : 5e-3, 60.0);
 }
 
+/* A NaN in a key reaches every query that sees it, whatever bits it has, and no other. */
+static void test_nan_comes_through(struct bench *bench)
+{
+    enum { ROWS = 60, BAD = 20, DIM = 8 };
+    const struct attention_shape shape = {1, 1, DIM, 0.3F};
+    const int32_t starts[2] = {0, ROWS};
+    const uint32_t odd_nan = 0x7FC00155U;
+    struct matrix qkv = matrix_make(bench, DTYPE_F32, ROWS, 3 * DIM, 1.0);
+    struct matrix out = matrix_make(bench, DTYPE_F32, ROWS, DIM, 0.0);
+    struct tensor key = tensor_cols(tensor_rows(qkv.tensor, BAD, 1), DIM, 1);
+    bench->ops->upload(bench->device, key.data, &odd_nan, sizeof(odd_nan));
+    bench->ops->attention_forward(bench->device, out.tensor, NULL, qkv.tensor, &shape,
+                                  ints_upload(bench, starts, 2), 1);
+    matrix_download(bench, &out);
+    for (int64_t i = 0; i < ROWS * DIM; i++) {
+        if (i / DIM >= BAD) {
+            check_nan(out.value[i]);
+        } else {
+            check_number(out.value[i]);
+        }
+    }
+}
+
 static void test_same_bits(struct bench *bench)
 {
     const struct attention_case *c = &cases[2];
@@ -276,6 +299,7 @@ int main(void)
         {"attention_backward", test_backward},
         {"attention of no tokens", test_no_tokens},
         {"attention with large scores", test_large_scores},
+        {"attention of NaN", test_nan_comes_through},
         {"attention twice", test_same_bits},
     };
     return kernel_tests_run("attention", tests, sizeof(tests) / sizeof(tests[0]));

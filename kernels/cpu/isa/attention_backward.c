@@ -329,7 +329,7 @@ void ISA(attention_backward)(struct device *device, struct tensor d_qkv, struct 
     if (cpu_failed(device) || qkv.rows == 0) {
         return;
     }
-    const int team = cpu_of(device)->threads;
+    const int team = cpu_team(device, qkv.rows * qkv.cols);
     const int64_t most_keys = longest_sequence(starts, sequences);
     const int64_t memory_floats = round_to_lanes(backward_memory_floats(b.padded_dim, most_keys));
     float *memory = cpu_scratch(device, team * memory_floats + 2 * (sequences + 1), sizeof(*memory),

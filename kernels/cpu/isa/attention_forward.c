@@ -226,7 +226,7 @@ void ISA(attention_forward)(struct device *device, struct tensor out, float *log
         return;
     }
     const int64_t memory_floats = round_to_lanes(forward_memory_floats(f.padded_dim));
-    const int team = cpu_of(device)->threads;
+    const int team = cpu_team(device, qkv.rows * qkv.cols);
     float *memory = cpu_scratch(device, team * memory_floats + 2 * (sequences + 1), sizeof(*memory),
                                 "attention_forward");
     if (memory == NULL) {

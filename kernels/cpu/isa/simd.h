@@ -359,7 +359,8 @@ SIMD_INLINE vfloat simd_power_of_two(vfloat shifted)
 }
 
 /* 2^x for x <= 0, to 1e-7 relative; 2^-126 for all x below, NaN stays NaN. The polynomial is a
- * least-maximum fit of 2^r on [-1/2, 1/2]; the rounded x is then added to its exponent. */
+ * least-maximum fit of 2^r on [-1/2, 1/2]; the rounded x lies in the low bits of `shifted`, from
+ * where it becomes an exponent. */
 SIMD_INLINE vfloat simd_exp2_score(vfloat x)
 {
     x = simd_max(simd_set(-126.0F), x);
@@ -371,7 +372,7 @@ SIMD_INLINE vfloat simd_exp2_score(vfloat x)
     p = p * r + 0.24022646F;
     p = p * r + 0.6931472F;
     p = p * r + 1.0F;
-    return (vfloat)((vint)p + ((vint)shifted << 23));
+    return p * (vfloat)(((vint)shifted << 23) + (vint)simd_set(1.0F));
 }
 
 /* e^x to 1e-7 relative; 0 from -88 down, infinity from 88.4 up, NaN stays NaN. x is reduced in two
