@@ -1,5 +1,6 @@
 #include "run/controller.h"
 
+#include <math.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
@@ -71,16 +72,9 @@ static enum status requeue_candidate(struct controller *c, int32_t node, int32_t
     if (candidate->attempts < SEARCH_ATTEMPTS_MAX) {
         return controller_push_ready(c, node, index, err);
     }
-    cJSON *event = controller_event("candidate_failed", node, index);
-    cJSON *error = cJSON_AddObjectToObject(event, "error");
-    cJSON_AddStringToObject(error, "code", status_name(STATUS_INTERNAL));
-    cJSON_AddStringToObject(error, "message",
-                            "its job died twice while it was running; it is set aside");
-    cJSON_AddStringToObject(error, "file", "");
-    cJSON_AddNumberToObject(error, "line", 0);
-    cJSON_AddNumberToObject(error, "rank", 0);
-    cJSON_AddStringToObject(event, "log_tail", "");
-    cJSON_AddNumberToObject(event, "rank_seconds", 0.0);
+    struct error failure;
+    FAIL(&failure, STATUS_INTERNAL, "its job died twice while it was running; it is set aside");
+    cJSON *event = controller_failure(node, index, &failure, "", 0.0);
     return controller_emit(c, event, -1, err);
 }
 
@@ -141,6 +135,7 @@ static enum status open_search(struct controller *c, struct error *err)
         log_write(c->options.log, LOG_INFO, "run", "resuming %s: %d nodes so far", folder,
                   c->search.tree.count);
         TRY(requeue_open_nodes(c, err));
+        TRY(controller_find_kept_weights(c, err));
     }
     return begin_allocation(c, err);
 }
@@ -196,6 +191,7 @@ void controller_destroy(struct controller *c)
     search_fini(&c->search);
     free(c->workers);
     free(c->ready);
+    free(c->kept);
     free(c->open_nodes);
     free(c);
 }
@@ -212,12 +208,32 @@ static int find_worker(const struct controller *c, int rank)
     return -1;
 }
 
+/* A worker whose answer does not fit has failed, whatever it says. */
+static enum status refuse_result(struct controller *c, int index, const struct message *message,
+                                 bool test, struct error *refused, struct error *err)
+{
+    error_context(refused, "rank %d sent a result that is none", message->rank);
+    if (test) {
+        log_write(c->options.log, LOG_ERROR, "run", "%s", refused->message);
+        return STATUS_OK;
+    }
+    cJSON *event =
+        controller_failure(message->header.node, message->header.candidate, refused, "", 0.0);
+    return controller_emit(c, event, index, err);
+}
+
 static enum status on_result(struct controller *c, int index, struct message *message,
                              struct error *err)
 {
     struct controller_worker *worker = &c->workers[index];
     bool test = worker->work == WORK_TEST;
+    struct error refused = {0};
     worker->work = WORK_NONE;
+    enum status fits = test ? search_score_check(message->payload, &refused)
+                            : search_result_check(message->payload, &refused);
+    if (fits != STATUS_OK) {
+        return refuse_result(c, index, message, test, &refused, err);
+    }
     cJSON *event = controller_event(test ? "test_scored" : "candidate_finished",
                                     message->header.node, message->header.candidate);
     cJSON_AddItemToObject(event, test ? "score" : "result", message->payload);
@@ -229,64 +245,88 @@ static enum status on_result(struct controller *c, int index, struct message *me
     return controller_emit(c, event, index, err);
 }
 
-/* A full disk, say, is no fault of the candidate: it goes back in line, and the search stops. */
-static enum status on_broken_machine(struct controller *c, int index, struct message *message,
-                                     enum status code, struct error *err)
+static const char *text_of(const cJSON *object, const char *key)
 {
-    const cJSON *error = cJSON_GetObjectItemCaseSensitive(message->payload, "error");
-    const cJSON *text = cJSON_GetObjectItemCaseSensitive(error, "message");
-    FAIL(err, code, "rank %d: %s", message->rank,
-         cJSON_IsString(text) ? text->valuestring : "input or output failed");
-    cJSON *event =
-        controller_event("candidate_suspended", message->header.node, message->header.candidate);
-    cJSON_AddNumberToObject(event, "steps_done", 0.0);
-    cJSON_AddNumberToObject(event, "rank_seconds", 0.0);
-    struct error ignored = {0};
-    if (controller_emit(c, event, index, &ignored) == STATUS_OK) {
-        journal_flush(c->journal, &ignored);
-    }
-    return code;
+    const cJSON *value = cJSON_GetObjectItemCaseSensitive(object, key);
+    return cJSON_IsString(value) ? value->valuestring : "";
 }
 
-/* The status that a worker's failure names; STATUS_INTERNAL if it is none we know. */
-static enum status failure_code(const struct message *message)
+/* A number of a worker's answer within bounds, 0 if it is none. */
+static double number_of(const cJSON *object, const char *key, double max)
 {
-    const cJSON *error = cJSON_GetObjectItemCaseSensitive(message->payload, "error");
-    const cJSON *code = cJSON_GetObjectItemCaseSensitive(error, "code");
-    for (int i = 1; i < STATUS_COUNT && cJSON_IsString(code); i++) {
-        if (strcmp(code->valuestring, status_name((enum status)i)) == 0) {
+    const cJSON *value = cJSON_GetObjectItemCaseSensitive(object, key);
+    bool fits = cJSON_IsNumber(value) && value->valuedouble >= 0.0 && value->valuedouble <= max;
+    return fits ? value->valuedouble : 0.0;
+}
+
+static enum status status_named(const char *name)
+{
+    for (int i = 1; i < STATUS_COUNT; i++) {
+        if (strcmp(name, status_name((enum status)i)) == 0) {
             return (enum status)i;
         }
     }
     return STATUS_INTERNAL;
 }
 
-static enum status on_failure(struct controller *c, int index, struct message *message,
+/* The error that a worker's FAILED message tells of. */
+static struct error failure_of(const struct message *message)
+{
+    const cJSON *object = cJSON_GetObjectItemCaseSensitive(message->payload, "error");
+    struct error failure;
+    int line = (int)number_of(object, "line", 1e6);
+    error_set(&failure, status_named(text_of(object, "code")), text_of(object, "file"), line, "%s",
+              text_of(object, "message"));
+    failure.rank = message->rank;
+    return failure;
+}
+
+static cJSON *suspension(const struct message *message)
+{
+    cJSON *event =
+        controller_event("candidate_suspended", message->header.node, message->header.candidate);
+    cJSON_AddNumberToObject(event, "steps_done",
+                            floor(number_of(message->payload, "steps_done", 1e15)));
+    cJSON_AddNumberToObject(event, "rank_seconds",
+                            number_of(message->payload, "rank_seconds", 1e12));
+    return event;
+}
+
+/* A full disk, say, is no fault of the candidate: it goes back in line, and the search stops. */
+static enum status on_broken_machine(struct controller *c, int index, const struct message *message,
+                                     const struct error *failure, struct error *err)
+{
+    struct error ignored = {0};
+    if (controller_emit(c, suspension(message), index, &ignored) == STATUS_OK) {
+        journal_flush(c->journal, &ignored);
+    }
+    *err = *failure;
+    return failure->code;
+}
+
+static enum status on_failure(struct controller *c, int index, const struct message *message,
                               struct error *err)
 {
-    enum status code = failure_code(message);
-    if (code == STATUS_NO_SPACE || code == STATUS_IO || code == STATUS_PERMISSION) {
-        return on_broken_machine(c, index, message, code, err);
-    }
     struct controller_worker *worker = &c->workers[index];
     bool test = worker->work == WORK_TEST;
+    struct error failure = failure_of(message);
     worker->work = WORK_NONE;
+    if (failure.code == STATUS_NO_SPACE || failure.code == STATUS_IO ||
+        failure.code == STATUS_PERMISSION) {
+        return on_broken_machine(c, index, message, &failure, err);
+    }
     if (test) {
-        const cJSON *error = cJSON_GetObjectItemCaseSensitive(message->payload, "error");
-        const cJSON *text = cJSON_GetObjectItemCaseSensitive(error, "message");
         log_write(c->options.log, LOG_ERROR, "run", "the test split could not be scored: %s",
-                  cJSON_IsString(text) ? text->valuestring : "(no reason)");
+                  failure.message);
         return STATUS_OK;
     }
-    cJSON *event = message->payload;
-    message->payload = NULL;
-    cJSON_AddStringToObject(event, "event", "candidate_failed");
-    cJSON_AddNumberToObject(event, "node", message->header.node);
-    cJSON_AddNumberToObject(event, "candidate", message->header.candidate);
+    cJSON *event = controller_failure(message->header.node, message->header.candidate, &failure,
+                                      text_of(message->payload, "log_tail"),
+                                      number_of(message->payload, "rank_seconds", 1e12));
     return controller_emit(c, event, index, err);
 }
 
-static enum status on_suspended(struct controller *c, int index, struct message *message,
+static enum status on_suspended(struct controller *c, int index, const struct message *message,
                                 struct error *err)
 {
     struct controller_worker *worker = &c->workers[index];
@@ -295,25 +335,17 @@ static enum status on_suspended(struct controller *c, int index, struct message 
     if (test) {
         return STATUS_OK;
     }
-    cJSON *event = message->payload;
-    message->payload = NULL;
-    cJSON_AddStringToObject(event, "event", "candidate_suspended");
-    cJSON_AddNumberToObject(event, "node", message->header.node);
-    cJSON_AddNumberToObject(event, "candidate", message->header.candidate);
     if (!c->stopping) {
         TRY(controller_push_ready(c, message->header.node, message->header.candidate, err));
     }
-    return controller_emit(c, event, index, err);
+    return controller_emit(c, suspension(message), index, err);
 }
 
 static void on_hello(struct controller *c, int index, const struct message *message)
 {
-    const cJSON *host = cJSON_GetObjectItemCaseSensitive(message->payload, "host");
-    const cJSON *device = cJSON_GetObjectItemCaseSensitive(message->payload, "device");
     c->workers[index].present = true;
     log_write(c->options.log, LOG_INFO, "run", "worker on rank %d (%s): %s", c->workers[index].rank,
-              cJSON_IsString(host) ? host->valuestring : "?",
-              cJSON_IsString(device) ? device->valuestring : "?");
+              text_of(message->payload, "host"), text_of(message->payload, "device"));
 }
 
 /* Whether an answer is about what the worker was told to do. */

@@ -16,14 +16,14 @@ enum status controller_push_ready(struct controller *c, int32_t node, int32_t ca
             c->ready_first = 0;
         }
         int64_t capacity = c->ready_count < 16 ? 32 : c->ready_count * 2;
-        struct ready_candidate *grown = mem_realloc(c->ready, (size_t)capacity, sizeof(*grown));
+        struct candidate_id *grown = mem_realloc(c->ready, (size_t)capacity, sizeof(*grown));
         if (grown == NULL) {
             return mem_fail(err, (size_t)capacity * sizeof(*grown), "waiting candidates");
         }
         c->ready = grown;
         c->ready_capacity = capacity;
     }
-    c->ready[c->ready_count++] = (struct ready_candidate){node, candidate};
+    c->ready[c->ready_count++] = (struct candidate_id){node, candidate};
     return STATUS_OK;
 }
 
@@ -59,7 +59,7 @@ enum status controller_send_order(struct controller *c, int index, enum work wor
     return STATUS_OK;
 }
 
-static enum status start_candidate(struct controller *c, int index, struct ready_candidate next,
+static enum status start_candidate(struct controller *c, int index, struct candidate_id next,
                                    struct error *err)
 {
     /* The order leaves before the event is on disk: a start that is forgotten costs nothing, a
@@ -86,16 +86,10 @@ enum status controller_dispatch(struct controller *c, struct error *err)
 enum status controller_drop_ready(struct controller *c, const char *reason, struct error *err)
 {
     while (c->ready_first < c->ready_count) {
-        struct ready_candidate next = c->ready[c->ready_first++];
-        cJSON *event = controller_event("candidate_failed", next.node, next.candidate);
-        cJSON *error = cJSON_AddObjectToObject(event, "error");
-        cJSON_AddStringToObject(error, "code", status_name(STATUS_LIMIT));
-        cJSON_AddStringToObject(error, "message", reason);
-        cJSON_AddStringToObject(error, "file", "");
-        cJSON_AddNumberToObject(error, "line", 0);
-        cJSON_AddNumberToObject(error, "rank", 0);
-        cJSON_AddStringToObject(event, "log_tail", "");
-        cJSON_AddNumberToObject(event, "rank_seconds", 0.0);
+        struct candidate_id next = c->ready[c->ready_first++];
+        struct error failure;
+        FAIL(&failure, STATUS_LIMIT, "%s before it could start", reason);
+        cJSON *event = controller_failure(next.node, next.candidate, &failure, "", 0.0);
         TRY(controller_emit(c, event, -1, err));
     }
     return STATUS_OK;

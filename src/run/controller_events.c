@@ -21,6 +21,21 @@ cJSON *controller_event(const char *kind, int32_t node, int32_t candidate)
     return event;
 }
 
+cJSON *controller_failure(int32_t node, int32_t candidate, const struct error *failure,
+                          const char *log_tail, double rank_seconds)
+{
+    cJSON *event = controller_event("candidate_failed", node, candidate);
+    cJSON *error = cJSON_AddObjectToObject(event, "error");
+    cJSON_AddStringToObject(error, "code", status_name(failure->code));
+    cJSON_AddStringToObject(error, "message", failure->message);
+    cJSON_AddStringToObject(error, "file", failure->file);
+    cJSON_AddNumberToObject(error, "line", failure->line);
+    cJSON_AddNumberToObject(error, "rank", failure->rank);
+    cJSON_AddStringToObject(event, "log_tail", log_tail);
+    cJSON_AddNumberToObject(event, "rank_seconds", rank_seconds);
+    return event;
+}
+
 enum status controller_emit(struct controller *c, cJSON *event, int worker, struct error *err)
 {
     struct pending_event *pending = mem_calloc(1, sizeof(*pending));
@@ -64,48 +79,6 @@ static enum status remove_state_file(struct controller *c, int32_t node, int32_t
     return file_remove(path, err);
 }
 
-/* Keeps the weights of the best candidates alone. */
-static enum status retain_best(struct controller *c, struct error *err)
-{
-    const struct search *search = &c->search;
-    for (;;) {
-        int32_t worst_node = -1;
-        int32_t worst_candidate = -1;
-        int kept = 0;
-        for (int32_t n = 0; n < search->tree.count; n++) {
-            for (int32_t k = 0; k < search->nodes[n].candidate_count; k++) {
-                const struct candidate *candidate = &search->nodes[n].candidates[k];
-                if (!candidate->weights_kept || candidate->state != CANDIDATE_FINISHED) {
-                    continue;
-                }
-                kept++;
-                const struct candidate *worst =
-                    worst_node < 0 ? NULL : &search->nodes[worst_node].candidates[worst_candidate];
-                /* On ties the later one goes: the earlier stays the winner. */
-                if (worst == NULL || !search_score_above(&candidate->validation, &worst->validation,
-                                                         0.0, search->identity.larger_is_better)) {
-                    worst_node = n;
-                    worst_candidate = k;
-                }
-            }
-        }
-        if (kept <= c->options.job->keep_weights) {
-            return STATUS_OK;
-        }
-        return controller_emit(c, controller_event("weights_dropped", worst_node, worst_candidate),
-                               -1, err);
-    }
-}
-
-static enum status drop_weights(struct controller *c, int32_t node, int32_t candidate,
-                                struct error *err)
-{
-    char path[FILE_PATH_BYTES];
-    TRY(store_weights_path(c->options.job->output, node, candidate, path, err));
-    TRY(file_remove(path, err));
-    return retain_best(c, err);
-}
-
 static enum status after_planned(struct controller *c, int32_t node, struct error *err)
 {
     int32_t parent = c->search.tree.nodes[node].parent;
@@ -141,14 +114,14 @@ static enum status after_event(struct controller *c, const cJSON *event, struct 
     if (strcmp(kind, "candidate_finished") == 0) {
         controller_report_candidate(c, node, candidate);
         TRY(remove_state_file(c, node, candidate, err));
-        return retain_best(c, err);
+        return controller_keep_weights(c, node, candidate, err);
     }
     if (strcmp(kind, "candidate_failed") == 0) {
         controller_report_candidate(c, node, candidate);
         return remove_state_file(c, node, candidate, err);
     }
     if (strcmp(kind, "weights_dropped") == 0) {
-        return drop_weights(c, node, candidate, err);
+        return controller_drop_weights(c, node, candidate, err);
     }
     if (strcmp(kind, "node_closed") == 0) {
         c->closing--;

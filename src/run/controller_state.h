@@ -4,6 +4,7 @@
  *   controller_events.c    event -> journal -> search_apply -> what follows from it
  *   controller_plan.c      select, plan, close a round
  *   controller_dispatch.c  orders to workers, stop
+ *   controller_weights.c   the best candidates' weights stay, the others go
  *   controller_finish.c    winner, test split, end
  *   controller_report.c    progress for people */
 #ifndef RUN_CONTROLLER_STATE_H
@@ -34,7 +35,7 @@ struct pending_event {
     struct pending_event *next;
 };
 
-struct ready_candidate {
+struct candidate_id {
     int32_t node, candidate;
 };
 
@@ -52,12 +53,15 @@ struct controller {
     int64_t next_sequence;
     int32_t closing; /* node_closed events under way */
 
-    struct ready_candidate *ready; /* first in, first out, from ready_first to ready_count */
+    struct candidate_id *ready; /* first in, first out, from ready_first to ready_count */
     int64_t ready_first, ready_count, ready_capacity;
     int32_t *open_nodes; /* ids of open nodes */
     int32_t open_count, open_capacity;
 
-    struct rng rng;         /* of the selection: a stream a node */
+    struct candidate_id *kept; /* candidates whose weights are on disk */
+    int64_t kept_count, kept_capacity;
+    bool dropping; /* a weights_dropped event is under way */
+
     int plans_pending;      /* requested from the researcher or being recorded */
     int refused;            /* plans in a row that could not run */
     bool dry;               /* the researcher has nothing more to propose */
@@ -77,6 +81,9 @@ struct controller {
 /* ---- controller_events.c ---- */
 /* A new event object of a kind, with node and candidate unless they are negative. */
 cJSON *controller_event(const char *kind, int32_t node, int32_t candidate);
+/* A candidate_failed event. log_tail may be "". */
+cJSON *controller_failure(int32_t node, int32_t candidate, const struct error *failure,
+                          const char *log_tail, double rank_seconds);
 /* Numbers it, hands it to the journal, keeps it until it is on disk. Takes it. worker: -1, or whose
  * result it is. */
 enum status controller_emit(struct controller *c, cJSON *event, int worker, struct error *err);
@@ -101,6 +108,15 @@ enum status controller_send_order(struct controller *c, int worker, enum work wo
 enum status controller_send_all(struct controller *c, enum message_kind kind, bool busy_only,
                                 struct error *err);
 int controller_busy_workers(const struct controller *c);
+
+/* ---- controller_weights.c ---- */
+/* Called when a candidate has finished, when its weights were dropped, and once when a search is
+ * opened. */
+enum status controller_keep_weights(struct controller *c, int32_t node, int32_t candidate,
+                                    struct error *err);
+enum status controller_drop_weights(struct controller *c, int32_t node, int32_t candidate,
+                                    struct error *err);
+enum status controller_find_kept_weights(struct controller *c, struct error *err);
 
 /* ---- controller_finish.c ---- */
 /* Why the search should end now, NULL if it should not. */

@@ -183,6 +183,11 @@ enum status search_apply(struct search *search, const cJSON *event, struct error
  * tokens, train_loss, validation_loss|null, gradient_norm, learning_rate, seconds]...], cases[{row,
  * score, prompt, answer, output}], confusions[{expected, found, count}], steps_done, samples,
  * tokens, end, rank_seconds, recipe_report[]. */
+/* Whether a result, or a score, is one that an event may carry: for whoever writes the event.
+ * STATUS_INVALID lists the mistakes. */
+enum status search_result_check(const cJSON *result, struct error *err);
+enum status search_score_check(const cJSON *score, struct error *err);
+
 cJSON *search_score_to_json(const struct search_score *score);
 
 /* Name "n0007-c2", and back: false if the text is no such name. */

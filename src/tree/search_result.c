@@ -267,3 +267,31 @@ cJSON *search_score_to_json(const struct search_score *score)
     }
     return object;
 }
+
+enum status search_result_check(const cJSON *result, struct error *err)
+{
+    struct candidate candidate;
+    struct json_problems problems;
+    char *report = NULL;
+    memset(&candidate, 0, sizeof(candidate));
+    json_problems_init(&problems);
+    enum status status = search_result_read(result, "/result", &problems, &candidate, &report, err);
+    if (status == STATUS_OK) {
+        status = json_problems_check(&problems, "result", err);
+    }
+    candidate_fini(&candidate);
+    free(report);
+    json_problems_fini(&problems);
+    return status;
+}
+
+enum status search_score_check(const cJSON *score, struct error *err)
+{
+    struct search_score ignored;
+    struct json_problems problems;
+    json_problems_init(&problems);
+    search_score_read(score, "/score", &problems, &ignored);
+    enum status status = json_problems_check(&problems, "score", err);
+    json_problems_fini(&problems);
+    return status;
+}

@@ -24,7 +24,15 @@ static int make_path(void **state)
     if (mkdtemp(path) == NULL) {
         return -1;
     }
-    strncat(path, "/job.json", sizeof(path) - strlen(path) - 1);
+    size_t folder = strlen(path);
+    for (char split = 'a'; split <= 'c'; split++) {
+        struct error err;
+        snprintf(path + folder, sizeof(path) - folder, "/%c.jsonl", split);
+        if (file_write(path, "{}\n", 3, &err) != STATUS_OK) {
+            return -1;
+        }
+    }
+    snprintf(path + folder, sizeof(path) - folder, "/job.json");
     return 0;
 }
 
