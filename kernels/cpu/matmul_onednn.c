@@ -10,7 +10,8 @@
 #include "base/mem.h"
 #include "kernels/cpu/matmul.h"
 
-/* What a primitive was generated for. Sizes are DNNL_RUNTIME_DIM_VAL where it takes any. */
+/* What a primitive was generated for. Sizes are DNNL_RUNTIME_DIM_VAL where it takes any. Compared
+ * as bytes, so zeroed first and copied as bytes. */
 struct primitive_key {
     int64_t rows;  /* of c */
     int64_t cols;  /* of c */
@@ -23,10 +24,7 @@ struct primitive_key {
     bool transpose_a;
     bool transpose_b;
     bool c_is_f32;
-    bool unused; /* keys are compared as bytes: no padding */
 };
-_Static_assert(sizeof(struct primitive_key) == 60 || sizeof(struct primitive_key) == 64,
-               "keys are compared as bytes");
 
 struct primitive_entry {
     struct primitive_key key;
@@ -188,7 +186,7 @@ static enum status find_primitive(struct matmul *matmul, const struct primitive_
     dnnl_primitive_t made = NULL;
     TRY(generate_primitive(matmul, key, &made, err));
     (void)dnnl_primitive_destroy(oldest->primitive);
-    oldest->key = *key;
+    memcpy(&oldest->key, key, sizeof(*key));
     oldest->primitive = made;
     oldest->last_use = matmul->uses;
     *out = made;
