@@ -102,7 +102,7 @@ enum status controller_send_all(struct controller *c, enum message_kind kind, bo
         if (busy_only && c->workers[i].work == WORK_NONE) {
             continue;
         }
-        struct message message = {.header = {.kind = kind}};
+        struct message message = {.header = {.kind = (uint32_t)kind}};
         TRY(mailbox_send(c->options.mailbox, c->workers[i].rank, MESSAGE_TO_WORKER, &message, err));
     }
     return STATUS_OK;

@@ -105,7 +105,7 @@ enum status mailbox_send(struct mailbox *mailbox, int rank, enum message_tag tag
         memcpy(item->bytes + sizeof(message->header), text, payload_bytes);
     }
     int code =
-        MPI_Isend(item->bytes, (int)total, MPI_BYTE, rank, tag, mailbox->comm, &item->request);
+        MPI_Isend(item->bytes, (int)total, MPI_BYTE, rank, (int)tag, mailbox->comm, &item->request);
     if (code != MPI_SUCCESS) {
         status = message_mpi_status(code, "MPI_Isend", __FILE__, __LINE__, err);
         goto cleanup;
@@ -159,7 +159,7 @@ enum status mailbox_receive(struct mailbox *mailbox, enum message_tag tag, bool 
     int waiting = 0;
     MPI_Message handle;
     MPI_Status from;
-    TRY_MPI(MPI_Improbe(MPI_ANY_SOURCE, tag, mailbox->comm, &waiting, &handle, &from));
+    TRY_MPI(MPI_Improbe(MPI_ANY_SOURCE, (int)tag, mailbox->comm, &waiting, &handle, &from));
     if (!waiting) {
         return STATUS_OK;
     }

@@ -70,7 +70,7 @@ static enum status answer(struct worker *worker, enum message_kind kind, cJSON *
                           struct error *err)
 {
     struct message message = {
-        .header = {.kind = kind, .node = worker->node, .candidate = worker->candidate},
+        .header = {.kind = (uint32_t)kind, .node = worker->node, .candidate = worker->candidate},
         .payload = payload,
     };
     return mailbox_send(worker->options.mailbox, 0, MESSAGE_TO_CONTROLLER, &message, err);
