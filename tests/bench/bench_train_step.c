@@ -23,16 +23,17 @@ enum { STEPS_MAX = 1000, WARMUP_STEPS = 2, CEILING_SIZE = 2048, CEILING_RUNS = 4
 
 struct shape {
     const char *name;
-    int64_t hidden, layers, heads, intermediate;
+    int64_t hidden, layers, heads, intermediate, vocabulary;
     int64_t length;    /* T */
     int64_t sequences; /* B */
 };
 
 static const struct shape shapes[] = {
-    {"15m", 288, 6, 6, 768, 256, 8},
-    {"125m", 768, 12, 12, 2048, 512, 2},
+    {"260k", 64, 5, 8, 172, 512, 64, 16}, /* what a step costs beside its products */
+    {"15m", 288, 6, 6, 768, 32000, 256, 8},
+    {"125m", 768, 12, 12, 2048, 32000, 512, 2},
 };
-enum { VOCABULARY = 32000, SHAPE_COUNT = sizeof(shapes) / sizeof(shapes[0]) };
+enum { SHAPE_COUNT = sizeof(shapes) / sizeof(shapes[0]) };
 
 struct options {
     const struct shape *shape;
@@ -59,7 +60,7 @@ static enum status build_model(const struct shape *shape, struct device *device,
         .heads = shape->heads,
         .kv_heads = shape->heads,
         .head_dim = shape->hidden / shape->heads,
-        .vocab_size = VOCABULARY,
+        .vocab_size = shape->vocabulary,
         .max_positions = shape->length,
         .norm_epsilon = 1e-5,
         .rope_theta = 10000.0,
@@ -88,7 +89,7 @@ static enum status build_dataset(const struct shape *shape, struct encoded_datas
         return mem_fail(err, tokens * sizeof(*dataset->ids), "tokens");
     }
     for (size_t i = 0; i < tokens; i++) {
-        dataset->ids[i] = (int32_t)rng_below(&rng, VOCABULARY);
+        dataset->ids[i] = (int32_t)rng_below(&rng, (uint64_t)shape->vocabulary);
         dataset->target[i] = 1;
     }
     for (int64_t s = 0; s < shape->sequences; s++) {
@@ -369,11 +370,11 @@ static bool read_option(struct options *options, const char *key, const char *va
 int main(int argc, char **argv)
 {
     struct options options = {
-        .shape = &shapes[0], .method = TRAIN_FULL, .precision = TRAIN_F32, .steps = 6};
+        .shape = &shapes[1], .method = TRAIN_FULL, .precision = TRAIN_F32, .steps = 6};
     for (int i = 1; i < argc; i += 2) {
         if (i + 1 >= argc || !read_option(&options, argv[i], argv[i + 1])) {
             fprintf(stderr,
-                    "usage: %s [--shape 15m|125m] [--method full|lora] [--precision f32|bf16] "
+                    "usage: %s [--shape 260k|15m|125m] [--method full|lora] [--precision f32|bf16] "
                     "[--steps N] "
                     "[--threads N] [--save FILE]\n",
                     argv[0]);

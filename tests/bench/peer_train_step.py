@@ -22,7 +22,7 @@ import torch
 import torch.nn.functional as F
 from safetensors.torch import load_file
 
-HEADS = {"15m": 6, "125m": 12}
+HEADS = {"260k": 8, "15m": 6, "125m": 12}
 LORA_SCALE = 2.0  # alpha / rank
 MODES = {"f32": ["eager", "compile"], "bf16": ["autocast", "autocast_compile", "pure", "pure_compile"]}
 WARMUP_STEPS = 2
