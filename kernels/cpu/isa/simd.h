@@ -354,7 +354,7 @@ SIMD_INLINE float row_get(const void *row, enum dtype dtype, int64_t i)
 
 SIMD_INLINE vfloat simd_power_of_two(vfloat shifted)
 {
-    vint exponent = (vint)shifted - (vint)simd_set(SIMD_SHIFT);
+    vuint exponent = (vuint)shifted - (vuint)simd_set(SIMD_SHIFT);
     return (vfloat)((exponent + 127) << 23);
 }
 
@@ -372,7 +372,7 @@ SIMD_INLINE vfloat simd_exp2_score(vfloat x)
     p = p * r + 0.24022646F;
     p = p * r + 0.6931472F;
     p = p * r + 1.0F;
-    return p * (vfloat)(((vint)shifted << 23) + (vint)simd_set(1.0F));
+    return p * (vfloat)(((vuint)shifted << 23) + (vuint)simd_set(1.0F));
 }
 
 /* e^x to 1e-7 relative; 0 from -88 down, infinity from 88.4 up, NaN stays NaN. x is reduced in two
