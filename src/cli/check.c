@@ -3,16 +3,12 @@
 #include <string.h>
 
 #include "agents/executor.h"
-#include "base/clock.h"
 #include "cli/cli.h"
 #include "run/candidate.h"
 #include "run/facts.h"
 #include "run/launch.h"
+#include "run/speed.h"
 #include "train/trainer.h"
-
-/* A training step reaches about this share of the plain matrix product measured below. */
-static const double step_share_of_matmul = 0.4;
-static const double probe_s = 0.3;
 
 struct checked {
     struct cli_job *opened;
@@ -25,38 +21,6 @@ struct checked {
 static const char *precision_name(const struct checked *checked)
 {
     return train_precision_names[checked->facts.precision];
-}
-
-/* FLOP/s of a matrix product on random numbers, in the precision of the job. */
-static enum status probe_device(struct device *device, enum dtype dtype, double *out,
-                                struct error *err)
-{
-    enum { SIZE = 512 };
-    const struct ops *ops = device->ops;
-    void *data[3] = {NULL, NULL, NULL};
-    enum status status = STATUS_OK;
-    for (int i = 0; i < 3; i++) {
-        TRY_CLEANUP(ops->alloc(device, SIZE * SIZE * dtype_bytes(dtype), "probe", &data[i], err));
-        ops->fill(device, tensor_matrix(data[i], dtype, SIZE, SIZE), 0.01f);
-    }
-    struct tensor a = tensor_matrix(data[0], dtype, SIZE, SIZE);
-    struct tensor b = tensor_matrix(data[1], dtype, SIZE, SIZE);
-    struct tensor c = tensor_matrix(data[2], dtype, SIZE, SIZE);
-    ops->matmul(device, c, a, false, b, true, 1.0f, 0.0f);
-    TRY_CLEANUP(ops->check(device, err));
-    double begun_s = clock_monotonic_s();
-    int64_t products = 0;
-    while (clock_monotonic_s() - begun_s < probe_s) {
-        ops->matmul(device, c, a, false, b, true, 1.0f, 0.0f);
-        TRY_CLEANUP(ops->check(device, err));
-        products++;
-    }
-    *out = 2.0 * SIZE * SIZE * SIZE * (double)products / (clock_monotonic_s() - begun_s);
-cleanup:
-    for (int i = 0; i < 3; i++) {
-        ops->free(device, data[i]);
-    }
-    return status;
 }
 
 static void print_job(const struct checked *checked)
@@ -132,9 +96,8 @@ static enum status print_plan(struct checked *checked, double flops, struct erro
         TRY(candidate_config(&checked->opened->workspace, checked->plan.configs[i], &config, err));
         int64_t bytes = trainer_bytes(model, &config);
         double tokens = tokens_of(&checked->facts, &config);
-        double per_token = model_config_flops_per_token(
-            model, (int64_t)checked->facts.prompt_tokens_mean + 1, config.method == TRAIN_LORA);
-        double seconds = tokens * per_token / (flops * step_share_of_matmul);
+        double seconds = tokens / speed_tokens_per_second(model, &checked->facts,
+                                                          config.method == TRAIN_LORA, flops);
         all_s += seconds;
         largest = bytes > largest ? bytes : largest;
         printf(
@@ -229,12 +192,13 @@ static enum status check(struct checked *checked, struct error *err)
     enum train_precision precision = workspace_precision(workspace);
     TRY(model_inspect(checked->opened->job.model, &checked->model, err));
     TRY(workspace_check_chat(&checked->opened->job, checked->model, err));
-    TRY(facts_gather(workspace, checked->model, precision, &checked->facts, err));
+    TRY(facts_gather(workspace, checked->model, precision,
+                     facts_worker_memory(&checked->opened->job, 1), &checked->facts, err));
     TRY(workspace_split(workspace, TASK_TEST, &test, err));
     print_job(checked);
     print_search(&checked->opened->job);
-    TRY(probe_device(workspace->device, precision == TRAIN_BF16 ? DTYPE_BF16 : DTYPE_F32, &flops,
-                     err));
+    TRY(speed_measure(workspace->device, precision == TRAIN_BF16 ? DTYPE_BF16 : DTYPE_F32, &flops,
+                      err));
     TRY(make_first_plan(checked, err));
     TRY(print_plan(checked, flops, err));
     puts("\nno mistakes found");

@@ -138,6 +138,10 @@ struct training {
     const struct candidate_order *order;
     const struct progress *outer;
     const struct train_group *group;
+    struct train_config config;
+    const struct model *model; /* borrowed from the workspace */
+    struct prepared_data data;
+    struct encoded_dataset validation;
     struct trainer *trainer;
     char fingerprint[HASH_TEXT_BYTES];
     double saved_at_s; /* monotonic */
@@ -192,12 +196,38 @@ static enum status fingerprint(const struct candidate_order *order, const struct
     return STATUS_OK;
 }
 
-/* Goes on from the state on disk, if there is a usable one. */
-static void resume(struct training *training)
+/* How many ranks of the group say yes; 1 or 0 for a lone rank. */
+static enum status count_ranks(const struct train_group *group, bool yes, int *count,
+                               struct error *err)
+{
+    double sum = yes ? 1.0 : 0.0;
+    if (group != NULL && group->size > 1) {
+        TRY(group->sum_f64(group->context, &sum, 1, err));
+    }
+    *count = (int)sum;
+    return STATUS_OK;
+}
+
+/* A rank that could not begin says so to the others, which would wait for it for ever. */
+static enum status begin_together(const struct train_group *group, enum status mine,
+                                  struct error *err)
+{
+    int failed = 0;
+    struct error ignored = {0};
+    TRY(count_ranks(group, mine != STATUS_OK, &failed, mine != STATUS_OK ? &ignored : err));
+    if (mine == STATUS_OK && failed > 0) {
+        return FAIL(err, STATUS_NO_MEMORY, "%d of the %d ranks of the group could not begin",
+                    failed, group->size);
+    }
+    return mine;
+}
+
+/* Reads the state on disk into the trainer, if there is a usable one. */
+static bool restore(struct training *training)
 {
     const char *path = training->order->state_path;
     if (path == NULL || !file_exists(path)) {
-        return;
+        return false;
     }
     struct error cause = {0};
     struct log *log = training->workspace->log;
@@ -205,10 +235,23 @@ static void resume(struct training *training)
         log_write(log, LOG_INFO, "run", "%s goes on at step %lld of %lld", training->order->name,
                   (long long)trainer_steps_done(training->trainer),
                   (long long)trainer_steps_total(training->trainer));
-    } else {
-        log_write(log, LOG_WARNING, "run", "%s; %s starts again from its first step", cause.message,
-                  training->order->name);
+        return true;
     }
+    log_write(log, LOG_WARNING, "run", "%s; %s starts again from its first step", cause.message,
+              training->order->name);
+    return false;
+}
+
+static enum status resume(struct training *training, struct error *err)
+{
+    int restored = 0;
+    int ranks = training->group != NULL ? training->group->size : 1;
+    TRY(count_ranks(training->group, restore(training), &restored, err));
+    if (restored != 0 && restored != ranks) {
+        return FAIL(err, STATUS_IO, "only %d of %d ranks could read %s", restored, ranks,
+                    training->order->state_path);
+    }
+    return STATUS_OK;
 }
 
 static enum status run_training(struct training *training, struct error *err)
@@ -225,7 +268,7 @@ static enum status run_training(struct training *training, struct error *err)
     return status;
 }
 
-static enum status make_result(struct training *training, const struct prepared_data *data,
+static enum status make_result(const struct training *training,
                                const struct eval_result *evaluation, double started_s,
                                cJSON **result, struct error *err)
 {
@@ -239,24 +282,24 @@ static enum status make_result(struct training *training, const struct prepared_
     add_evaluation(object, evaluation);
     cJSON_AddItemToObject(object, "curve", curve_to_json(curve, points));
     cJSON_AddNumberToObject(object, "steps_done", (double)trainer_steps_done(trainer));
-    cJSON_AddNumberToObject(object, "samples", (double)data->encoded.count);
+    cJSON_AddNumberToObject(object, "samples", (double)training->data.encoded.count);
     cJSON_AddNumberToObject(object, "tokens", points > 0 ? (double)curve[points - 1].tokens : 0.0);
     cJSON_AddStringToObject(
         object, "end", trainer_end(trainer) == TRAIN_STOPPED_EARLY ? "stopped early" : "finished");
     int ranks = training->group != NULL ? training->group->size : 1;
     cJSON_AddNumberToObject(object, "rank_seconds",
                             (clock_monotonic_s() - started_s) * (double)ranks);
-    cJSON_AddItemToObject(object, "recipe_report", cJSON_Duplicate(data->report, true));
+    cJSON_AddItemToObject(object, "recipe_report", cJSON_Duplicate(training->data.report, true));
     *result = object;
     return STATUS_OK;
 }
 
 /* With data and trainer at hand: train, evaluate, keep the weights, say so. */
-static enum status train_and_validate(struct training *training, const struct model *model,
-                                      const struct prepared_data *data, double started_s,
-                                      cJSON **result, struct error *err)
+static enum status train_and_validate(struct training *training, double started_s, cJSON **result,
+                                      struct error *err)
 {
-    resume(training);
+    const struct model *model = training->model;
+    TRY(resume(training, err));
     training->saved_at_s = clock_monotonic_s();
     TRY(run_training(training, err));
     if (!leads(training->group)) {
@@ -282,7 +325,7 @@ static enum status train_and_validate(struct training *training, const struct mo
         TRY_CLEANUP(weights_file_write(training->order->weights_path, model, &network,
                                        config != NULL ? config : "{}", training->order->name, err));
     }
-    TRY_CLEANUP(make_result(training, data, &evaluation, started_s, result, err));
+    TRY_CLEANUP(make_result(training, &evaluation, started_s, result, err));
 cleanup:
     cJSON_free(config);
     eval_result_fini(&evaluation);
@@ -300,42 +343,46 @@ static enum status encode_validation(struct workspace *workspace, const struct m
     return encode_dataset(&workspace->job->task, model->tokenizer, rows, &options, out, err);
 }
 
+/* Configuration, model, data, trainer: everything that can fail before the first step. */
+static enum status begin_training(struct training *training, struct error *err)
+{
+    struct workspace *workspace = training->workspace;
+    const struct candidate_order *order = training->order;
+    struct train_config *config = &training->config;
+    TRY(candidate_config(workspace, order->config, config, err));
+    enum dtype dtype = config->precision == TRAIN_BF16 ? DTYPE_BF16 : DTYPE_F32;
+    TRY(workspace_model(workspace, dtype, &training->model, err));
+    const struct model *model = training->model;
+    config->sequence_length = workspace_sequence_length(workspace->job, &model->config, config);
+    TRY(prepare_data(workspace, model, order->recipe, config->sequence_length, order->data_folder,
+                     training->outer, &training->data, err));
+    TRY(encode_validation(workspace, model, config->sequence_length, &training->validation, err));
+    TRY(fingerprint(order, model, &training->data.encoded, training->fingerprint, err));
+    const struct trainer_inputs inputs = {
+        .model = model,
+        .config = config,
+        .train = &training->data.encoded,
+        .validation = &training->validation,
+        .group = training->group,
+        .log = workspace->log,
+    };
+    return trainer_create(workspace->device, &inputs, &training->trainer, err);
+}
+
 static enum status train_trained(struct workspace *workspace, const struct candidate_order *order,
                                  const struct train_group *group, const struct progress *progress,
                                  cJSON **result, struct error *err)
 {
     double started_s = clock_monotonic_s();
-    struct train_config config;
-    const struct model *model = NULL;
-    TRY(candidate_config(workspace, order->config, &config, err));
-    TRY(workspace_model(workspace, config.precision == TRAIN_BF16 ? DTYPE_BF16 : DTYPE_F32, &model,
-                        err));
-    config.sequence_length = workspace_sequence_length(workspace->job, &model->config, &config);
-    struct prepared_data data;
-    struct encoded_dataset validation;
-    memset(&data, 0, sizeof(data));
-    memset(&validation, 0, sizeof(validation));
     struct training training = {
         .workspace = workspace, .order = order, .outer = progress, .group = group};
-    enum status status = STATUS_OK;
-    TRY_CLEANUP(prepare_data(workspace, model, order->recipe, config.sequence_length,
-                             order->data_folder, progress, &data, err));
-    TRY_CLEANUP(encode_validation(workspace, model, config.sequence_length, &validation, err));
-    TRY_CLEANUP(fingerprint(order, model, &data.encoded, training.fingerprint, err));
-    const struct trainer_inputs inputs = {
-        .model = model,
-        .config = &config,
-        .train = &data.encoded,
-        .validation = &validation,
-        .group = group,
-        .log = workspace->log,
-    };
-    TRY_CLEANUP(trainer_create(workspace->device, &inputs, &training.trainer, err));
-    TRY_CLEANUP(train_and_validate(&training, model, &data, started_s, result, err));
+    enum status status = begin_training(&training, err);
+    TRY_CLEANUP(begin_together(group, status, err));
+    TRY_CLEANUP(train_and_validate(&training, started_s, result, err));
 cleanup:
     trainer_destroy(training.trainer);
-    encoded_dataset_fini(&validation);
-    prepared_data_fini(&data);
+    encoded_dataset_fini(&training.validation);
+    prepared_data_fini(&training.data);
     return status;
 }
 

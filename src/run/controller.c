@@ -11,6 +11,7 @@
 #include "eval/scorer.h"
 #include "run/controller_state.h"
 #include "run/facts.h"
+#include "run/speed.h"
 #include "run/stop.h"
 #include "train/trainer.h"
 
@@ -140,6 +141,23 @@ static enum status open_search(struct controller *c, struct error *err)
     return begin_allocation(c, err);
 }
 
+/* The machine's speed is measured only where a limit of time needs it: plans then depend on it. */
+static enum status gather_facts(struct controller *c, struct error *err)
+{
+    struct workspace *workspace = c->options.workspace;
+    enum train_precision precision = workspace_precision(workspace);
+    TRY(facts_gather(workspace, c->options.model, precision, c->limits.memory_bytes, &c->facts,
+                     err));
+    if (c->options.job->candidate_seconds > 0.0) {
+        double flops_per_s = 0.0;
+        TRY(speed_measure(workspace->device, precision == TRAIN_BF16 ? DTYPE_BF16 : DTYPE_F32,
+                          &flops_per_s, err));
+        c->facts.tokens_per_second = speed_tokens_per_second(&c->options.model->config, &c->facts,
+                                                             c->facts.lora_only, flops_per_s);
+    }
+    return STATUS_OK;
+}
+
 enum status controller_create(const struct controller_options *options, struct controller **out,
                               struct error *err)
 {
@@ -159,11 +177,10 @@ enum status controller_create(const struct controller_options *options, struct c
     for (int i = 0; i < options->leader_count; i++) {
         c->workers[i].rank = options->leaders[i];
     }
-    TRY_CLEANUP(facts_gather(options->workspace, options->model,
-                             workspace_precision(options->workspace), &c->facts, err));
     c->limits.model = &options->model->config;
     c->limits.memory_bytes = facts_worker_memory(options->job, options->node_workers);
     c->limits.training_bytes = trainer_bytes;
+    TRY_CLEANUP(gather_facts(c, err));
     TRY_CLEANUP(
         researcher_open(options->job->researcher, &c->facts, options->log, &c->researcher, err));
     TRY_CLEANUP(open_search(c, err));

@@ -103,6 +103,18 @@ static int32_t number(const cJSON *event, const char *key)
     return cJSON_IsNumber(value) ? (int32_t)value->valuedouble : -1;
 }
 
+/* Where a limit of time counts, the last training's own speed is the best guess for the next. */
+static void update_speed(struct controller *c, const struct candidate *candidate)
+{
+    if (c->options.job->candidate_seconds <= 0.0 || candidate->curve_count == 0) {
+        return;
+    }
+    const struct search_curve_point *last = &candidate->curve[candidate->curve_count - 1];
+    if (last->seconds > 0.0 && last->tokens > 0) {
+        c->facts.tokens_per_second = (double)last->tokens / last->seconds;
+    }
+}
+
 static enum status after_event(struct controller *c, const cJSON *event, struct error *err)
 {
     const char *kind = cJSON_GetObjectItemCaseSensitive(event, "event")->valuestring;
@@ -113,6 +125,7 @@ static enum status after_event(struct controller *c, const cJSON *event, struct 
     }
     if (strcmp(kind, "candidate_finished") == 0) {
         controller_report_candidate(c, node, candidate);
+        update_speed(c, &c->search.nodes[node].candidates[candidate]);
         TRY(remove_state_file(c, node, candidate, err));
         return controller_keep_weights(c, node, candidate, err);
     }

@@ -1,6 +1,5 @@
 #include "run/facts.h"
 
-#include <math.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
@@ -161,9 +160,23 @@ static void describe_model(const struct job *job, const struct model *model,
     }
 }
 
+/* Whether even the smallest full fine-tuning, one sequence at a time, is too large for a worker. */
+static bool full_is_too_large(const struct model *model, const struct researcher_facts *facts,
+                              int64_t memory_bytes)
+{
+    struct train_config config = train_config_default();
+    config.method = TRAIN_FULL;
+    config.precision = facts->precision;
+    config.batch_tokens = facts->sequence_tokens_max < facts->sequence_length
+                              ? facts->sequence_tokens_max
+                              : facts->sequence_length;
+    config.sequence_length = config.batch_tokens;
+    return memory_bytes > 0 && trainer_bytes(&model->config, &config) > memory_bytes;
+}
+
 enum status facts_gather(struct workspace *workspace, const struct model *model,
-                         enum train_precision precision, struct researcher_facts *out,
-                         struct error *err)
+                         enum train_precision precision, int64_t memory_bytes,
+                         struct researcher_facts *out, struct error *err)
 {
     const struct job *job = workspace->job;
     const struct scorer *scorer = scorer_find(job->task.metric);
@@ -188,5 +201,7 @@ enum status facts_gather(struct workspace *workspace, const struct model *model,
     describe_model(job, model, out);
     count_labels(train, out);
     TRY(count_duplicates(workspace, train, out, err));
-    return measure_lengths(workspace, model, train, out, err);
+    TRY(measure_lengths(workspace, model, train, out, err));
+    out->lora_only = full_is_too_large(model, out, memory_bytes);
+    return STATUS_OK;
 }

@@ -8,10 +8,11 @@
 #include "run/job.h"
 #include "run/workspace.h"
 
-/* `model` may come from model_inspect. Borrows strings of the job. */
+/* `model` may come from model_inspect. memory_bytes: of one worker. tokens_per_second is left at 0
+ * (run/speed.h). Borrows strings of the job. */
 enum status facts_gather(struct workspace *workspace, const struct model *model,
-                         enum train_precision precision, struct researcher_facts *out,
-                         struct error *err);
+                         enum train_precision precision, int64_t memory_bytes,
+                         struct researcher_facts *out, struct error *err);
 
 /* Bytes of memory that one worker may use: the job's limit, or the machine's over its workers. */
 int64_t facts_worker_memory(const struct job *job, int node_workers);
