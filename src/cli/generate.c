@@ -3,6 +3,7 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "base/mem.h"
 #include "cli/cli.h"
 #include "eval/generate.h"
 #include "run/launch.h"
@@ -131,7 +132,7 @@ static enum status speak(const struct speaker *speaker, const char *text, struct
 static enum status converse(const struct speaker *speaker, struct error *err)
 {
     bool terminal = isatty(STDIN_FILENO);
-    char *line = malloc(LINE_MAX_BYTES);
+    char *line = mem_calloc(LINE_MAX_BYTES, 1);
     if (line == NULL) {
         return FAIL(err, STATUS_NO_MEMORY, "no memory for a line");
     }
