@@ -36,6 +36,19 @@ sed 's/"threads": 1/"threads": 1, "ranks_per_candidate": 2/' job.json > pairs.js
 expect 0 'the search has ended' mpirun -n 5 "$trex" search pairs.json --out pairs
 expect 2 'ranks_per_candidate' mpirun -n 2 "$trex" search pairs.json --out pairs2
 
+# Budgets end a search, and say so.
+sed 's/"steps": 40/"steps": 40, "core_hours": 0.0000001/' job.json > poor.json
+expect 0 'the core-hours are spent' "$trex" search poor.json --out poor
+sed 's/"seed": 3/"seed": 3, "goal_score": 0.01/' job.json > modest.json
+expect 0 'the goal score is reached' "$trex" search modest.json --out modest
+expect 0 '' "$tree" verify modest
+
+# The rival policies, behind the same interface.
+for policy in greedy sequential random; do
+    sed "s/\"seed\": 3/\"seed\": 3, \"policy\": \"$policy\"/" job.json > $policy.json
+    expect 0 'all rounds are done' "$trex" search $policy.json --out $policy
+done
+
 # Another job in the same folder is refused; other budgets are not.
 sed 's/"seed": 3/"seed": 4/' job.json > other.json
 expect 2 'another seed' "$trex" search other.json --out one
