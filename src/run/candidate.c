@@ -145,6 +145,7 @@ struct training {
     struct trainer *trainer;
     char fingerprint[HASH_TEXT_BYTES];
     double saved_at_s; /* monotonic */
+    double save_took_s;
 };
 
 static bool leads(const struct train_group *group)
@@ -157,9 +158,24 @@ static enum status save_state(struct training *training, struct error *err)
     if (training->order->state_path == NULL || !leads(training->group)) {
         return STATUS_OK;
     }
+    double begun_s = clock_monotonic_s();
+    TRY(training_file_write(training->order->state_path, training->trainer, training->fingerprint,
+                            err));
     training->saved_at_s = clock_monotonic_s();
-    return training_file_write(training->order->state_path, training->trainer,
-                               training->fingerprint, err);
+    training->save_took_s = training->saved_at_s - begun_s;
+    return STATUS_OK;
+}
+
+/* Seconds between saves: soon after the start, so that a job that dies early has got somewhere;
+ * then so that saving costs a twentieth of the time at most; never longer than the job says. */
+static double save_interval_s(const struct training *training)
+{
+    const double first_s = 2.0;
+    const double share = 20.0;
+    double wanted_s = share * training->save_took_s;
+    double longest_s = training->workspace->job->checkpoint_seconds;
+    wanted_s = wanted_s > first_s ? wanted_s : first_s;
+    return wanted_s < longest_s ? wanted_s : longest_s;
 }
 
 /* After each whole step: the trainer's state may be read. */
@@ -168,8 +184,7 @@ static enum status on_step(void *context, const char *phase, int64_t done, int64
 {
     struct training *training = context;
     TRY(progress_tick(training->outer, phase, done, total, err));
-    double interval_s = training->workspace->job->checkpoint_seconds;
-    if (clock_monotonic_s() - training->saved_at_s >= interval_s && done < total) {
+    if (clock_monotonic_s() - training->saved_at_s >= save_interval_s(training) && done < total) {
         TRY(save_state(training, err));
     }
     return STATUS_OK;

@@ -13,6 +13,7 @@
 #include "run/facts.h"
 #include "run/speed.h"
 #include "run/stop.h"
+#include "run/training_file.h"
 #include "train/trainer.h"
 
 /* Longest wait for workers to put their state on disk after a stop; what is not safe by then is
@@ -70,11 +71,24 @@ static enum status requeue_candidate(struct controller *c, int32_t node, int32_t
     if (candidate->state == CANDIDATE_FINISHED || candidate->state == CANDIDATE_FAILED) {
         return STATUS_OK;
     }
+    char path[FILE_PATH_BYTES];
+    TRY(store_inflight_path(c->options.job->output, node, index, path, err));
+    int64_t steps_done = training_file_steps(path);
+    if (steps_done > candidate->steps_done && candidate->state == CANDIDATE_RUNNING) {
+        /* It got further than ever before: it is not what kills the job. */
+        cJSON *progress = controller_event("candidate_suspended", node, index);
+        cJSON_AddNumberToObject(progress, "steps_done", (double)steps_done);
+        cJSON_AddNumberToObject(progress, "rank_seconds", 0.0);
+        TRY(controller_emit(c, progress, -1, err));
+        return controller_push_ready(c, node, index, err);
+    }
     if (candidate->attempts < SEARCH_ATTEMPTS_MAX) {
         return controller_push_ready(c, node, index, err);
     }
     struct error failure;
-    FAIL(&failure, STATUS_INTERNAL, "its job died twice while it was running; it is set aside");
+    FAIL(&failure, STATUS_INTERNAL,
+         "its job died %d times while it was running and got no further; it is set aside",
+         SEARCH_ATTEMPTS_MAX);
     cJSON *event = controller_failure(node, index, &failure, "", 0.0);
     return controller_emit(c, event, -1, err);
 }

@@ -39,10 +39,26 @@ enum status training_file_write(const char *path, const struct trainer *trainer,
         arrays[i].rows = state[i].rows;
         arrays[i].cols = state[i].cols;
     }
-    const struct store_attribute attributes[] = {{"fingerprint", fingerprint}};
+    char steps[32];
+    snprintf(steps, sizeof(steps), "%lld", (long long)trainer_steps_done(trainer));
+    const struct store_attribute attributes[] = {{"fingerprint", fingerprint},
+                                                 {"steps_done", steps}};
     /* The trainer is only read; the callback's context has no const. */
-    return store_arrays_write(path, "training", arrays, count, attributes, 1, read_state,
+    return store_arrays_write(path, "training", arrays, count, attributes, 2, read_state,
                               (void *)(uintptr_t)trainer, err);
+}
+
+int64_t training_file_steps(const char *path)
+{
+    struct store_file *file = NULL;
+    struct error ignored = {0};
+    if (!file_exists(path) || store_arrays_open(path, "training", &file, &ignored) != STATUS_OK) {
+        return 0;
+    }
+    const char *text = store_arrays_attribute(file, "steps_done");
+    int64_t steps = text != NULL ? strtoll(text, NULL, 10) : 0;
+    store_arrays_close(file);
+    return steps;
 }
 
 static enum status restore_array(struct store_file *file, int64_t index, const char *path,

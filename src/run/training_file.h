@@ -10,6 +10,9 @@
  * refused. */
 enum status training_file_write(const char *path, const struct trainer *trainer,
                                 const char *fingerprint, struct error *err);
+/* Steps that the state at path has done; 0 if there is none that can be read. */
+int64_t training_file_steps(const char *path);
+
 enum status training_file_read(const char *path, struct trainer *trainer, const char *fingerprint,
                                struct error *err);
 

@@ -26,7 +26,7 @@ enum {
 };
 
 /* Set aside after it was running this many times when its job died. */
-enum { SEARCH_ATTEMPTS_MAX = 2 };
+enum { SEARCH_ATTEMPTS_MAX = 3 };
 
 /* Longest texts of an event; one that is longer is refused. */
 enum { SEARCH_TEXT_MAX_BYTES = 256 * 1024, SEARCH_JOB_MAX_BYTES = 4 * 1024 * 1024 };

@@ -356,8 +356,10 @@ static void test_bad_candidates(void **state)
     refuse(&search, "\"event\":\"weights_dropped\",\"node\":1,\"candidate\":0", "is running");
     refuse(&search, "\"event\":\"test_scored\",\"node\":1,\"candidate\":0,\"score\":" SCORE("1"),
            "is running");
-    must_apply(&search, START("1", "0"));
-    refuse(&search, START("1", "0"), "2 times");
+    for (int start = 1; start < SEARCH_ATTEMPTS_MAX; start++) {
+        must_apply(&search, START("1", "0"));
+    }
+    refuse(&search, START("1", "0"), "3 times");
     must_apply(&search, FAILED("1", "0"));
     refuse(&search, FAILED("1", "0"), "is failed");
     refuse(&search, "\"event\":\"candidate_failed\",\"node\":1,\"candidate\":1", "/error");
