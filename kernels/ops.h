@@ -4,8 +4,10 @@
  *   struct tensor  -- a view of its memory (kernels/tensor.h)
  *
  * Rules for every operation
- *   Order     Operations of one device run in the order of the calls. They may return before the work is done;
- *             host memory is touched by `upload` and `download` alone, which wait.
+ *   Order     Operations of one device run in the order of the calls. They may return before the work is done.
+ *             Host memory is touched by the copies alone: `upload` returns once its host memory may change again,
+ *             `download` once the numbers are there. Both see all operations before them; the `side` copies run
+ *             beside the operations, in an order of their own.
  *   Errors    A failure sticks to the device: later operations do nothing and `check` returns the first one. So the
  *             callers write plain sequences and check once a step. Only opening and allocating return a status.
  *             Wrong shapes are mistakes of the caller, caught by assertions.
@@ -29,15 +31,19 @@ extern "C" {
 #endif
 
 struct ops;
+struct recording; /* operations that can be run again at once */
+
+enum { DEVICE_CHOICE_BYTES = 256, DEVICE_GROUP_ID_BYTES = 128 };
 
 /* What every backend's device starts with; the rest of it is the backend's own. */
 struct device {
     const struct ops *ops;
+    char choice[DEVICE_CHOICE_BYTES]; /* why this backend was opened, e.g. "auto: no CUDA device ..." */
 };
 
 struct device_options {
     int threads;         /* CPU threads; 0: as many as this process may use */
-    int index;           /* of the accelerator on this node */
+    int index;           /* of this rank among those of its node that use accelerators: they share them in turn */
     int64_t limit_bytes; /* most memory it may allocate; 0: no limit of ours */
 };
 
@@ -101,6 +107,35 @@ struct ops {
     void (*describe)(struct device *device, char *out, size_t out_bytes); /* "cpu, 2 threads, avx512+bf16, oneDNN" */
     bool (*fast_bf16)(struct device *device); /* whether bf16 products are faster than f32 ones here */
 
+    /* -- beside the operations ---------------------------------------------------------------------------------- */
+    /* Host memory that copies run at full speed with, and the side copies at all. NULL allowed to be freed. */
+    enum status (*host_alloc)(struct device *device, size_t bytes, const char *what, void **out, struct error *err);
+    void (*host_free)(struct device *device, void *pointer);
+    /* Each of the next four sees all operations that were called before it and is done in the order of its kind.
+     * They return a ticket, which rises. What a side copy reads may not be changed, and what it writes may not be
+     * used, by operations until side_fence; on the host both hold until side_wait. */
+    int64_t (*side_download)(struct device *device, void *to_host, const void *from, size_t bytes);
+    int64_t (*side_upload)(struct device *device, void *to, const void *from_host, size_t bytes);
+    /* values += those of all other ranks of the group that was joined, the same bits on every rank. Collective. */
+    int64_t (*side_sum)(struct device *device, float *values, int64_t count);
+    int64_t (*side_mark)(struct device *device); /* a ticket for the operations so far */
+    void (*side_wait)(struct device *device, int64_t ticket); /* the host waits for it and all before it */
+    void (*side_fence)(struct device *device); /* operations called from now on run after all side work so far */
+
+    /* Ranks whose devices can add up without the host (NCCL); both NULL where the backend has no such way. The first
+     * rank makes an id, all join with it: collective, waits for all. STATUS_UNSUPPORTED if it is not to be had here. */
+    enum status (*group_id)(struct device *device, unsigned char id[DEVICE_GROUP_ID_BYTES], struct error *err);
+    enum status (*group_join)(struct device *device, const unsigned char id[DEVICE_GROUP_ID_BYTES], int rank,
+                              int size, struct error *err);
+
+    /* Runs the operations that `enqueue` calls. A backend may keep them: then *recording (NULL at first) is set, and
+     * a later call with it repeats them on the same memory without calling enqueue. So enqueue calls operations
+     * alone, with arguments that are the same every time, and none that allocates, copies from or to the host, or
+     * waits. */
+    void (*run_recorded)(struct device *device, struct recording **recording, void (*enqueue)(void *context),
+                         void *context);
+    void (*recording_free)(struct device *device, struct recording *recording); /* NULL allowed */
+
     /* -- moving numbers ---------------------------------------------------------------------------------------- */
     void (*upload)(struct device *device, void *to, const void *from_host, size_t bytes);
     void (*download)(struct device *device, void *to_host, const void *from, size_t bytes);
@@ -108,6 +143,9 @@ struct ops {
     void (*fill)(struct device *device, struct tensor to, float value);        /* f32 or bf16 */
     void (*add)(struct device *device, struct tensor to, struct tensor from);  /* to += from; any of f32, bf16 */
     void (*scale)(struct device *device, struct tensor to, float factor);
+
+    /* *total (1) f64 on the device += the sum of values (count) f32, in f64 and a fixed order. */
+    void (*accumulate)(struct device *device, double *total, const float *values, int64_t count);
 
     /* to (n,C) = table[index[r]] row by row; a negative index gives zeros. */
     void (*gather_rows)(struct device *device, struct tensor to, struct tensor table, const int32_t *index);
@@ -172,7 +210,8 @@ struct ops {
     /* -- optimizer --------------------------------------------------------------------------------------------- */
     /* norm (1) f32 on the device = Euclidean norm of all gradients, summed in f64 in a fixed order. */
     void (*gradient_norm)(struct device *device, float *norm, const struct optimizer_slot *slots, int64_t count);
-    /* One step of all slots; reads `norm` on the device for clipping, so that no copy to the host is needed. */
+    /* One step of all slots; reads `norm` on the device for clipping, so that no copy to the host is needed. Does
+     * nothing at all if the norm is not finite. */
     void (*adamw)(struct device *device, const struct optimizer_slot *slots, int64_t count, const float *norm,
                   const struct adamw_step *step);
 
@@ -193,7 +232,7 @@ struct ops {
 enum status device_open_cpu(const struct device_options *options, struct device **out, struct error *err);
 enum status device_open_cuda(const struct device_options *options, struct device **out, struct error *err);
 
-/* By name: "cpu", "cuda", or "auto" (cuda where there is one, else cpu). */
+/* By name: "cpu", "cuda", or "auto" (cuda where there is one, else cpu). (*out)->choice says which and why. */
 enum status device_open(const char *backend, const struct device_options *options, struct device **out,
                         struct error *err);
 void device_close(struct device *device); /* NULL allowed */
