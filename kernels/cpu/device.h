@@ -25,6 +25,7 @@ struct cpu_device {
     struct matmul *matmul;
     void *scratch; /* one operation's working memory, grown on demand and kept */
     size_t scratch_bytes;
+    int64_t tickets; /* of side work, all of it done */
 };
 
 static inline struct cpu_device *cpu_of(struct device *device)
@@ -73,6 +74,17 @@ void cpu_describe(struct device *device, char *out, size_t out_bytes);
 bool cpu_fast_bf16(struct device *device);
 void cpu_upload(struct device *device, void *to, const void *from_host, size_t bytes);
 void cpu_download(struct device *device, void *to_host, const void *from, size_t bytes);
+enum status cpu_host_alloc(struct device *device, size_t bytes, const char *what, void **out,
+                           struct error *err);
+void cpu_host_free(struct device *device, void *pointer);
+int64_t cpu_side_download(struct device *device, void *to_host, const void *from, size_t bytes);
+int64_t cpu_side_upload(struct device *device, void *to, const void *from_host, size_t bytes);
+int64_t cpu_side_mark(struct device *device);
+void cpu_side_wait(struct device *device, int64_t ticket);
+void cpu_side_fence(struct device *device);
+void cpu_run_recorded(struct device *device, struct recording **recording,
+                      void (*enqueue)(void *context), void *context);
+void cpu_recording_free(struct device *device, struct recording *recording);
 void cpu_matmul(struct device *device, struct tensor c, struct tensor a, bool transpose_a,
                 struct tensor b, bool transpose_b, float alpha, float beta);
 

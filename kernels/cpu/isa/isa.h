@@ -16,6 +16,7 @@ void ISA(copy)(struct device *device, struct tensor to, struct tensor from);
 void ISA(fill)(struct device *device, struct tensor to, float value);
 void ISA(add)(struct device *device, struct tensor to, struct tensor from);
 void ISA(scale)(struct device *device, struct tensor to, float factor);
+void ISA(accumulate)(struct device *device, double *total, const float *values, int64_t count);
 void ISA(gather_rows)(struct device *device, struct tensor to, struct tensor table,
                       const int32_t *index);
 void ISA(scatter_add_rows)(struct device *device, struct tensor table, struct tensor from,

@@ -100,6 +100,19 @@ void ISA(scale)(struct device *device, struct tensor to, float factor)
     change_matrix(CHANGE_SCALE, device, to, NULL, factor);
 }
 
+/* One after the other: a few thousand losses a batch are not worth a team. */
+void ISA(accumulate)(struct device *device, double *total, const float *values, int64_t count)
+{
+    if (cpu_failed(device)) {
+        return;
+    }
+    double sum = 0.0;
+    for (int64_t i = 0; i < count; i++) {
+        sum += (double)values[i];
+    }
+    *total += sum;
+}
+
 /* Whether all indices are below `rows`; if not, the failure is recorded and nothing may be touched.
  */
 static bool check_indices(struct device *device, const char *what, const int32_t *index,
