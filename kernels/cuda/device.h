@@ -1,8 +1,9 @@
 /* The CUDA device: two streams, memory that is cached and counted, and the error that sticks.
  *
  * Operations are kernels on `stream`, in the order of the calls; side copies and sums run on
- * `side`, ordered with the operations by events. The host waits in download, check and side_wait
- * alone. */
+ * `side_stream`, ordered with the operations by events. The host waits in download, check and
+ * side_wait alone (and in upload while its ring is full). One thread at a time uses a device; a
+ * process uses one GPU. */
 #ifndef KERNELS_CUDA_DEVICE_H
 #define KERNELS_CUDA_DEVICE_H
 
@@ -25,11 +26,13 @@ struct cuda_device {
     int multiprocessors;     /* SMs */
     size_t shared_max_bytes; /* shared memory that one block may ask for */
     size_t l2_bytes;
-    bool tf32; /* f32 products may be computed in TF32 (TREX_TF32=1) */
+    size_t memory_bytes; /* of the whole GPU */
+    bool tf32;           /* f32 products may be computed in TF32 (TREX_TF32=1) */
 
     cudaStream_t stream;
     cudaStream_t side_stream;
     struct error failure; /* the first one; code STATUS_OK while there is none */
+    bool lost; /* `failure` destroyed the GPU's state: it stays, and nothing runs any more */
     struct cuda_fault
         *fault; /* what a kernel found wrong with its input: pinned, seen by both sides */
     struct cuda_pool *pool;
@@ -40,7 +43,9 @@ struct cuda_device {
 
     void *scratch; /* one operation's working memory, grown on demand and kept */
     size_t scratch_bytes;
-    bool recording; /* operations go into a recording: nothing may allocate or wait */
+    void *table;             /* what cuda_table fills; NULL until its first use */
+    bool recording;          /* operations go into a recording: nothing may allocate or wait */
+    int64_t recordings_lost; /* that could not be kept and run directly: describe tells */
 };
 
 static inline struct cuda_device *cuda_of(struct device *device)
@@ -65,6 +70,10 @@ static inline bool cuda_failed(struct device *device)
 /* Records the failure of a runtime call; `what` says what was being done. Returns whether it went
  * well. */
 bool cuda_went_well(struct device *device, cudaError_t result, const char *what);
+
+/* Whether no recording is being made; otherwise records a failure: `what` allocates or waits, or
+ * takes part in another order, and so cannot be repeated. */
+bool cuda_not_recording(struct device *device, const char *what);
 
 /* Working memory for the operation that runs, aligned to 256 bytes, with undefined contents; valid
  * until the next call. NULL after recording a failure. count * size is checked for overflow. While

@@ -7,6 +7,10 @@
 
 #include "base/status.h"
 
+#ifdef __cplusplus
+extern "C" {
+#endif
+
 /* count * size zeroed bytes on the heap; NULL if that overflows or there is no memory. Free with
  * free(). */
 void *mem_calloc(size_t count, size_t size);
@@ -31,4 +35,7 @@ void mem_fail_nth(int64_t n);
 /* Number of allocations since the start of the program, for tests that fail each in turn. */
 int64_t mem_allocation_count(void);
 
+#ifdef __cplusplus
+}
+#endif
 #endif
