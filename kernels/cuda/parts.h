@@ -26,8 +26,8 @@ enum status cuda_side_create(struct cuda_side **out, struct error *err);
 void cuda_side_destroy(struct cuda_side *side);
 
 /* Makes the side stream wait for all operations so far, and gives the side work that the caller
- * enqueues after it its ticket. Side work of any kind begins with cuda_side_begin (false: it failed,
- * do nothing and return cuda_side_last) and ends with cuda_side_end. */
+ * enqueues after it its ticket. Side work of any kind begins with cuda_side_begin (false: it
+ * failed, do nothing and return cuda_side_last) and ends with cuda_side_end. */
 bool cuda_side_begin(struct device *device, const char *what);
 int64_t cuda_side_end(struct device *device);
 int64_t cuda_side_last(const struct cuda_side *side);
