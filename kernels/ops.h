@@ -95,7 +95,8 @@ struct sampling {
 };
 
 struct ops {
-    const char *name; /* "cpu", "cuda" */
+    const char *name;  /* "cpu", "cuda" */
+    bool asynchronous; /* operations return before their work is done, and side copies run beside them */
 
     /* -- device ------------------------------------------------------------------------------------------------ */
     void (*close)(struct device *device);
@@ -182,6 +183,7 @@ struct ops {
     void (*swiglu_forward)(struct device *device, struct tensor out, struct tensor gate_up);
 
     /* Loss of each row in nats, and with `gradient` the logits become factor * d loss / d logits in place.
+     * Where a loss is not finite, its row of the gradient is NaN: so no update follows from it.
      * Shapes: logits (n,V); target (n), -1 = ignored (loss 0, gradient 0); loss (n) f32. */
     void (*cross_entropy)(struct device *device, float *loss, struct tensor logits, const int32_t *target,
                           float factor, bool gradient);

@@ -4,6 +4,7 @@
 
 const struct ops cuda_ops = {
     .name = "cuda",
+    .asynchronous = true,
     .close = cuda_close,
     .alloc = cuda_alloc,
     .free = cuda_free,

@@ -180,7 +180,6 @@ static enum status load_batch(struct transformer *transformer, const struct netw
 static enum status fetch_losses(struct transformer *transformer, struct error *err)
 {
     const struct ops *ops = transformer->device->ops;
-    TRY(ops->check(transformer->device, err));
     ops->download(transformer->device, transformer->host_losses, transformer->head.losses,
                   (size_t)transformer->wanted * sizeof(float));
     return ops->check(transformer->device, err);
@@ -191,23 +190,22 @@ static enum status fetch_losses(struct transformer *transformer, struct error *e
 
 enum status transformer_train(struct transformer *transformer, const struct network *network,
                               const struct batch *batch, float factor, float *gradients,
-                              double *loss_sum, struct error *err)
+                              double *loss_total, const struct gradient_watch *watch,
+                              struct error *err)
 {
     if (!transformer->options.training) {
         return FAIL(err, STATUS_INTERNAL, "this transformer was made without room for training");
     }
     TRY(load_batch(transformer, network, batch, NULL, 0, err));
-    double sum = 0.0;
     if (transformer->wanted > 0) {
         transformer_forward(transformer, network);
         head_train(transformer, network, factor, gradients);
-        transformer_backward(transformer, network, gradients);
-        TRY(fetch_losses(transformer, err));
-        for (int64_t i = 0; i < transformer->wanted; i++) {
-            sum += (double)transformer->host_losses[i];
-        }
+        transformer->device->ops->accumulate(transformer->device, loss_total,
+                                             transformer->head.losses, transformer->wanted);
+        transformer_backward(transformer, network, gradients, watch);
+    } else if (watch != NULL) {
+        watch->final_from(watch->context, 0);
     }
-    *loss_sum = sum;
     return STATUS_OK;
 }
 
@@ -223,6 +221,19 @@ enum status transformer_score(struct transformer *transformer, const struct netw
     int64_t next = 0;
     for (int64_t i = 0; i < batch->tokens; i++) {
         losses[i] = batch->targets[i] >= 0 ? transformer->host_losses[next++] : 0.0f;
+    }
+    return STATUS_OK;
+}
+
+enum status transformer_score_sum(struct transformer *transformer, const struct network *network,
+                                  const struct batch *batch, double *loss_total, struct error *err)
+{
+    TRY(load_batch(transformer, network, batch, NULL, 0, err));
+    if (transformer->wanted > 0) {
+        transformer_forward(transformer, network);
+        head_score(transformer, network);
+        transformer->device->ops->accumulate(transformer->device, loss_total,
+                                             transformer->head.losses, transformer->wanted);
     }
     return STATUS_OK;
 }

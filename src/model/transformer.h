@@ -43,18 +43,33 @@ void transformer_destroy(struct transformer *transformer);
 /* Device bytes that transformer_create would allocate. */
 int64_t transformer_bytes(const struct network *network, const struct transformer_options *options);
 
-/* One micro-batch of training: the sum of the losses (nats) of all targets into *loss_sum, and into
- * `gradients` (device, f32, layout of the trained table: the adapter's if there is one, else the
- * weights') += factor * d loss_sum. Padding elements of the layout stay 0. STATUS_RANGE for ids or
+/* Is told, while a backward pass is being called, which gradients are done: those of all elements
+ * from `first` to the end of the array. The array is finished from its end to its beginning, the
+ * embedding last, so `first` falls, to 0 in the end. NULL: nobody wants to know. */
+struct gradient_watch {
+    void (*final_from)(void *context, int64_t first);
+    void *context;
+};
+
+/* One micro-batch of training: into `gradients` (device, f32, layout of the trained table: the
+ * adapter's if there is one, else the weights') += factor * d loss_sum, and *loss_total (f64 on the
+ * device) += the sum of the losses (nats) of all targets. Padding elements of the layout stay 0.
+ * Nothing is waited for: failures of the device show in its next check. STATUS_RANGE for ids or
  * targets outside the vocabulary or more tokens than max_tokens; STATUS_DIVERGED is the trainer's
- * to find: a non-finite loss is returned as it is. */
+ * to find: where the loss is not finite, the gradients are not either. */
 enum status transformer_train(struct transformer *transformer, const struct network *network,
                               const struct batch *batch, float factor, float *gradients,
-                              double *loss_sum, struct error *err);
+                              double *loss_total, const struct gradient_watch *watch,
+                              struct error *err);
 
 /* No gradient: the loss of each token's target into losses (host, N; 0 where the target is -1). */
 enum status transformer_score(struct transformer *transformer, const struct network *network,
                               const struct batch *batch, float *losses, struct error *err);
+
+/* The same where only the sum is wanted: *loss_total (f64 on the device) += all losses (nats).
+ * Nothing is waited for. */
+enum status transformer_score_sum(struct transformer *transformer, const struct network *network,
+                                  const struct batch *batch, double *loss_total, struct error *err);
 
 /* Logits (host, f32, (count,V)) of the given rows of a batch: for tests and golden files. */
 enum status transformer_logits(struct transformer *transformer, const struct network *network,

@@ -268,8 +268,26 @@ static void layer_backward(const struct step *step, float *gradients, bool below
     }
 }
 
+/* Where the trained parameters of a layer begin in the array of gradients. */
+static int64_t layer_offset(const struct network *network, int64_t layer)
+{
+    if (network->adapter != NULL) {
+        const struct param_table *table = network->adapter->table;
+        return table->items[layer * (table->count / network->config->layers)].offset;
+    }
+    const struct param_table *table = network->weights->table;
+    return table->items[param_index(network->config, PARAM_LAYER_FIRST, layer)].offset;
+}
+
+static void tell(const struct gradient_watch *watch, int64_t first)
+{
+    if (watch != NULL) {
+        watch->final_from(watch->context, first);
+    }
+}
+
 void transformer_backward(struct transformer *transformer, const struct network *network,
-                          float *gradients)
+                          float *gradients, const struct gradient_watch *watch)
 {
     struct device *device = transformer->device;
     bool full = network->adapter == NULL;
@@ -287,6 +305,7 @@ void transformer_backward(struct transformer *transformer, const struct network 
             }
         }
         layer_backward(&step, gradients, full || layer > 0);
+        tell(watch, layer_offset(network, layer));
     }
     if (full) {
         int64_t index = param_index(network->config, PARAM_EMBEDDING, 0);
@@ -296,5 +315,6 @@ void transformer_backward(struct transformer *transformer, const struct network 
             device, tensor_matrix(gradient, DTYPE_F32, table.rows, table.cols),
             tensor_rows(transformer->scratch.d_residual, 0, transformer->tokens),
             transformer->batch.ids);
+        tell(watch, 0);
     }
 }

@@ -96,7 +96,7 @@ void transformer_forward(struct transformer *transformer, const struct network *
 /* From the gradient of `last` in scratch.d_residual down to the embedding, or to the lowest
  * adapter. */
 void transformer_backward(struct transformer *transformer, const struct network *network,
-                          float *gradients);
+                          float *gradients, const struct gradient_watch *watch);
 
 /* Losses of the wanted rows into head.losses (device), in the order of batch.rows. */
 void head_score(struct transformer *transformer, const struct network *network);

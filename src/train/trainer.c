@@ -114,22 +114,6 @@ static enum status create_packers(struct trainer *trainer, struct error *err)
     return STATUS_OK;
 }
 
-static enum status create_host_buffers(struct trainer *trainer, struct error *err)
-{
-    size_t losses = (size_t)trainer->config.batch_tokens;
-    trainer->losses = mem_calloc(losses, sizeof(float));
-    if (trainer->losses == NULL) {
-        return mem_fail(err, losses * sizeof(float), "validation losses");
-    }
-    if (trainer->group.size > 1) {
-        trainer->staging = mem_aligned(TRAINER_STAGING, sizeof(float));
-        if (trainer->staging == NULL) {
-            return mem_fail(err, TRAINER_STAGING * sizeof(float), "gradients on the host");
-        }
-    }
-    return STATUS_OK;
-}
-
 static struct transformer_options training_options(const struct train_config *config)
 {
     return (struct transformer_options){
@@ -178,8 +162,8 @@ enum status trainer_create(struct device *device, const struct trainer_inputs *i
     trainer->config = *inputs->config;
     trainer->group = inputs->group != NULL ? *inputs->group : (struct train_group){.size = 1};
     TRY_CLEANUP(create_packers(trainer, err));
-    TRY_CLEANUP(create_host_buffers(trainer, err));
     TRY_CLEANUP(create_parameters(trainer, inputs->start, err));
+    TRY_CLEANUP(trainer_sums_init(trainer, err));
     TRY_CLEANUP(trainer_fingerprint(trainer, trainer->fingerprint, err));
     trainer_replay_curve(trainer);
     log_write(trainer->log, LOG_INFO, "train",
@@ -205,13 +189,12 @@ void trainer_destroy(struct trainer *trainer)
     if (trainer == NULL) {
         return;
     }
+    trainer_sums_fini(trainer);
     transformer_destroy(trainer->transformer);
     trainer_parameters_fini(&trainer->parameters, trainer->device);
     param_table_fini(&trainer->adapter_table);
     packer_destroy(trainer->packer);
     packer_destroy(trainer->validation_packer);
-    free(trainer->losses);
-    free(trainer->staging);
     free(trainer->curve);
     free(trainer);
 }

@@ -15,14 +15,19 @@
 #include "model/transformer.h"
 #include "train/config.h"
 
-/* How ranks of a group add up; run/ implements it with MPI. NULL or size 1: alone. Collective. */
+/* How ranks of a group add up; run/ implements it with MPI. NULL or size 1: alone. Collective. All
+ * sums are in place and the same bits on every rank. Gradients take the best way that there is: the
+ * devices' own, else MPI's on their memory, else over the host. */
 struct train_group {
     int rank;
     int size;
-    /* Sums `count` f32 on the host in place, the same bits on every rank. */
     enum status (*sum_f32)(void *context, float *values, int64_t count, struct error *err);
     enum status (*sum_f64)(void *context, double *values, int64_t count, struct error *err);
     void *context;
+    bool joined; /* the devices of all ranks are in one group (ops->group_join) */
+    /* Of memory on the device, of which no operation is under way; NULL: there is no such way. */
+    enum status (*sum_device_f32)(void *context, float *values, int64_t count, struct error *err);
+    int64_t bucket_elements; /* gradients that are summed at a time; 0: about 25 MB */
 };
 
 /* One point of the curve; every step has a train loss, some have a validation loss. */
@@ -109,6 +114,12 @@ int trainer_state_arrays(const struct trainer *trainer,
 
 /* Copies array `index` to host memory of its size. A failing device shows in its next check. */
 void trainer_state_get(const struct trainer *trainer, int index, void *out);
+
+/* The same beside the training, which may go on at once: `out` (best from ops->host_alloc) holds
+ * the array as it is now after ops->side_wait of the ticket (0: nothing to wait for), then
+ * trainer_state_finish, which any thread may call. Until the wait, no state_set and no destroy. */
+int64_t trainer_state_begin(const struct trainer *trainer, int index, void *out);
+void trainer_state_finish(const struct trainer *trainer, int index, void *out);
 
 /* Restoring, into a new trainer of the same inputs: all arrays in any order, then
  * trainer_state_check, which refuses a state that is not of this training (STATUS_INVALID: another

@@ -8,8 +8,15 @@
 
 enum {
     TRAINER_RECENT_STEPS = 64, /* whose median is the step time */
-    TRAINER_STAGING = 1 << 22, /* f32 on the host at a time when gradients are summed over ranks */
+    TRAINER_BUCKET = 6 << 20,  /* gradients that are summed over ranks at a time: 25 MB */
+    TRAINER_SLOTS = 16,        /* buckets on their way over the host, where there is a side way */
     TRAINER_FINGERPRINT_WORDS = 2, /* 128 bits */
+};
+
+/* What a step leaves on the device for its one download. */
+struct trainer_numbers {
+    double loss; /* sum over this rank's answer tokens, nats */
+    float norm;  /* of the gradients, before clipping */
 };
 
 /* Arrays on the device that a training owns, all of table->elements. In f32 the model reads the
@@ -21,10 +28,39 @@ struct trainer_parameters {
     float *gradients;                /* between steps: scratch for the state's conversions */
     float *first_moment;
     float *second_moment;
-    float *norm;                  /* (1) of the gradients */
+    struct trainer_numbers *numbers; /* on the device as well */
     struct weights best;          /* with patience: copy of `current` at the best validation loss */
     struct optimizer_slot *slots; /* on the host */
     int64_t slot_count;
+};
+
+/* The step that comes next, made ready on the host while the device still works on the one before.
+ */
+struct trainer_step {
+    bool ready;
+    int64_t batches;          /* micro-batches; fewer than `accumulation` only in the last step */
+    int64_t tokens;           /* of all ranks together, like batches and targets */
+    int64_t targets;          /* answer tokens */
+    struct packer_cursor end; /* behind the step */
+
+    int64_t packed;              /* micro-batches walked past, the one at hand included */
+    struct packer_cursor cursor; /* behind those */
+    bool has_batch;              /* `batch` is this rank's and waits to be trained on */
+    struct batch batch;          /* in the packer's memory */
+};
+
+/* The sums of a step's gradients over the group, in buckets from the array's end to its start. */
+struct trainer_sums {
+    int64_t elements; /* of a bucket; the last one may be smaller */
+    int64_t buckets;
+    int64_t started; /* of the step at hand */
+    int64_t finished;
+    int64_t *tickets;   /* (buckets) of the copies or marks that each began with */
+    int64_t slots;      /* places for buckets on the host; 0: they do not pass through it */
+    float *host;        /* (slots, elements) */
+    int64_t *uploads;   /* (slots) tickets of the last copies out of them */
+    enum status status; /* of this step's sums, with its error */
+    struct error error;
 };
 
 struct trainer {
@@ -44,8 +80,7 @@ struct trainer {
     struct transformer *transformer;
     struct packer *packer;
     struct packer *validation_packer; /* NULL: nothing to validate on */
-    float *losses;                    /* (batch_tokens), host */
-    float *staging;                   /* (TRAINER_STAGING), host; NULL alone */
+    struct trainer_sums sums;         /* in a group */
     int64_t batches_total;            /* micro-batches of the whole training */
     int64_t steps_total;
 
@@ -65,6 +100,7 @@ struct trainer {
     int64_t stale_validations; /* in a row without a better loss */
 
     /* of this process alone */
+    struct trainer_step next;
     double recent_s[TRAINER_RECENT_STEPS]; /* ring of step times */
     int64_t recent_count;                  /* ever written */
     unsigned restored;                     /* bits of the state's arrays that were set */
@@ -113,8 +149,15 @@ void trainer_replay_curve(struct trainer *trainer);
 enum status trainer_group_agree(struct trainer *trainer, enum status status, double *value,
                                 struct error *err);
 
-/* Sums the gradients over the group. Collective. */
-enum status trainer_group_sum_gradients(struct trainer *trainer, struct error *err);
+/* Memory for the sums; nothing to do alone. Device memory is not used. */
+enum status trainer_sums_init(struct trainer *trainer, struct error *err);
+void trainer_sums_fini(struct trainer *trainer);
+
+/* Begins the sums of a step: after it, the watch is given to the last backward pass, and `finish`
+ * called behind it, also by a rank that has none or has failed. Collective; same order on all. */
+void trainer_sums_begin(struct trainer *trainer);
+struct gradient_watch trainer_sums_watch(struct trainer *trainer);
+enum status trainer_sums_finish(struct trainer *trainer, struct error *err);
 
 /* ---- trainer_state.c ---- */
 

@@ -68,7 +68,9 @@ static enum status alloc_all(struct trainer_parameters *p, struct device *device
     TRY(alloc_array(device, n, "gradients", &p->gradients, err));
     TRY(alloc_array(device, n, "first moments", &p->first_moment, err));
     TRY(alloc_array(device, n, "second moments", &p->second_moment, err));
-    TRY(alloc_array(device, 1, "gradient norm", &p->norm, err));
+    void *numbers = NULL;
+    TRY(device->ops->alloc(device, sizeof(*p->numbers), "loss and gradient norm", &numbers, err));
+    p->numbers = numbers;
     if (keep_best) {
         TRY(weights_create(device, p->table, dtype, &p->best, err));
     }
@@ -109,7 +111,7 @@ void trainer_parameters_fini(struct trainer_parameters *parameters, struct devic
     device->ops->free(device, parameters->gradients);
     device->ops->free(device, parameters->first_moment);
     device->ops->free(device, parameters->second_moment);
-    device->ops->free(device, parameters->norm);
+    device->ops->free(device, parameters->numbers);
     weights_fini(&parameters->current);
     weights_fini(&parameters->best);
     free(parameters->slots);
@@ -133,5 +135,5 @@ int64_t trainer_parameters_bytes(const struct param_table *table, enum train_pre
     int64_t master_bytes = precision == TRAIN_F32 ? 0 : (int64_t)sizeof(float);
     int64_t per_element =
         read_bytes + master_bytes + 3 * (int64_t)sizeof(float) + (keep_best ? read_bytes : 0);
-    return per_element * table->elements + (int64_t)sizeof(float);
+    return per_element * table->elements + (int64_t)sizeof(struct trainer_numbers);
 }

@@ -74,59 +74,108 @@ void trainer_replay_curve(struct trainer *trainer)
  * -------------------------------------------------------------------------------------------------
  */
 
-/* What one step is made of, all ranks together. */
-struct step_plan {
-    int64_t batches; /* micro-batches; fewer than `accumulation` only in the last step */
-    int64_t tokens;
-    int64_t targets; /* answer tokens */
-};
-
-/* Walks the step's micro-batches without training: the gradient of a mean over all answer tokens
- * needs their number before the first backward pass. Packing costs next to nothing beside it. */
-static enum status plan_step(struct trainer *trainer, struct step_plan *plan, struct error *err)
+/* Packs on to this rank's next micro-batch of the step that is being made ready. */
+static enum status pack_next(struct trainer *trainer, struct error *err)
 {
-    struct packer_cursor cursor = trainer->cursor;
-    int64_t left = trainer->batches_total - trainer->steps_done * trainer->config.accumulation;
-    *plan = (struct step_plan){.batches = trainer->config.accumulation};
-    if (plan->batches > left) {
-        plan->batches = left;
-    }
-    for (int64_t i = 0; i < plan->batches; i++) {
-        struct batch batch;
-        TRY(packer_next(trainer->packer, &cursor, &batch, err));
-        plan->tokens += batch.tokens;
-        plan->targets += batch.target_count;
+    struct trainer_step *step = &trainer->next;
+    step->has_batch = false;
+    while (!step->has_batch && step->packed < step->batches) {
+        TRY(packer_next(trainer->packer, &step->cursor, &step->batch, err));
+        step->has_batch = step->packed++ % trainer->group.size == trainer->group.rank;
     }
     return STATUS_OK;
 }
 
-/* Gradients of this rank's share into parameters.gradients, its losses summed into *loss_sum
- * (nats), and the cursor past the step into *cursor. */
-static enum status run_share(struct trainer *trainer, const struct step_plan *plan,
-                             struct packer_cursor *cursor, double *loss_sum, struct error *err)
+/* Makes the step after the first `done` ready, which begins at `cursor`: walks its micro-batches,
+ * because the gradient of a mean over all answer tokens needs their number before the first
+ * backward pass, then packs the first of this rank's. Packing costs next to nothing beside training
+ * on them. */
+static enum status make_ready(struct trainer *trainer, int64_t done, struct packer_cursor cursor,
+                              struct error *err)
+{
+    struct trainer_step *step = &trainer->next;
+    int64_t left = trainer->batches_total - done * trainer->config.accumulation;
+    *step = (struct trainer_step){
+        .batches = trainer->config.accumulation, .end = cursor, .cursor = cursor};
+    if (step->batches > left) {
+        step->batches = left;
+    }
+    for (int64_t i = 0; i < step->batches; i++) {
+        struct batch batch;
+        TRY(packer_next(trainer->packer, &step->end, &batch, err));
+        step->tokens += batch.tokens;
+        step->targets += batch.target_count;
+    }
+    TRY(pack_next(trainer, err));
+    step->ready = true;
+    return STATUS_OK;
+}
+
+/* Calls the backward passes of this rank's share: gradients and the sum of the losses, on the
+ * device. The sums over the group begin within the last one. */
+static enum status call_share(struct trainer *trainer, struct error *err)
 {
     const struct trainer_parameters *parameters = &trainer->parameters;
-    struct device *device = trainer->device;
+    struct trainer_step *step = &trainer->next;
+    struct gradient_watch watch = trainer_sums_watch(trainer);
     struct network network;
     trainer_network_current(trainer, &network);
     /* Rows may be so short that a step has no target at all: it then changes nothing but the
      * moments. */
-    float factor = plan->targets > 0 ? (float)(1.0 / (double)plan->targets) : 0.0F;
-    *cursor = trainer->cursor;
-    device->ops->fill(device, trainer_parameters_row(parameters, parameters->gradients, DTYPE_F32),
-                      0.0F);
-    for (int64_t i = 0; i < plan->batches; i++) {
-        struct batch batch;
-        TRY(packer_next(trainer->packer, cursor, &batch, err));
-        if (i % trainer->group.size != trainer->group.rank) {
-            continue;
-        }
-        double loss = 0.0;
-        TRY(transformer_train(trainer->transformer, &network, &batch, factor, parameters->gradients,
-                              &loss, err));
-        *loss_sum += loss;
+    float factor = step->targets > 0 ? (float)(1.0 / (double)step->targets) : 0.0F;
+    step->ready = false; /* its micro-batches are consumed */
+    while (step->has_batch) {
+        bool last = step->packed - 1 + trainer->group.size >= step->batches;
+        bool watched = last && trainer->group.size > 1;
+        TRY(transformer_train(trainer->transformer, &network, &step->batch, factor,
+                              parameters->gradients, &parameters->numbers->loss,
+                              watched ? &watch : NULL, err));
+        TRY(pack_next(trainer, err));
     }
-    return device->ops->check(device, err);
+    return STATUS_OK;
+}
+
+static void fill_gradients(const struct trainer *trainer, float value)
+{
+    const struct trainer_parameters *p = &trainer->parameters;
+    trainer->device->ops->fill(trainer->device, trainer_parameters_row(p, p->gradients, DTYPE_F32),
+                               value);
+}
+
+static void reset_numbers(const struct trainer *trainer)
+{
+    void *numbers = trainer->parameters.numbers;
+    int64_t words = (int64_t)(sizeof(struct trainer_numbers) / sizeof(float));
+    trainer->device->ops->fill(trainer->device, tensor_matrix(numbers, DTYPE_F32, 1, words), 0.0F);
+}
+
+/* Waits for the device, once: what it was called to do is done, and its numbers are here. */
+static enum status fetch_numbers(const struct trainer *trainer, struct trainer_numbers *out,
+                                 struct error *err)
+{
+    const struct ops *ops = trainer->device->ops;
+    ops->download(trainer->device, out, trainer->parameters.numbers, sizeof(*out));
+    return ops->check(trainer->device, err);
+}
+
+/* Clips and applies the gradients; does nothing where their norm is not finite. What is copied from
+ * the parameters beside the operations is waited for by the device. */
+static void call_update(struct trainer *trainer, const struct train_point *point)
+{
+    const struct train_config *config = &trainer->config;
+    const struct trainer_parameters *p = &trainer->parameters;
+    const struct ops *ops = trainer->device->ops;
+    const struct adamw_step step = {
+        .learning_rate = (float)point->learning_rate,
+        .beta1 = (float)config->beta1,
+        .beta2 = (float)config->beta2,
+        .epsilon = (float)config->epsilon,
+        .step = point->step,
+        .clip_norm = (float)config->clip_norm,
+    };
+    ops->side_fence(trainer->device);
+    ops->gradient_norm(trainer->device, &p->numbers->norm, p->slots, p->slot_count);
+    ops->adamw(trainer->device, p->slots, p->slot_count, &p->numbers->norm, &step);
 }
 
 static enum status fail_not_finite(const struct trainer *trainer, const char *what, double value,
@@ -136,33 +185,6 @@ static enum status fail_not_finite(const struct trainer *trainer, const char *wh
         err, STATUS_DIVERGED, "the %s of step %lld of %lld is %g; the learning rate is %g", what,
         (long long)trainer->steps_done + 1, (long long)trainer->steps_total, value,
         train_learning_rate(&trainer->config, trainer->steps_done + 1, trainer->steps_total));
-}
-
-/* Clips and applies the summed gradients, unless their norm is not finite. */
-static enum status apply_gradients(struct trainer *trainer, struct train_point *point,
-                                   struct error *err)
-{
-    const struct train_config *config = &trainer->config;
-    const struct trainer_parameters *p = &trainer->parameters;
-    struct device *device = trainer->device;
-    float norm = 0.0F;
-    device->ops->gradient_norm(device, p->norm, p->slots, p->slot_count);
-    device->ops->download(device, &norm, p->norm, sizeof(norm));
-    TRY(device->ops->check(device, err));
-    point->gradient_norm = (double)norm;
-    if (!isfinite(norm)) {
-        return fail_not_finite(trainer, "gradient norm", (double)norm, err);
-    }
-    struct adamw_step step = {
-        .learning_rate = (float)point->learning_rate,
-        .beta1 = (float)config->beta1,
-        .beta2 = (float)config->beta2,
-        .epsilon = (float)config->epsilon,
-        .step = point->step,
-        .clip_norm = (float)config->clip_norm,
-    };
-    device->ops->adamw(device, p->slots, p->slot_count, p->norm, &step);
-    return device->ops->check(device, err);
 }
 
 static enum status grow_curve(struct trainer *trainer, struct error *err)
@@ -197,49 +219,111 @@ static void commit_step(struct trainer *trainer, const struct train_point *point
     update_end(trainer);
 }
 
-/* One whole step, or none. Collective. */
-static enum status train_step(struct trainer *trainer, struct error *err)
+/* Calls all of a step's operations, up to the update. In a group a rank that has failed goes on all
+ * the same, so that no other waits for it, but with gradients that nobody learns from. */
+static enum status call_step(struct trainer *trainer, enum status status,
+                             const struct train_point *point, struct error *err)
+{
+    bool alone = trainer->group.size == 1;
+    if (alone && status != STATUS_OK) {
+        return status;
+    }
+    reset_numbers(trainer);
+    fill_gradients(trainer, 0.0F);
+    trainer_sums_begin(trainer);
+    if (status == STATUS_OK) {
+        status = call_share(trainer, err);
+    }
+    if (alone) {
+        TRY(status);
+    } else {
+        struct error sums_error;
+        if (status != STATUS_OK) {
+            fill_gradients(trainer, NAN);
+        }
+        enum status summed = trainer_sums_finish(trainer, &sums_error);
+        if (status == STATUS_OK && summed != STATUS_OK) {
+            *err = sums_error;
+            status = summed;
+        }
+    }
+    call_update(trainer, point);
+    return status;
+}
+
+/* The next step on the host while the device works on this one. If that fails, it is made ready
+ * again when its turn comes, and fails there. */
+static void look_ahead(struct trainer *trainer, struct packer_cursor cursor)
+{
+    struct error ignored;
+    if (trainer->steps_done + 1 < trainer->steps_total) {
+        (void)make_ready(trainer, trainer->steps_done + 1, cursor, &ignored);
+    }
+}
+
+static enum status get_ready(struct trainer *trainer, struct error *err)
+{
+    TRY(grow_curve(trainer, err));
+    return trainer->next.ready ? STATUS_OK
+                               : make_ready(trainer, trainer->steps_done, trainer->cursor, err);
+}
+
+static enum status run_step(struct trainer *trainer, struct error *err)
 {
     double begin_s = clock_monotonic_s();
-    struct step_plan plan = {0};
-    struct packer_cursor cursor = trainer->cursor;
-    double loss_sum = 0.0;
-    enum status status = grow_curve(trainer, err);
-    if (status == STATUS_OK) {
-        status = plan_step(trainer, &plan, err);
-    }
-    if (status == STATUS_OK) {
-        status = run_share(trainer, &plan, &cursor, &loss_sum, err);
-    }
-    TRY(trainer_group_agree(trainer, status, &loss_sum, err));
-    double loss = plan.targets > 0 ? loss_sum / (double)plan.targets : 0.0;
-    if (!isfinite(loss)) {
-        return fail_not_finite(trainer, "loss", loss, err);
-    }
-    TRY(trainer_group_sum_gradients(trainer, err));
+    enum status status = get_ready(trainer, err);
+    const struct trainer_step plan = trainer->next;
     int64_t number = trainer->steps_done + 1;
     struct train_point point = {
         .step = number,
         .tokens = trainer->tokens + plan.tokens,
-        .train_loss = loss,
         .validation_loss = (double)NAN,
         .learning_rate = train_learning_rate(&trainer->config, number, trainer->steps_total),
     };
-    TRY(apply_gradients(trainer, &point, err));
+    struct trainer_numbers numbers = {(double)NAN, NAN};
+    struct error device_error;
+    status = call_step(trainer, status, &point, err);
+    if (status == STATUS_OK) {
+        look_ahead(trainer, plan.end);
+    }
+    enum status device_status = fetch_numbers(trainer, &numbers, &device_error);
+    if (status == STATUS_OK && device_status != STATUS_OK) {
+        *err = device_error;
+        status = device_status;
+    }
+    TRY(trainer_group_agree(trainer, status, &numbers.loss, err));
+    point.train_loss = plan.targets > 0 ? numbers.loss / (double)plan.targets : 0.0;
+    point.gradient_norm = (double)numbers.norm;
+    if (!isfinite(point.train_loss)) {
+        return fail_not_finite(trainer, "loss", point.train_loss, err);
+    }
+    if (!isfinite(point.gradient_norm)) {
+        return fail_not_finite(trainer, "gradient norm", point.gradient_norm, err);
+    }
     double step_s = clock_monotonic_s() - begin_s;
     point.seconds = seconds_so_far(trainer) + step_s;
-    commit_step(trainer, &point, cursor, step_s);
+    commit_step(trainer, &point, plan.end, step_s);
     return STATUS_OK;
+}
+
+/* One whole step, or none. Collective. */
+static enum status train_step(struct trainer *trainer, struct error *err)
+{
+    enum status status = run_step(trainer, err);
+    if (status != STATUS_OK) {
+        trainer->next.ready = false; /* it was made for the step after one that is not done */
+    }
+    return status;
 }
 
 /* ---- validation
  * -----------------------------------------------------------------------------------------------
  */
 
-/* Losses of this rank's share of the validation rows into *loss_sum, targets of all rows into
- * *targets. */
-static enum status score_share(struct trainer *trainer, const struct progress *progress,
-                               double *loss_sum, int64_t *targets, struct error *err)
+/* Adds the losses of this rank's share of the validation rows up on the device; counts the targets
+ * of all rows. */
+static enum status call_scores(struct trainer *trainer, const struct progress *progress,
+                               int64_t *targets, struct error *err)
 {
     struct network network;
     trainer_network_current(trainer, &network);
@@ -252,19 +336,31 @@ static enum status score_share(struct trainer *trainer, const struct progress *p
         if (i % trainer->group.size != trainer->group.rank) {
             continue;
         }
-        TRY(transformer_score(trainer->transformer, &network, &batch, trainer->losses, err));
-        for (int64_t t = 0; t < batch.tokens; t++) {
-            *loss_sum += (double)trainer->losses[t];
-        }
+        TRY(transformer_score_sum(trainer->transformer, &network, &batch,
+                                  &trainer->parameters.numbers->loss, err));
         TRY(progress_tick(progress, "validate", i + 1, batches, err));
     }
-    return trainer->device->ops->check(trainer->device, err);
+    return STATUS_OK;
+}
+
+/* Losses of this rank's share of the validation rows into *loss_sum, targets of all rows into
+ * *targets. */
+static enum status score_share(struct trainer *trainer, const struct progress *progress,
+                               double *loss_sum, int64_t *targets, struct error *err)
+{
+    struct trainer_numbers numbers = {(double)NAN, NAN};
+    reset_numbers(trainer);
+    TRY(call_scores(trainer, progress, targets, err));
+    TRY(fetch_numbers(trainer, &numbers, err));
+    *loss_sum = numbers.loss;
+    return STATUS_OK;
 }
 
 static void keep_best(struct trainer *trainer)
 {
     struct trainer_parameters *p = &trainer->parameters;
     if (p->best.data != NULL) {
+        trainer->device->ops->side_fence(trainer->device); /* a snapshot may still read the last */
         trainer->device->ops->copy(trainer->device,
                                    trainer_parameters_row(p, p->best.data, p->best.dtype),
                                    trainer_parameters_row(p, p->current.data, p->current.dtype));

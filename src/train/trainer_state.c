@@ -196,6 +196,41 @@ void trainer_state_get(const struct trainer *trainer, int index, void *out)
     }
 }
 
+int64_t trainer_state_begin(const struct trainer *trainer, int index, void *out)
+{
+    const struct trainer_parameters *p = &trainer->parameters;
+    const struct ops *ops = trainer->device->ops;
+    size_t elements = (size_t)p->table->elements;
+    if (index == STATE_COUNTERS || index == STATE_CURVE) {
+        trainer_state_get(trainer, index, out);
+        return 0;
+    }
+    if (index == STATE_BEST_PARAMETERS) { /* as they are, at the end of the place for f32 */
+        size_t bytes = elements * dtype_bytes(p->best.dtype);
+        char *to = (char *)out + (elements * sizeof(float) - bytes);
+        return ops->side_download(trainer->device, to, p->best.data, bytes);
+    }
+    return ops->side_download(trainer->device, out, device_array(p, index),
+                              elements * sizeof(float));
+}
+
+void trainer_state_finish(const struct trainer *trainer, int index, void *out)
+{
+    const struct trainer_parameters *p = &trainer->parameters;
+    if (index != STATE_BEST_PARAMETERS || p->best.dtype != DTYPE_BF16) {
+        return;
+    }
+    /* From the front: the number that is read next lies behind the one that is written. */
+    char *bytes = out;
+    size_t elements = (size_t)p->table->elements;
+    for (size_t i = 0; i < elements; i++) {
+        uint16_t bf16 = 0;
+        memcpy(&bf16, bytes + 2 * (elements + i), sizeof(bf16));
+        uint32_t f32 = (uint32_t)bf16 << 16;
+        memcpy(bytes + 4 * i, &f32, sizeof(f32));
+    }
+}
+
 /* ---- in
  * -------------------------------------------------------------------------------------------------------
  */
@@ -216,6 +251,7 @@ static void set_counters(struct trainer *trainer, const int64_t *values)
                       sizeof(trainer->fingerprint)) != 0) {
         note_problem(trainer, "its configuration, data or base model is another one");
     }
+    trainer->next.ready = false;
     trainer->steps_done = values[COUNTER_STEPS];
     trainer->cursor.epoch = values[COUNTER_EPOCH];
     trainer->cursor.batch = values[COUNTER_BATCH];

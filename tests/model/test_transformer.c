@@ -17,6 +17,22 @@ static struct transformer_options options_for(const struct network *network, int
     return options;
 }
 
+/* Trains one micro-batch and returns its loss; what the watch is told has to be true. */
+static double train_batch(struct device *device, struct transformer *transformer,
+                          const struct network *network, const struct batch *batch, float factor,
+                          float *gradients, const struct gradient_watch *watch)
+{
+    void *total = NULL;
+    double loss = 0.0;
+    ASSERT_OK(device->ops->alloc(device, sizeof(loss), "a loss", &total, err));
+    device->ops->fill(device, tensor_matrix(total, DTYPE_F32, 1, 2), 0.0f);
+    ASSERT_OK(transformer_train(transformer, network, batch, factor, gradients, total, watch, err));
+    device->ops->download(device, &loss, total, sizeof(loss));
+    ASSERT_OK(device->ops->check(device, err));
+    device->ops->free(device, total);
+    return loss;
+}
+
 /* One micro-batch from zeroed gradients. */
 static struct trained train_once(struct device *device, const struct network *network,
                                  const struct transformer_options *options,
@@ -28,8 +44,7 @@ static struct trained train_once(struct device *device, const struct network *ne
     struct trained trained;
     float *gradients = gradients_create(device, table);
     ASSERT_OK(transformer_create(device, network, options, &transformer, err));
-    ASSERT_OK(
-        transformer_train(transformer, network, batch, factor, gradients, &trained.loss, err));
+    trained.loss = train_batch(device, transformer, network, batch, factor, gradients, NULL);
     trained.gradients = gradients_fetch(device, table, gradients);
     transformer_destroy(transformer);
     device->ops->free(device, gradients);
@@ -307,12 +322,11 @@ static void test_same_bits(void **state)
         const int32_t starts[] = {0, golden.batch.starts[1]};
         other.tokens = starts[1];
         other.starts = starts;
-        double loss = 0.0;
-        ASSERT_OK(transformer_train(transformer, &network, &other, 1.0f, gradients, &loss, err));
+        train_batch(device, transformer, &network, &other, 1.0f, gradients, NULL);
         struct tensor all = tensor_matrix(gradients, DTYPE_F32, 1, golden.table.elements);
         device->ops->fill(device, all, 0.0f);
-        ASSERT_OK(
-            transformer_train(transformer, &network, &golden.batch, 1.0f, gradients, &loss, err));
+        double loss =
+            train_batch(device, transformer, &network, &golden.batch, 1.0f, gradients, NULL);
         float *again = gradients_fetch(device, &golden.table, gradients);
         assert_true(loss == first.loss);
         assert_memory_equal(again, first.gradients, bytes);
@@ -338,6 +352,110 @@ static void test_same_bits(void **state)
     device_close(device);
 }
 
+/* What the watch is told, and the gradients as they were at that moment: from there on they are
+ * already those of the end. */
+struct watched {
+    struct device *device;
+    const struct param_table *table;
+    const float *gradients; /* device */
+    int calls;
+    int64_t first[8];
+    float *seen[8]; /* host */
+};
+
+static void on_final(void *context, int64_t first)
+{
+    struct watched *watched = context;
+    assert_true(watched->calls < 8);
+    assert_true(watched->calls == 0 || first < watched->first[watched->calls - 1]);
+    watched->first[watched->calls] = first;
+    watched->seen[watched->calls++] =
+        gradients_fetch(watched->device, watched->table, watched->gradients);
+}
+
+static void watch_backward(struct device *device, const struct network *network,
+                           const struct param_table *table, const struct batch *batch,
+                           int expected_calls)
+{
+    struct transformer_options options = options_for(network, batch->tokens);
+    struct transformer *transformer = NULL;
+    float *gradients = gradients_create(device, table);
+    struct watched watched = {.device = device, .table = table, .gradients = gradients};
+    struct gradient_watch watch = {on_final, &watched};
+    ASSERT_OK(transformer_create(device, network, &options, &transformer, err));
+    train_batch(device, transformer, network, batch, 1.0f, gradients, &watch);
+    float *end = gradients_fetch(device, table, gradients);
+    assert_int_equal(watched.calls, expected_calls);
+    assert_int_equal(watched.first[watched.calls - 1], 0);
+    for (int i = 0; i < watched.calls; i++) {
+        int64_t first = watched.first[i];
+        assert_memory_equal(watched.seen[i] + first, end + first,
+                            (size_t)(table->elements - first) * sizeof(float));
+        free(watched.seen[i]);
+    }
+    free(end);
+    device->ops->free(device, gradients);
+    transformer_destroy(transformer);
+}
+
+static void test_final_gradients_are_told(void **state)
+{
+    (void)state;
+    struct device *device = open_device();
+    for (int i = 0; i < NAME_COUNT; i++) {
+        struct golden golden;
+        golden_open(device, names[i], DTYPE_F32, &golden);
+        struct network network = {&golden.config, &golden.weights, NULL, NULL};
+        int layers = (int)golden.config.layers;
+        watch_backward(device, &network, &golden.table, &golden.batch, layers + 1);
+
+        const struct lora_config lora = {.rank = 2, .alpha = 4.0, .targets = LORA_ALL};
+        struct param_table table = {0};
+        struct weights adapter;
+        ASSERT_OK(lora_table_build(&golden.config, &lora, &table, err));
+        ASSERT_OK(weights_create(device, &table, DTYPE_F32, &adapter, err));
+        lora_init(&adapter, 1);
+        struct network adapted = {&golden.config, &golden.weights, &adapter, &lora};
+        watch_backward(device, &adapted, &table, &golden.batch, layers);
+        weights_fini(&adapter);
+        param_table_fini(&table);
+        golden_close(&golden);
+    }
+    device_close(device);
+}
+
+/* The sum that stays on the device is that of the losses one by one. */
+static void test_sum_of_scores(void **state)
+{
+    (void)state;
+    struct device *device = open_device();
+    struct golden golden;
+    golden_open(device, "llama", DTYPE_F32, &golden);
+    struct network network = {&golden.config, &golden.weights, NULL, NULL};
+    struct transformer_options options = options_for(&network, golden.batch.tokens);
+    struct transformer *transformer = NULL;
+    ASSERT_OK(transformer_create(device, &network, &options, &transformer, err));
+    float *losses = mem_calloc((size_t)golden.batch.tokens, sizeof(*losses));
+    ASSERT_OK(transformer_score(transformer, &network, &golden.batch, losses, err));
+    double expected = 0.0;
+    for (int64_t i = 0; i < golden.batch.tokens; i++) {
+        expected += (double)losses[i];
+    }
+    void *total = NULL;
+    double sum = 1.0;
+    ASSERT_OK(device->ops->alloc(device, sizeof(sum), "a loss", &total, err));
+    device->ops->upload(device, total, &sum, sizeof(sum));
+    ASSERT_OK(transformer_score_sum(transformer, &network, &golden.batch, total, err));
+    device->ops->download(device, &sum, total, sizeof(sum));
+    ASSERT_OK(device->ops->check(device, err));
+    ASSERT_CLOSE(sum, 1.0 + expected, 1e-9);
+    device->ops->free(device, total);
+    free(losses);
+    transformer_destroy(transformer);
+    golden_close(&golden);
+    device_close(device);
+}
+
 /* Gradients add up: two calls give twice one. */
 static void test_accumulation(void **state)
 {
@@ -350,10 +468,8 @@ static void test_accumulation(void **state)
     struct transformer *transformer = NULL;
     ASSERT_OK(transformer_create(device, &network, &options, &transformer, err));
     float *gradients = gradients_create(device, &golden.table);
-    double loss = 0.0;
     for (int i = 0; i < 2; i++) {
-        ASSERT_OK(
-            transformer_train(transformer, &network, &golden.batch, 1.0f, gradients, &loss, err));
+        train_batch(device, transformer, &network, &golden.batch, 1.0f, gradients, NULL);
     }
     float *host = gradients_fetch(device, &golden.table, gradients);
     compare_gradients(golden.expected, &golden.table, host, 2.0, 1e-4);
@@ -553,7 +669,7 @@ static void test_errors(void **state)
     options.training = false;
     ASSERT_OK(transformer_create(device, &network, &options, &transformer, err));
     double loss = 0.0;
-    ASSERT_FAILS(transformer_train(transformer, &network, &batch, 1.0f, NULL, &loss, err),
+    ASSERT_FAILS(transformer_train(transformer, &network, &batch, 1.0f, NULL, &loss, NULL, err),
                  STATUS_INTERNAL, "training");
     transformer_destroy(transformer);
     options.training = true;
@@ -562,7 +678,7 @@ static void test_errors(void **state)
     for (int i = 0; i < 4; i++) {
         targets[i] = -1;
     }
-    ASSERT_OK(transformer_train(transformer, &network, &batch, 1.0f, NULL, &loss, err));
+    ASSERT_OK(transformer_train(transformer, &network, &batch, 1.0f, NULL, &loss, NULL, err));
     assert_true(loss == 0.0);
     transformer_destroy(transformer);
     transformer_destroy(NULL);
@@ -614,6 +730,8 @@ int main(void)
         cmocka_unit_test(test_lora_subsets),
         cmocka_unit_test(test_same_bits),
         cmocka_unit_test(test_accumulation),
+        cmocka_unit_test(test_final_gradients_are_told),
+        cmocka_unit_test(test_sum_of_scores),
         cmocka_unit_test(test_finite_differences),
         cmocka_unit_test(test_bytes),
         cmocka_unit_test(test_errors),

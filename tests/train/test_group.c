@@ -103,7 +103,13 @@ static void run_group(struct meeting *meeting, struct rank ranks[RANKS])
     for (int r = 0; r < RANKS; r++) {
         struct rank *rank = &ranks[r];
         rank->seat = (struct seat){meeting, r};
-        rank->group = (struct train_group){r, RANKS, sum_f32, sum_f64, &rank->seat};
+        rank->group = (struct train_group){
+            .rank = r,
+            .size = RANKS,
+            .sum_f32 = sum_f32,
+            .sum_f64 = sum_f64,
+            .context = &rank->seat,
+        };
         struct trainer_inputs inputs = tiny_inputs(&rank->tiny);
         inputs.group = &rank->group;
         assert_int_equal(trainer_create(rank->tiny.device, &inputs, &rank->trainer, &rank->err),

@@ -65,8 +65,8 @@ SIMD_INLINE float row_loss(void *row, enum dtype dtype, int64_t cols, int32_t ta
 {
     float lse = row_log_sum_exp(row, dtype, cols);
     float loss = lse - row_get(row, dtype, target);
-    if (gradient) {
-        row_gradient(row, dtype, cols, lse, target, factor);
+    if (gradient) { /* an infinite loss can have a finite gradient: it must not be learned from */
+        row_gradient(row, dtype, cols, lse, target, isfinite(loss) ? factor : NAN);
     }
     return loss;
 }

@@ -143,7 +143,8 @@ void ISA(adamw)(struct device *device, const struct optimizer_slot *slots, int64
                 const float *norm, const struct adamw_step *step)
 {
     assert(step->step >= 1 && (norm != NULL || step->clip_norm <= 0.0F));
-    if (cpu_failed(device)) {
+    bool spoiled = norm != NULL && !isfinite(*norm);
+    if (cpu_failed(device) || spoiled) {
         return;
     }
     const struct adamw_factors factors = factors_of(step, norm != NULL ? *norm : 0.0F);
