@@ -8,8 +8,9 @@
  *   sum_device_f32    MPI adds up on the devices' memory, when a bucket's last gradient is there
  *   sum_f32           down to the host beside the operations, MPI, and up again
  *
- * On the host, buckets pass through a ring of slots; a device that is done when its calls return
- * needs but one. */
+ * On the host, buckets pass through a ring of slots: as many as there are buckets, so that no call
+ * of a backward pass has to wait for another rank; but one where the device is done when its calls
+ * return, and fewer where there is no memory for them. */
 #include <math.h>
 #include <stdlib.h>
 
@@ -22,6 +23,9 @@ enum status trainer_group_agree(struct trainer *trainer, enum status status, dou
     const struct train_group *group = &trainer->group;
     if (group->size == 1) {
         return status;
+    }
+    if (status == STATUS_DEVICE && group->joined) {
+        return status; /* the others wait for this device in their own: its rank has to end */
     }
     /* One vote a status: a sum then tells which failures there were, whoever had them. */
     double sums[1 + STATUS_COUNT] = {0};
@@ -50,6 +54,23 @@ enum status trainer_group_agree(struct trainer *trainer, enum status status, dou
 
 /* ---- memory ---- */
 
+/* As many of the slots as there is memory for. */
+static enum status alloc_slots(struct trainer *trainer, int64_t slots, struct error *err)
+{
+    struct trainer_sums *sums = &trainer->sums;
+    enum status status = STATUS_NO_MEMORY;
+    void *host = NULL;
+    for (; status == STATUS_NO_MEMORY && slots > 0; slots /= 2) {
+        size_t bytes = (size_t)slots * (size_t)sums->elements * sizeof(float);
+        sums->slots = slots;
+        status = trainer->device->ops->host_alloc(trainer->device, bytes, "gradients on the host",
+                                                  &host, err);
+    }
+    TRY(status);
+    sums->host = host;
+    return STATUS_OK;
+}
+
 enum status trainer_sums_init(struct trainer *trainer, struct error *err)
 {
     const struct train_group *group = &trainer->group;
@@ -63,21 +84,13 @@ enum status trainer_sums_init(struct trainer *trainer, struct error *err)
     sums->elements = sums->elements < all ? sums->elements : all;
     sums->buckets = (all + sums->elements - 1) / sums->elements;
     if (!group->joined && group->sum_device_f32 == NULL) {
-        int64_t most = ops->asynchronous ? TRAINER_SLOTS : 1;
-        sums->slots = sums->buckets < most ? sums->buckets : most;
+        TRY(alloc_slots(trainer, ops->asynchronous ? sums->buckets : 1, err));
     }
     sums->tickets = mem_calloc((size_t)sums->buckets, sizeof(*sums->tickets));
     sums->uploads = mem_calloc((size_t)sums->slots + 1, sizeof(*sums->uploads));
     if (sums->tickets == NULL || sums->uploads == NULL) {
         return mem_fail(err, (size_t)(sums->buckets + sums->slots) * sizeof(*sums->tickets),
                         "tickets of sums");
-    }
-    if (sums->slots > 0) {
-        void *host = NULL;
-        TRY(ops->host_alloc(trainer->device,
-                            (size_t)sums->slots * (size_t)sums->elements * sizeof(float),
-                            "gradients on the host", &host, err));
-        sums->host = host;
     }
     return STATUS_OK;
 }

@@ -7,9 +7,8 @@
 #include "train/trainer.h"
 
 enum {
-    TRAINER_RECENT_STEPS = 64, /* whose median is the step time */
-    TRAINER_BUCKET = 6 << 20,  /* gradients that are summed over ranks at a time: 25 MB */
-    TRAINER_SLOTS = 16,        /* buckets on their way over the host, where there is a side way */
+    TRAINER_RECENT_STEPS = 64,     /* whose median is the step time */
+    TRAINER_BUCKET = 6 << 20,      /* gradients that are summed over ranks at a time: 25 MB */
     TRAINER_FINGERPRINT_WORDS = 2, /* 128 bits */
 };
 

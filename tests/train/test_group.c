@@ -55,9 +55,13 @@ static enum status sum_f32(void *context, float *values, int64_t count, struct e
     return status;
 }
 
+/* How gradients are added up. */
+enum way { OVER_THE_HOST, OVER_MANY_SLOTS, ON_DEVICE_MEMORY, BY_THE_DEVICES, WAYS };
+
 /* One rank: its own device, model and data, as another process would have them. */
 struct rank {
     struct seat seat;
+    struct ops ops; /* the device's, as if it could do more than a CPU */
     struct train_group group;
     struct tiny tiny;
     struct trainer *trainer;
@@ -85,6 +89,31 @@ static void *run_rank(void *argument)
     return NULL;
 }
 
+/* A device of the group finds its seat through its own table of operations. */
+static int64_t side_sum(struct device *device, float *values, int64_t count)
+{
+    const struct rank *rank =
+        (const struct rank *)((const char *)device->ops - offsetof(struct rank, ops));
+    struct error err;
+    struct seat seat = rank->seat;
+    assert_int_equal(sum_f32(&seat, values, count, &err), STATUS_OK);
+    return device->ops->side_mark(device);
+}
+
+static void choose_way(struct rank *rank, enum way way, int64_t bucket_elements)
+{
+    rank->group.bucket_elements = bucket_elements;
+    rank->ops = *rank->tiny.device->ops;
+    rank->ops.asynchronous = way == OVER_MANY_SLOTS;
+    rank->tiny.device->ops = &rank->ops;
+    if (way == ON_DEVICE_MEMORY) {
+        rank->group.sum_device_f32 = sum_f32;
+    } else if (way == BY_THE_DEVICES) {
+        rank->ops.side_sum = side_sum;
+        rank->group.joined = true;
+    }
+}
+
 static void init_tiny(struct tiny *tiny, enum train_method method)
 {
     tiny_init(tiny, &model_family_llama, TRAIN_F32, ROWS);
@@ -96,7 +125,8 @@ static void init_tiny(struct tiny *tiny, enum train_method method)
     tiny->config.patience = 3;
 }
 
-static void run_group(struct meeting *meeting, struct rank ranks[RANKS])
+static void run_group_by(struct meeting *meeting, struct rank ranks[RANKS], enum way way,
+                         int64_t bucket_elements)
 {
     pthread_t threads[RANKS];
     assert_int_equal(pthread_barrier_init(&meeting->barrier, NULL, RANKS), 0);
@@ -110,6 +140,7 @@ static void run_group(struct meeting *meeting, struct rank ranks[RANKS])
             .sum_f64 = sum_f64,
             .context = &rank->seat,
         };
+        choose_way(rank, way, bucket_elements);
         struct trainer_inputs inputs = tiny_inputs(&rank->tiny);
         inputs.group = &rank->group;
         assert_int_equal(trainer_create(rank->tiny.device, &inputs, &rank->trainer, &rank->err),
@@ -122,6 +153,11 @@ static void run_group(struct meeting *meeting, struct rank ranks[RANKS])
         pthread_join(threads[r], NULL);
     }
     pthread_barrier_destroy(&meeting->barrier);
+}
+
+static void run_group(struct meeting *meeting, struct rank ranks[RANKS])
+{
+    run_group_by(meeting, ranks, OVER_THE_HOST, 0);
 }
 
 static void assert_near(const char *what, double found, double expected)
@@ -199,18 +235,17 @@ static void test_two_ranks_are_like_one(void **state)
     compare(TRAIN_LORA);
 }
 
-static void run_unlucky(int64_t stop_after, int32_t bad_id, struct rank *ranks)
+static void assert_same_parameters(const struct trainer *a, const struct trainer *b)
 {
-    struct meeting *meeting = mem_calloc(1, sizeof(*meeting));
-    for (int r = 0; r < RANKS; r++) {
-        init_tiny(&ranks[r].tiny, TRAIN_FULL);
-    }
-    ranks[1].stop_after = stop_after;
-    for (int64_t i = 0; bad_id != 0 && i < ranks[1].tiny.train.start[ROWS]; i++) {
-        ranks[1].tiny.train.ids[i] = bad_id;
-    }
-    run_group(meeting, ranks);
-    free(meeting);
+    struct tiny_state left;
+    struct tiny_state right;
+    tiny_state_save(a, &left);
+    tiny_state_save(b, &right);
+    int index = tiny_state_find(&left, "parameters");
+    assert_memory_equal(left.values[index], right.values[index],
+                        tiny_array_bytes(&left.arrays[index]));
+    tiny_state_fini(&left);
+    tiny_state_fini(&right);
 }
 
 static void fini_ranks(struct rank *ranks)
@@ -222,11 +257,57 @@ static void fini_ranks(struct rank *ranks)
     free(ranks);
 }
 
+/* Whatever the way and the buckets, the bits are those of one sum over the host. */
+static void test_every_way_has_the_same_bits(void **state)
+{
+    (void)state;
+    const enum train_method methods[] = {TRAIN_FULL, TRAIN_LORA};
+    for (int m = 0; m < 2; m++) {
+        struct meeting *meeting = mem_calloc(1, sizeof(*meeting));
+        struct rank *first = mem_calloc(RANKS, sizeof(*first));
+        for (int r = 0; r < RANKS; r++) {
+            init_tiny(&first[r].tiny, methods[m]);
+        }
+        run_group(meeting, first);
+        for (int way = 0; way < WAYS; way++) {
+            const int64_t buckets[] = {1000, 1 << 20};
+            for (int b = 0; b < 2; b++) {
+                struct rank *ranks = mem_calloc(RANKS, sizeof(*ranks));
+                for (int r = 0; r < RANKS; r++) {
+                    init_tiny(&ranks[r].tiny, methods[m]);
+                }
+                run_group_by(meeting, ranks, (enum way)way, buckets[b]);
+                for (int r = 0; r < RANKS; r++) {
+                    assert_int_equal(ranks[r].status, STATUS_OK);
+                    assert_same_bits(ranks[r].trainer, first[0].trainer);
+                }
+                fini_ranks(ranks);
+            }
+        }
+        fini_ranks(first);
+        free(meeting);
+    }
+}
+
+static void run_unlucky(int64_t stop_after, int32_t bad_id, enum way way, struct rank *ranks)
+{
+    struct meeting *meeting = mem_calloc(1, sizeof(*meeting));
+    for (int r = 0; r < RANKS; r++) {
+        init_tiny(&ranks[r].tiny, TRAIN_FULL);
+    }
+    ranks[1].stop_after = stop_after;
+    for (int64_t i = 0; bad_id != 0 && i < ranks[1].tiny.train.start[ROWS]; i++) {
+        ranks[1].tiny.train.ids[i] = bad_id;
+    }
+    run_group_by(meeting, ranks, way, 1000);
+    free(meeting);
+}
+
 static void test_all_stop_after_the_same_step(void **state)
 {
     (void)state;
     struct rank *ranks = mem_calloc(RANKS, sizeof(*ranks));
-    run_unlucky(4, 0, ranks);
+    run_unlucky(4, 0, OVER_THE_HOST, ranks);
     for (int r = 0; r < RANKS; r++) {
         assert_int_equal(ranks[r].status, STATUS_INTERRUPTED);
         assert_int_equal(trainer_steps_done(ranks[r].trainer), 4);
@@ -234,23 +315,36 @@ static void test_all_stop_after_the_same_step(void **state)
     fini_ranks(ranks);
 }
 
+/* And nobody has learned from the step that it spoiled. */
 static void test_a_failure_of_one_is_known_to_all(void **state)
 {
     (void)state;
-    struct rank *ranks = mem_calloc(RANKS, sizeof(*ranks));
-    run_unlucky(0, 1000, ranks); /* ids outside the vocabulary, on rank 1 alone */
-    assert_int_equal(ranks[0].status, STATUS_RANGE);
-    assert_int_equal(ranks[1].status, STATUS_RANGE);
-    assert_non_null(strstr(ranks[0].err.message, "another rank"));
-    assert_null(strstr(ranks[1].err.message, "another rank"));
-    assert_int_equal(trainer_steps_done(ranks[0].trainer), 0);
-    fini_ranks(ranks);
+    struct tiny tiny;
+    init_tiny(&tiny, TRAIN_FULL);
+    struct trainer *fresh = tiny_trainer(&tiny);
+    for (int way = 0; way < WAYS; way++) {
+        struct rank *ranks = mem_calloc(RANKS, sizeof(*ranks));
+        run_unlucky(0, 1000, (enum way)way,
+                    ranks); /* ids outside the vocabulary, on rank 1 alone */
+        assert_int_equal(ranks[0].status, STATUS_RANGE);
+        assert_int_equal(ranks[1].status, STATUS_RANGE);
+        assert_non_null(strstr(ranks[0].err.message, "another rank"));
+        assert_null(strstr(ranks[1].err.message, "another rank"));
+        for (int r = 0; r < RANKS; r++) {
+            assert_int_equal(trainer_steps_done(ranks[r].trainer), 0);
+            assert_same_parameters(ranks[r].trainer, fresh);
+        }
+        fini_ranks(ranks);
+    }
+    trainer_destroy(fresh);
+    tiny_fini(&tiny);
 }
 
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_two_ranks_are_like_one),
+        cmocka_unit_test(test_every_way_has_the_same_bits),
         cmocka_unit_test(test_all_stop_after_the_same_step),
         cmocka_unit_test(test_a_failure_of_one_is_known_to_all),
     };
