@@ -1,256 +1,32 @@
-/* Speed of each operation at the shapes of three models, one JSON object a line:
+/* Speed of each operation at the shapes of models, one JSON object a line:
  *
- *   bench_kernels [threads [operation [model]]]
+ *   bench_kernels [--backend cpu|cuda|auto] [--threads N] [--op NAME] [--model NAME]
+ *                 [--dtype f32|bf16] [--list | --lockstep]
  *
- * The ceiling of an operation that computes is what a loop of nothing but fused multiply-adds
- * reaches in f32; of one that moves, what a plain copy reaches. Both are measured here, with the
- * same threads; "of_ceiling" may pass 1 where there is bf16 hardware or where the numbers stay in a
- * cache. Each figure is the best of the runs of a fifth of a second. Attention counts the scores
- * that the mask leaves. */
-#include <math.h>
-#include <omp.h>
-#include <stdio.h>
-#include <stdlib.h>
-#include <string.h>
-#if defined(__x86_64__)
-#include <immintrin.h>
-#endif
-
-#include "base/clock.h"
-#include "base/mem.h"
-#include "base/rng.h"
-#include "kernels/ops.h"
-
-struct model_shape {
-    const char *name;
-    int64_t width;    /* C */
-    int64_t heads;    /* H */
-    int64_t kv_heads; /* K */
-    int64_t dim;      /* D */
-    int64_t mlp;      /* F */
-    int64_t vocabulary;
-    int64_t length; /* T */
-    int64_t batch;  /* sequences */
-};
+ * Each figure is the median of batches of operations that are queued one after the other, each on
+ * buffers of its own turn, so that the numbers of the last one are not in the cache of the next:
+ * "us" an operation. Attention counts the scores that the mask leaves.
+ *
+ * On the CPU a batch is one operation and the ceilings are measured here: of an operation that
+ * computes what a loop of nothing but fused multiply-adds reaches in f32, of one that moves what a
+ * plain copy does; "of_ceiling" may pass 1 where there is bf16 hardware or where the numbers stay
+ * in a cache. On other devices the operation "copy" is the ceiling.
+ *
+ * --list runs nothing and prints the cases, with their operations, bytes and dimensions. --lockstep
+ * reads a line before each measurement, "again" or "next" (case), so that a driver can let this
+ * program and a peer take turns (tests/gpu/bench.py). */
+#include "measure.h"
 
 static const struct model_shape models[] = {
-    {"stories260K", 64, 8, 4, 8, 172, 512, 256, 8},
-    {"15M", 288, 6, 6, 48, 768, 32000, 256, 8},
-    {"125M", 768, 12, 12, 64, 2048, 32000, 512, 2},
+    {"stories260K", false, 64, 8, 4, 8, 172, 512, 256, 8, 0, false},
+    {"15M", false, 288, 6, 6, 48, 768, 32000, 256, 8, 0, false},
+    {"125M", false, 768, 12, 12, 64, 2048, 32000, 512, 2, 0, false},
+    {"tiny", true, 64, 4, 2, 16, 128, 512, 64, 2, 128, true}, /* whether the scripts work */
+    {"qwen3-1.7b", true, 2048, 16, 8, 128, 6144, 151936, 2048, 8, 8192, true},
 };
-enum { MODELS = sizeof(models) / sizeof(models[0]), ARRAYS_MAX = 16 };
+enum { MODELS = sizeof(models) / sizeof(models[0]) };
 
-struct bench {
-    struct device *device;
-    const struct ops *ops;
-    const char *only; /* operation, or NULL */
-    int threads;
-    double peak_gflops;
-    double copy_gbs;
-    const struct model_shape *model;
-    enum dtype dtype;
-    void *arrays[ARRAYS_MAX];
-    int array_count;
-};
-
-static _Noreturn void stop(const char *what)
-{
-    (void)fprintf(stderr, "bench_kernels: %s\n", what);
-    exit(1);
-}
-
-/* -- ceilings -- */
-
-enum { FMA_CHAINS = 12, FMA_ROUNDS = 1 << 19 };
-
-#if defined(__x86_64__)
-/* The chains are written out so that no compiler keeps them in memory. */
-#define FMA_LOOP(type, set, fma)                                                                   \
-    type a = set(1.0F), b = set(2.0F), c = set(3.0F), d = set(4.0F), e = set(5.0F), f = set(6.0F); \
-    type g = set(7.0F), h = set(8.0F), i = set(9.0F), j = set(10.F), k = set(11.F), l = set(12.F); \
-    const type x = set(factor);                                                                    \
-    for (int round = 0; round < FMA_ROUNDS; round++) {                                             \
-        a = fma(a, x, x), b = fma(b, x, x), c = fma(c, x, x), d = fma(d, x, x);                    \
-        e = fma(e, x, x), f = fma(f, x, x), g = fma(g, x, x), h = fma(h, x, x);                    \
-        i = fma(i, x, x), j = fma(j, x, x), k = fma(k, x, x), l = fma(l, x, x);                    \
-    }                                                                                              \
-    const type sum = (a + b + c + d) + (e + f + g + h) + (i + j + k + l);                          \
-    return sum[0]
-
-__attribute__((target("avx512f"))) static float chain_wide(float factor)
-{
-    FMA_LOOP(__m512, _mm512_set1_ps, _mm512_fmadd_ps);
-}
-
-__attribute__((target("avx2,fma"))) static float chain_narrow(float factor)
-{
-    FMA_LOOP(__m256, _mm256_set1_ps, _mm256_fmadd_ps);
-}
-
-static double chains_flop(float *sum)
-{
-    if (__builtin_cpu_supports("avx512f") != 0) {
-        *sum += chain_wide(0.5F);
-        return 2.0 * 16.0 * FMA_CHAINS * FMA_ROUNDS;
-    }
-    if (__builtin_cpu_supports("avx2") != 0 && __builtin_cpu_supports("fma") != 0) {
-        *sum += chain_narrow(0.5F);
-        return 2.0 * 8.0 * FMA_CHAINS * FMA_ROUNDS;
-    }
-    return 0.0;
-}
-#else
-static double chains_flop(float *sum)
-{
-    *sum += 1.0F;
-    return 0.0; /* no loop for this processor: fractions are printed as 0 */
-}
-#endif
-
-static double measure_peak_gflops(int threads)
-{
-    double best = 0.0;
-    float sum = 0.0F;
-    for (int run = 0; run < 5; run++) {
-        double flop = 0.0;
-        double start_s = clock_monotonic_s();
-#pragma omp parallel num_threads(threads) reduction(+ : flop, sum)
-        flop += chains_flop(&sum);
-        best = fmax(best, flop / (clock_monotonic_s() - start_s) * 1e-9);
-    }
-    return sum == 0.0F ? 0.0 : best;
-}
-
-static double measure_copy_gbs(int threads)
-{
-    const size_t bytes = (size_t)256 << 20;
-    char *from = mem_aligned(bytes, 1);
-    char *to = mem_aligned(bytes, 1);
-    double best = 0.0;
-    if (from == NULL || to == NULL) {
-        stop("no memory");
-    }
-    memset(from, 1, bytes);
-    memset(to, 2, bytes);
-    for (int run = 0; run < 5; run++) {
-        double start_s = clock_monotonic_s();
-#pragma omp parallel for num_threads(threads) schedule(static)
-        for (size_t piece = 0; piece < 256; piece++) {
-            memcpy(to + piece * (bytes / 256), from + piece * (bytes / 256), bytes / 256);
-        }
-        best = fmax(best, 2.0 * (double)bytes / (clock_monotonic_s() - start_s) * 1e-9);
-    }
-    free(from);
-    free(to);
-    return best;
-}
-
-/* -- data -- */
-
-static void *make_bytes(struct bench *b, int64_t bytes)
-{
-    struct error err = {0};
-    void *memory = NULL;
-    if (b->array_count == ARRAYS_MAX ||
-        b->ops->alloc(b->device, (size_t)bytes, "the benchmark", &memory, &err) != STATUS_OK) {
-        stop("no memory");
-    }
-    b->arrays[b->array_count++] = memory;
-    return memory;
-}
-
-static struct tensor make(struct bench *b, enum dtype dtype, int64_t rows, int64_t cols)
-{
-    struct tensor t =
-        tensor_matrix(make_bytes(b, rows * cols * (int64_t)dtype_bytes(dtype)), dtype, rows, cols);
-    float *host = mem_aligned((size_t)(rows * cols), sizeof(*host));
-    uint32_t state = 12345;
-    if (host == NULL) {
-        stop("no memory");
-    }
-    for (int64_t i = 0; i < rows * cols; i++) {
-        state = state * 1664525U + 1013904223U;
-        host[i] = (float)(state >> 8) / 8388608.0F - 1.0F;
-    }
-    void *staged = NULL;
-    struct error err = {0};
-    if (b->ops->alloc(b->device, (size_t)(rows * cols) * sizeof(*host), "the benchmark", &staged,
-                      &err) != STATUS_OK) {
-        stop("no memory");
-    }
-    b->ops->upload(b->device, staged, host, (size_t)(rows * cols) * sizeof(*host));
-    b->ops->copy(b->device, t, tensor_matrix(staged, DTYPE_F32, rows, cols));
-    b->ops->free(b->device, staged);
-    free(host);
-    return t;
-}
-
-static int32_t *make_ints(struct bench *b, int64_t count, int64_t step, int64_t modulus)
-{
-    int32_t *device = make_bytes(b, count * (int64_t)sizeof(*device));
-    int32_t *host = mem_calloc((size_t)count, sizeof(*host));
-    if (host == NULL) {
-        stop("no memory");
-    }
-    for (int64_t i = 0; i < count; i++) {
-        host[i] = (int32_t)(i * step % modulus);
-    }
-    b->ops->upload(b->device, device, host, (size_t)count * sizeof(*host));
-    free(host);
-    return device;
-}
-
-static void clear(struct bench *b)
-{
-    while (b->array_count > 0) {
-        b->ops->free(b->device, b->arrays[--b->array_count]);
-    }
-}
-
-/* -- measuring -- */
-
-/* One operation with everything it needs. */
-struct job {
-    struct tensor t[6];
-    float *f[3];
-    int32_t *i[3];
-    struct attention_shape shape;
-    struct kv_cache cache;
-    struct optimizer_slot slot;
-    bool transpose_a;
-    bool transpose_b;
-    float beta;
-};
-
-typedef void (*operation)(struct bench *b, const struct job *job);
-
-static void measure(struct bench *b, const char *name, const char *detail, double flop,
-                    double bytes, operation run, const struct job *job)
-{
-    struct error err = {0};
-    double best_s = INFINITY;
-    double spent_s = 0.0;
-    if (b->only != NULL && strcmp(b->only, name) != 0) {
-        return;
-    }
-    for (int n = 0; n < 3 || (spent_s < 0.2 && n < 100000); n++) {
-        double start_s = clock_monotonic_s();
-        run(b, job);
-        if (b->ops->check(b->device, &err) != STATUS_OK) {
-            stop(err.message);
-        }
-        double took_s = clock_monotonic_s() - start_s;
-        best_s = fmin(best_s, took_s);
-        spent_s += took_s;
-    }
-    const double rate = (flop > 0.0 ? flop : bytes) / best_s * 1e-9;
-    const double ceiling = flop > 0.0 ? b->peak_gflops : b->copy_gbs;
-    printf("{\"op\": \"%s\", \"model\": \"%s\", \"detail\": \"%s\", \"dtype\": \"%s\", "
-           "\"threads\": %d, \"us\": %.2f, \"%s\": %.1f, \"of_ceiling\": %.2f}\n",
-           name, b->model->name, detail, b->dtype == DTYPE_F32 ? "f32" : "bf16", b->threads,
-           best_s * 1e6, flop > 0.0 ? "gflops" : "gbs", rate, ceiling > 0.0 ? rate / ceiling : 0.0);
-    (void)fflush(stdout);
-}
+/* -- matrix products -- */
 
 static void run_matmul(struct bench *b, const struct job *j)
 {
@@ -258,23 +34,55 @@ static void run_matmul(struct bench *b, const struct job *j)
                    j->beta);
 }
 
-/* y = x W', dx = dy W and dW += dy' x of one linear layer. */
-static void bench_linear(struct bench *b, const char *detail, int64_t rows, int64_t in, int64_t out)
+/* The product that the jobs of `turns` say. */
+static void bench_product(struct bench *b, const char *detail, const struct turns *turns)
 {
-    const double flop = 2.0 * (double)rows * (double)in * (double)out;
-    struct tensor x = make(b, b->dtype, rows, in);
-    struct tensor w = make(b, b->dtype, out, in);
-    struct tensor y = make(b, b->dtype, rows, out);
-    struct tensor dw = make(b, DTYPE_F32, out, in);
+    const struct job *job = &turns->jobs[0];
+    const struct tensor c = job->t[0];
+    const int64_t depth = job->transpose_a ? job->t[1].rows : job->t[1].cols;
+    const double bytes = (double)(c.rows * c.cols) * (double)dtype_bytes(c.dtype);
+    const struct test_case test = {
+        .op = "matmul",
+        .detail = detail,
+        .flop = 2.0 * (double)c.rows * (double)c.cols * (double)depth,
+        .bytes = (double)dtype_bytes(b->dtype) * (double)((c.rows + c.cols) * depth) +
+                 (job->beta > 0.0F ? 2.0 * bytes : bytes),
+        .dimensions = {c.rows, c.cols, depth, job->transpose_a, job->transpose_b},
+        .run = run_matmul,
+    };
+    measure(b, &test, turns);
+}
+
+enum { PRODUCTS = 3 };
+
+/* y = x W' of one linear layer, and with all PRODUCTS dx = dy W and dW += dy' x. */
+static void bench_linear(struct bench *b, const char *detail, int64_t rows, int64_t in, int64_t out,
+                         int products)
+{
+    static const char *const names[PRODUCTS] = {"forward", "input gradient", "weight gradient"};
     char text[64];
-    (void)snprintf(text, sizeof(text), "%s forward", detail);
-    measure(b, "matmul", text, flop, 0.0, run_matmul,
-            &(struct job){.t = {y, x, w}, .transpose_b = true});
-    (void)snprintf(text, sizeof(text), "%s input gradient", detail);
-    measure(b, "matmul", text, flop, 0.0, run_matmul, &(struct job){.t = {x, y, w}});
-    (void)snprintf(text, sizeof(text), "%s weight gradient", detail);
-    measure(b, "matmul", text, flop, 0.0, run_matmul,
-            &(struct job){.t = {dw, y, x}, .transpose_a = true, .beta = 1.0F});
+    struct turns turns[PRODUCTS];
+    if (!wanted(b, "matmul")) {
+        return;
+    }
+    const double size = (double)dtype_bytes(b->dtype);
+    const int sets = turns_of(b, size * (double)(rows * (in + out) + in * out));
+    for (int i = 0; i < sets; i++) {
+        struct tensor x = make(b, b->dtype, rows, in);
+        struct tensor w = make(b, b->dtype, out, in);
+        struct tensor y = make(b, b->dtype, rows, out);
+        struct tensor dx = make(b, b->dtype, rows, in);
+        struct tensor dw = make(b, DTYPE_F32, out, in);
+        struct tensor to = make(b, b->dtype, rows, out);
+        turns[0].jobs[i] = (struct job){.t = {to, x, w}, .transpose_b = true};
+        turns[1].jobs[i] = (struct job){.t = {dx, y, w}};
+        turns[2].jobs[i] = (struct job){.t = {dw, y, x}, .transpose_a = true, .beta = 1.0F};
+    }
+    for (int i = 0; i < products; i++) {
+        turns[i].count = sets;
+        (void)snprintf(text, sizeof(text), "%s %s", detail, names[i]);
+        bench_product(b, text, &turns[i]);
+    }
     clear(b);
 }
 
@@ -282,64 +90,137 @@ static void bench_matmuls(struct bench *b)
 {
     const struct model_shape *m = b->model;
     const int64_t rows = m->length * m->batch;
-    bench_linear(b, "qkv", rows, m->width, (m->heads + 2 * m->kv_heads) * m->dim);
-    bench_linear(b, "attention out", rows, m->heads * m->dim, m->width);
-    bench_linear(b, "gate and up", rows, m->width, 2 * m->mlp);
-    bench_linear(b, "down", rows, m->mlp, m->width);
-    bench_linear(b, "head", rows / 4, m->width, m->vocabulary);
-    bench_linear(b, "decode", 1, m->width, 2 * m->mlp);
-    bench_linear(b, "lora down", rows, m->width, 8);
+    bench_linear(b, "qkv", rows, m->width, (m->heads + 2 * m->kv_heads) * m->dim, PRODUCTS);
+    bench_linear(b, "attention out", rows, m->heads * m->dim, m->width, PRODUCTS);
+    bench_linear(b, "gate and up", rows, m->width, 2 * m->mlp, PRODUCTS);
+    bench_linear(b, "down", rows, m->mlp, m->width, PRODUCTS);
+    bench_linear(b, "head", rows / 4, m->width, m->vocabulary, PRODUCTS);
+    bench_linear(b, "decode", 1, m->width, 2 * m->mlp, 1);
+    bench_linear(b, "lora down", rows, m->width, 8, PRODUCTS);
 }
+
+/* -- attention -- */
 
 static void run_attention_forward(struct bench *b, const struct job *j)
 {
     b->ops->attention_forward(b->device, j->t[1], j->f[0], j->t[0], &j->shape, j->i[0],
-                              b->model->batch);
+                              j->sequences);
 }
 
 static void run_attention_backward(struct bench *b, const struct job *j)
 {
     b->ops->attention_backward(b->device, j->t[2], j->t[3], j->t[0], j->t[1], j->f[0], &j->shape,
-                               j->i[0], b->model->batch);
+                               j->i[0], j->sequences);
 }
+
+static struct attention_shape attention_of(const struct model_shape *m)
+{
+    return (struct attention_shape){m->heads, m->kv_heads, m->dim, 1.0F / sqrtf((float)m->dim)};
+}
+
+static void bench_attention(struct bench *b, int64_t length, int64_t sequences)
+{
+    const struct model_shape *m = b->model;
+    const int64_t rows = length * sequences;
+    const int64_t width = (m->heads + 2 * m->kv_heads) * m->dim;
+    const double scores = (double)(length * (length + 1) / 2 * sequences * m->heads);
+    const double size = (double)dtype_bytes(b->dtype);
+    const double in_bytes = size * (double)(rows * width);
+    const double out_bytes = size * (double)(rows * m->heads * m->dim);
+    char detail[64];
+    struct turns turns = {.count = 1};
+    if (!wanted(b, "attention_forward") && !wanted(b, "attention_backward")) {
+        return;
+    }
+    turns.count = turns_of(b, in_bytes);
+    for (int i = 0; i < turns.count; i++) {
+        turns.jobs[i] = (struct job){
+            .t = {make(b, b->dtype, rows, width), make(b, b->dtype, rows, m->heads * m->dim),
+                  make(b, b->dtype, rows, width), make(b, b->dtype, rows, m->heads * m->dim)},
+            .f = {make_bytes(b, rows * m->heads * 4)},
+            .i = {make_ints(b, sequences + 1, 0, length, rows + 1)},
+            .shape = attention_of(m),
+            .sequences = sequences,
+        };
+        if (b->device != NULL) {
+            run_attention_forward(b, &turns.jobs[i]); /* what the backward pass reads */
+        }
+    }
+    (void)snprintf(detail, sizeof(detail), "%lld x %lld", (long long)sequences, (long long)length);
+    struct test_case test = {
+        .op = "attention_forward",
+        .detail = detail,
+        .flop = 4.0 * scores * (double)m->dim,
+        .bytes = in_bytes + out_bytes,
+        .dimensions = {sequences, length, m->heads, m->kv_heads, m->dim},
+        .run = run_attention_forward,
+    };
+    measure(b, &test, &turns);
+    test.op = "attention_backward";
+    test.flop = 10.0 * scores * (double)m->dim;
+    test.bytes = 2.0 * in_bytes + 2.0 * out_bytes;
+    test.run = run_attention_backward;
+    measure(b, &test, &turns);
+    clear(b);
+}
+
+/* -- what moves more than it computes -- */
 
 static void run_rope_forward(struct bench *b, const struct job *j)
 {
-    b->ops->qk_norm_rope_forward(b->device, j->t[2], NULL, j->t[0], &j->shape, NULL, NULL, 1e-5F,
-                                 j->t[4], j->i[1]);
+    const bool norm = b->model->qk_norm;
+    b->ops->qk_norm_rope_forward(b->device, j->t[2], norm ? j->f[0] : NULL, j->t[0], &j->shape,
+                                 norm ? &j->t[3] : NULL, norm ? &j->t[3] : NULL, 1e-5F, j->t[4],
+                                 j->i[1]);
 }
 
 static void run_rope_backward(struct bench *b, const struct job *j)
 {
-    b->ops->qk_norm_rope_backward(b->device, j->t[2], NULL, NULL, j->t[0], NULL, &j->shape, NULL,
-                                  NULL, j->t[4], j->i[1]);
+    const bool norm = b->model->qk_norm;
+    b->ops->qk_norm_rope_backward(b->device, j->t[2], norm ? j->f[1] : NULL, norm ? j->f[2] : NULL,
+                                  j->t[0], norm ? j->f[0] : NULL, &j->shape, norm ? &j->t[3] : NULL,
+                                  norm ? &j->t[3] : NULL, j->t[4], j->i[1]);
 }
 
-static void bench_attention(struct bench *b)
+static void bench_rope(struct bench *b)
 {
     const struct model_shape *m = b->model;
     const int64_t rows = m->length * m->batch;
     const int64_t width = (m->heads + 2 * m->kv_heads) * m->dim;
     const double size = (double)dtype_bytes(b->dtype);
-    const double scores = (double)(m->length * (m->length + 1) / 2 * m->batch * m->heads);
-    struct job job = {
-        .t = {make(b, b->dtype, rows, width), make(b, b->dtype, rows, m->heads * m->dim),
-              make(b, b->dtype, rows, width), make(b, b->dtype, rows, m->heads * m->dim),
-              make(b, DTYPE_F32, m->length, m->dim)},
-        .f = {make_bytes(b, rows * m->heads * 4)},
-        .i = {make_ints(b, m->batch + 1, m->length, rows + 1), make_ints(b, rows, 1, m->length)},
-        .shape = {m->heads, m->kv_heads, m->dim, 1.0F / sqrtf((float)m->dim)},
+    const double turned = size * (double)(rows * (m->heads + m->kv_heads) * m->dim);
+    struct turns turns;
+    if (!wanted(b, "qk_norm_rope_forward") && !wanted(b, "qk_norm_rope_backward")) {
+        return;
+    }
+    turns.count = turns_of(b, 2.0 * size * (double)(rows * width));
+    for (int i = 0; i < turns.count; i++) {
+        struct tensor to = make(b, b->dtype, rows, width);
+        turns.jobs[i] = (struct job){
+            /* Norm weights of 1/2 let gradients that go around in place neither grow nor vanish. */
+            .t = {make(b, b->dtype, rows, width), to, to, make_filled(b, b->dtype, 1, m->dim, 0.5F),
+                  make(b, DTYPE_F32, m->length, m->dim)},
+            .f = {make(b, DTYPE_F32, rows, m->heads + m->kv_heads).data,
+                  make(b, DTYPE_F32, 1, m->dim).data, make(b, DTYPE_F32, 1, m->dim).data},
+            .i = {NULL, make_ints(b, rows, 0, 1, m->length)},
+            .changing = to,
+            .shape = attention_of(m),
+        };
+        if (b->device != NULL) {
+            run_rope_forward(b, &turns.jobs[i]); /* the statistics that the backward pass reads */
+        }
+    }
+    struct test_case test = {
+        .op = "qk_norm_rope_forward",
+        .detail = "",
+        .bytes = 2.0 * size * (double)(rows * width),
+        .run = run_rope_forward,
     };
-    measure(b, "attention_forward", "", 4.0 * scores * (double)m->dim, 0.0, run_attention_forward,
-            &job);
-    run_attention_forward(b, &job);
-    measure(b, "attention_backward", "", 10.0 * scores * (double)m->dim, 0.0,
-            run_attention_backward, &job);
-    measure(b, "qk_norm_rope_forward", "", 0.0, 2.0 * size * (double)(rows * width),
-            run_rope_forward, &job);
-    measure(b, "qk_norm_rope_backward", "", 0.0,
-            2.0 * size * (double)(rows * (m->heads + m->kv_heads) * m->dim), run_rope_backward,
-            &job);
+    measure(b, &test, &turns);
+    test.op = "qk_norm_rope_backward";
+    test.bytes = (m->qk_norm ? 3.0 : 2.0) * turned;
+    test.run = run_rope_backward;
+    measure(b, &test, &turns);
     clear(b);
 }
 
@@ -353,35 +234,73 @@ static void run_norm_backward(struct bench *b, const struct job *j)
     b->ops->rmsnorm_backward(b->device, j->t[0], j->f[1], j->t[2], j->t[1], j->t[3], j->f[0]);
 }
 
+static void bench_norm(struct bench *b)
+{
+    const struct model_shape *m = b->model;
+    const int64_t rows = m->length * m->batch;
+    const double row_bytes = (double)dtype_bytes(b->dtype) * (double)(rows * m->width);
+    struct turns turns;
+    if (!wanted(b, "rmsnorm_forward") && !wanted(b, "rmsnorm_backward")) {
+        return;
+    }
+    turns.count = turns_of(b, 3.0 * row_bytes);
+    for (int i = 0; i < turns.count; i++) {
+        struct tensor x = make(b, b->dtype, rows, m->width);
+        turns.jobs[i] = (struct job){
+            .t = {make(b, b->dtype, rows, m->width), x, make(b, b->dtype, rows, m->width),
+                  make(b, b->dtype, 1, m->width)},
+            .f = {make_bytes(b, rows * 4), make(b, DTYPE_F32, 1, m->width).data},
+            .changing = x,
+        };
+    }
+    struct test_case test = {
+        .op = "rmsnorm_forward",
+        .detail = "with residual",
+        .bytes = 4.0 * row_bytes,
+        .run = run_norm_forward,
+    };
+    if (b->device != NULL) {
+        for (int i = 0; i < turns.count; i++) {
+            run_norm_forward(b, &turns.jobs[i]);
+        }
+    }
+    measure(b, &test, &turns);
+    test = (struct test_case){"rmsnorm_backward", "", 0.0, 4.0 * row_bytes, {0}, run_norm_backward};
+    measure(b, &test, &turns);
+    clear(b);
+}
+
 static void run_swiglu_forward(struct bench *b, const struct job *j)
 {
-    b->ops->swiglu_forward(b->device, j->t[4], j->t[5]);
+    b->ops->swiglu_forward(b->device, j->t[0], j->t[1]);
 }
 
 static void run_swiglu_backward(struct bench *b, const struct job *j)
 {
-    b->ops->swiglu_backward(b->device, j->t[5], j->t[4], j->t[5]);
+    b->ops->swiglu_backward(b->device, j->t[2], j->t[0], j->t[1]);
 }
 
-static void bench_layers(struct bench *b)
+static void bench_swiglu(struct bench *b)
 {
     const struct model_shape *m = b->model;
     const int64_t rows = m->length * m->batch;
-    const double size = (double)dtype_bytes(b->dtype);
-    const double row_bytes = size * (double)(rows * m->width);
-    struct job job = {
-        .t = {make(b, b->dtype, rows, m->width), make(b, b->dtype, rows, m->width),
-              make(b, b->dtype, rows, m->width), make(b, b->dtype, 1, m->width),
-              make(b, b->dtype, rows, m->mlp), make(b, b->dtype, rows, 2 * m->mlp)},
-        .f = {make_bytes(b, rows * 4), make(b, DTYPE_F32, 1, m->width).data},
-    };
-    b->ops->fill(b->device, job.t[2], 0.0F); /* adding it again and again changes nothing */
-    measure(b, "rmsnorm_forward", "with residual", 0.0, 4.0 * row_bytes, run_norm_forward, &job);
-    measure(b, "rmsnorm_backward", "", 0.0, 4.0 * row_bytes, run_norm_backward, &job);
-    measure(b, "swiglu_forward", "", 0.0, 3.0 * size * (double)(rows * m->mlp), run_swiglu_forward,
-            &job);
-    measure(b, "swiglu_backward", "", 0.0, 5.0 * size * (double)(rows * m->mlp),
-            run_swiglu_backward, &job);
+    const double bytes = (double)dtype_bytes(b->dtype) * (double)(rows * m->mlp);
+    struct turns turns;
+    if (!wanted(b, "swiglu_forward") && !wanted(b, "swiglu_backward")) {
+        return;
+    }
+    turns.count = turns_of(b, 3.0 * bytes);
+    for (int i = 0; i < turns.count; i++) {
+        turns.jobs[i] =
+            (struct job){.t = {make(b, b->dtype, rows, m->mlp), make(b, b->dtype, rows, 2 * m->mlp),
+                               make(b, b->dtype, rows, 2 * m->mlp)}};
+    }
+    const struct test_case forward = {"swiglu_forward", "",  0.0,
+                                      3.0 * bytes,      {0}, run_swiglu_forward};
+    const struct test_case backward = {"swiglu_backward", "",  0.0,
+                                       5.0 * bytes,       {0}, run_swiglu_backward};
+    measure(b, &forward, &turns);
+    measure(b, &backward, &turns);
     clear(b);
 }
 
@@ -390,36 +309,100 @@ static void run_cross_entropy(struct bench *b, const struct job *j)
     b->ops->cross_entropy(b->device, j->f[0], j->t[0], j->i[0], 0.1F, true);
 }
 
+static void bench_cross_entropy(struct bench *b)
+{
+    const struct model_shape *m = b->model;
+    const int64_t rows = m->length * m->batch / 4;
+    const double bytes = (double)dtype_bytes(b->dtype) * (double)(rows * m->vocabulary);
+    struct turns turns;
+    if (!wanted(b, "cross_entropy")) {
+        return;
+    }
+    turns.count = turns_of(b, bytes);
+    for (int i = 0; i < turns.count; i++) {
+        struct tensor logits = make(b, b->dtype, rows, m->vocabulary);
+        turns.jobs[i] = (struct job){.t = {logits},
+                                     .f = {make_bytes(b, rows * 4)},
+                                     .i = {make_ints(b, rows, 0, 7919, m->vocabulary)},
+                                     .changing = logits};
+    }
+    const struct test_case test = {"cross_entropy",  "with gradient", 0.0, 2.0 * bytes, {0},
+                                   run_cross_entropy};
+    measure(b, &test, &turns);
+    clear(b);
+}
+
 static void run_gather(struct bench *b, const struct job *j)
 {
-    b->ops->gather_rows(b->device, j->t[2], j->t[1], j->i[0]);
+    b->ops->gather_rows(b->device, j->t[0], j->t[1], j->i[0]);
 }
 
 static void run_scatter(struct bench *b, const struct job *j)
 {
-    b->ops->scatter_add_rows(b->device, j->t[3], j->t[2], j->i[0]);
+    b->ops->scatter_add_rows(b->device, j->t[2], j->t[0], j->i[0]);
 }
 
-static void bench_head(struct bench *b)
+static void bench_embedding(struct bench *b)
 {
     const struct model_shape *m = b->model;
     const int64_t rows = m->length * m->batch;
     const double size = (double)dtype_bytes(b->dtype);
-    const int64_t loss_rows = rows / 4;
-    struct job job = {
-        .t = {make(b, b->dtype, loss_rows, m->vocabulary),
-              make(b, b->dtype, m->vocabulary, m->width), make(b, b->dtype, rows, m->width),
-              make(b, DTYPE_F32, m->vocabulary, m->width)},
-        .f = {make_bytes(b, rows * 4)},
-        .i = {make_ints(b, rows, 7919, m->vocabulary)},
-    };
-    measure(b, "cross_entropy", "with gradient", 0.0,
-            2.0 * size * (double)(loss_rows * m->vocabulary), run_cross_entropy, &job);
-    measure(b, "gather_rows", "", 0.0, 2.0 * size * (double)(rows * m->width), run_gather, &job);
-    measure(b, "scatter_add_rows", "", 0.0, (size + 8.0) * (double)(rows * m->width), run_scatter,
-            &job);
+    struct turns turns;
+    if (!wanted(b, "gather_rows") && !wanted(b, "scatter_add_rows")) {
+        return;
+    }
+    turns.count = turns_of(b, 2.0 * size * (double)(rows * m->width));
+    for (int i = 0; i < turns.count; i++) {
+        turns.jobs[i] = (struct job){.t = {make(b, b->dtype, rows, m->width),
+                                           make(b, b->dtype, m->vocabulary, m->width),
+                                           make(b, DTYPE_F32, m->vocabulary, m->width)},
+                                     .i = {make_ints(b, rows, i, 7919, m->vocabulary)}};
+    }
+    const double numbers = (double)(rows * m->width);
+    const struct test_case gather = {"gather_rows", "", 0.0, 2.0 * size * numbers, {0}, run_gather};
+    const struct test_case scatter = {"scatter_add_rows",     "",  0.0,
+                                      (size + 8.0) * numbers, {0}, run_scatter};
+    measure(b, &gather, &turns);
+    measure(b, &scatter, &turns);
     clear(b);
 }
+
+static void run_copy(struct bench *b, const struct job *j)
+{
+    b->ops->copy(b->device, j->t[0], j->t[1]);
+}
+
+static void run_add(struct bench *b, const struct job *j)
+{
+    b->ops->add(b->device, j->t[2], j->t[1]);
+}
+
+/* A copy to the same dtype is the ceiling of all that moves. */
+static void bench_moving(struct bench *b)
+{
+    const struct model_shape *m = b->model;
+    const int64_t rows = m->length * m->batch * 4;
+    const double numbers = (double)(rows * m->width);
+    const double size = (double)dtype_bytes(b->dtype);
+    struct turns turns;
+    if (!wanted(b, "copy") && !wanted(b, "add")) {
+        return;
+    }
+    turns.count = turns_of(b, 2.0 * size * numbers);
+    for (int i = 0; i < turns.count; i++) {
+        turns.jobs[i] =
+            (struct job){.t = {make(b, b->dtype, rows, m->width), make(b, b->dtype, rows, m->width),
+                               make(b, DTYPE_F32, rows, m->width)}};
+    }
+    const struct test_case copy = {"copy",           "",      0.0, 2.0 * size * numbers,
+                                   {rows, m->width}, run_copy};
+    const struct test_case add = {"add", "to f32", 0.0, (size + 8.0) * numbers, {0}, run_add};
+    measure(b, &copy, &turns);
+    measure(b, &add, &turns);
+    clear(b);
+}
+
+/* -- optimizer -- */
 
 static void run_norm_of_gradients(struct bench *b, const struct job *j)
 {
@@ -439,21 +422,33 @@ static void bench_optimizer(struct bench *b)
     const int64_t layer = m->width * (qkv + m->heads * m->dim + 3 * m->mlp);
     const int64_t count = 2 * layer + m->vocabulary * m->width;
     const bool bf16 = b->dtype == DTYPE_BF16;
-    struct job job = {
+    if (!wanted(b, "gradient_norm") && !wanted(b, "adamw")) {
+        return;
+    }
+    const struct job job = {
         .f = {make_bytes(b, 64)},
         .slot = {.master = make(b, DTYPE_F32, 1, count).data,
                  .weights_bf16 = bf16 ? make_bytes(b, count * 2) : NULL,
                  .grad = make(b, DTYPE_F32, 1, count).data,
                  .first_moment = make(b, DTYPE_F32, 1, count).data,
-                 .second_moment = make_bytes(b, count * 4),
+                 .second_moment = make_filled(b, DTYPE_F32, 1, count, 1e-3F).data,
                  .count = count,
                  .weight_decay = 0.1F},
     };
-    b->ops->fill(b->device, tensor_matrix(job.slot.second_moment, DTYPE_F32, 1, count), 1e-3F);
-    measure(b, "gradient_norm", "", 0.0, 4.0 * (double)count, run_norm_of_gradients, &job);
-    measure(b, "adamw", "", 0.0, (bf16 ? 30.0 : 28.0) * (double)count, run_adamw, &job);
+    if (b->device != NULL) {
+        run_norm_of_gradients(b, &job); /* adamw reads the norm */
+    }
+    const struct turns turns = {.jobs = {job}, .count = 1};
+    const struct test_case norm = {"gradient_norm",     "",  0.0,
+                                   4.0 * (double)count, {0}, run_norm_of_gradients};
+    const struct test_case adamw = {"adamw", "",       0.0, (bf16 ? 30.0 : 28.0) * (double)count,
+                                    {0},     run_adamw};
+    measure(b, &norm, &turns);
+    measure(b, &adamw, &turns);
     clear(b);
 }
+
+/* -- generation -- */
 
 static void run_decode(struct bench *b, const struct job *j)
 {
@@ -471,69 +466,150 @@ static void bench_generation(struct bench *b)
     const struct model_shape *m = b->model;
     const int64_t kv = m->kv_heads * m->dim;
     const double size = (double)dtype_bytes(b->dtype);
-    struct job job = {
-        .t = {make(b, b->dtype, m->batch, m->heads * m->dim + 2 * kv),
-              make(b, b->dtype, m->batch, m->heads * m->dim),
-              make(b, b->dtype, m->batch, m->vocabulary)},
-        .f = {make(b, DTYPE_F32, 1, m->batch).data},
-        .i = {make_ints(b, m->batch, 1, m->batch), make_ints(b, m->batch, 0, 1),
-              make_ints(b, m->batch, 0, 1)},
-        .shape = {m->heads, m->kv_heads, m->dim, 1.0F / sqrtf((float)m->dim)},
-        .cache = {make(b, b->dtype, m->batch * m->length, kv),
-                  make(b, b->dtype, m->batch * m->length, kv), m->length},
-    };
-    int32_t *last = mem_calloc((size_t)m->batch, sizeof(*last));
-    if (last == NULL) {
-        stop("no memory");
+    const double cache_bytes = 2.0 * size * (double)(m->batch * m->length * kv);
+    const double logit_bytes = size * (double)(m->batch * m->vocabulary);
+    struct turns turns;
+    if (!wanted(b, "attention_decode") && !wanted(b, "sample")) {
+        return;
     }
-    for (int64_t i = 0; i < m->batch; i++) {
-        last[i] = (int32_t)m->length - 1;
+    turns.count = turns_of(b, cache_bytes);
+    for (int i = 0; i < turns.count; i++) {
+        turns.jobs[i] = (struct job){
+            .t = {make(b, b->dtype, m->batch, m->heads * m->dim + 2 * kv),
+                  make(b, b->dtype, m->batch, m->heads * m->dim),
+                  make(b, b->dtype, m->batch, m->vocabulary)},
+            .f = {make_filled(b, DTYPE_F32, 1, m->batch, 0.5F).data},
+            .i = {make_ints(b, m->batch, 0, 1, m->batch),
+                  make_ints(b, m->batch, m->length - 1, 0, m->length),
+                  make_ints(b, m->batch, 0, 0, 1)},
+            .shape = attention_of(m),
+            .cache = {make(b, b->dtype, m->batch * m->length, kv),
+                      make(b, b->dtype, m->batch * m->length, kv), m->length},
+        };
     }
-    b->ops->upload(b->device, job.i[1], last, (size_t)m->batch * sizeof(*last));
-    free(last);
-    b->ops->fill(b->device, tensor_matrix(job.f[0], DTYPE_F32, 1, m->batch), 0.5F);
-    measure(b, "attention_decode", "", 0.0, 2.0 * size * (double)(m->batch * m->length * kv),
-            run_decode, &job);
-    measure(b, "sample", "greedy", 0.0, size * (double)(m->batch * m->vocabulary), run_sample,
-            &job);
-    job.beta = 0.8F;
-    measure(b, "sample", "top_k and top_p", 0.0, size * (double)(m->batch * m->vocabulary),
-            run_sample, &job);
+    struct test_case test = {"attention_decode", "", 0.0, cache_bytes, {0}, run_decode};
+    measure(b, &test, &turns);
+    test = (struct test_case){"sample", "greedy", 0.0, logit_bytes, {0}, run_sample};
+    measure(b, &test, &turns);
+    for (int i = 0; i < turns.count; i++) {
+        turns.jobs[i].beta = 0.8F;
+    }
+    test.detail = "top_k and top_p";
+    measure(b, &test, &turns);
     clear(b);
+}
+
+/* -- all of it -- */
+
+static void bench_model(struct bench *b)
+{
+    const struct model_shape *m = b->model;
+    bench_moving(b);
+    bench_matmuls(b);
+    bench_attention(b, m->length, m->batch);
+    if (m->long_length > 0) {
+        bench_attention(b, m->long_length, m->length * m->batch / m->long_length);
+    }
+    bench_rope(b);
+    bench_norm(b);
+    bench_swiglu(b);
+    bench_cross_entropy(b);
+    bench_embedding(b);
+    bench_optimizer(b);
+    bench_generation(b);
+}
+
+static void open_device(struct bench *b)
+{
+    struct error err = {0};
+    struct device_options options = {.threads = b->options.threads};
+    char text[256];
+    if (device_open(b->options.backend, &options, &b->device, &err) != STATUS_OK) {
+        stop(err.message);
+    }
+    b->ops = b->device->ops;
+    b->on_cpu = strcmp(b->ops->name, "cpu") == 0;
+    b->threads = options.threads > 0 ? options.threads : omp_get_max_threads();
+    if (random_block_make(&b->random, b->device, RANDOM_BLOCK_MAX, 1.0F, &err) != STATUS_OK) {
+        stop(err.message);
+    }
+    if (b->on_cpu && !b->options.lockstep) {
+        b->peak_gflops = measure_peak_gflops(b->threads);
+        b->copy_gbs = measure_copy_gbs(b->threads);
+    }
+    b->ops->describe(b->device, text, sizeof(text));
+    printf("{\"device\": \"%s\", \"fma_gflops\": %.0f, \"copy_gbs\": %.1f}\n", text, b->peak_gflops,
+           b->copy_gbs);
+    (void)fflush(stdout);
+}
+
+static _Noreturn void usage(void)
+{
+    (void)fprintf(stderr,
+                  "usage: bench_kernels [--backend cpu|cuda|auto] [--threads N] [--op NAME] "
+                  "[--model NAME] [--dtype f32|bf16] [--list | --lockstep]\nmodels:");
+    for (int i = 0; i < MODELS; i++) {
+        (void)fprintf(stderr, " %s", models[i].name);
+    }
+    (void)fprintf(stderr, "\n");
+    exit(2);
+}
+
+static struct options read_options(int argc, char **argv)
+{
+    struct options options = {.backend = "cpu"};
+    for (int i = 1; i < argc; i++) {
+        const char *value = i + 1 < argc ? argv[i + 1] : NULL;
+        if (strcmp(argv[i], "--list") == 0) {
+            options.list = true;
+            continue;
+        }
+        if (strcmp(argv[i], "--lockstep") == 0) {
+            options.lockstep = true;
+            continue;
+        }
+        if (value == NULL) {
+            usage();
+        }
+        if (strcmp(argv[i], "--backend") == 0) {
+            options.backend = value;
+        } else if (strcmp(argv[i], "--threads") == 0) {
+            options.threads = atoi(value);
+        } else if (strcmp(argv[i], "--op") == 0) {
+            options.op = value;
+        } else if (strcmp(argv[i], "--model") == 0) {
+            options.model = value;
+        } else if (strcmp(argv[i], "--dtype") == 0) {
+            options.dtype = value;
+        } else {
+            usage();
+        }
+        i++;
+    }
+    return options;
 }
 
 int main(int argc, char **argv)
 {
-    struct bench b = {0};
-    struct error err = {0};
-    struct device_options options = {.threads = argc > 1 ? atoi(argv[1]) : 0};
-    char text[128];
-    if (device_open("cpu", &options, &b.device, &err) != STATUS_OK) {
-        stop(err.message);
+    static const char *const dtypes[] = {"f32", "bf16"};
+    struct bench b = {.options = read_options(argc, argv)};
+    if (!b.options.list) {
+        open_device(&b);
     }
-    b.ops = b.device->ops;
-    b.threads = options.threads > 0 ? options.threads : omp_get_max_threads();
-    b.only = argc > 2 && argv[2][0] != '\0' ? argv[2] : NULL;
-    b.peak_gflops = measure_peak_gflops(b.threads);
-    b.copy_gbs = measure_copy_gbs(b.threads);
-    b.ops->describe(b.device, text, sizeof(text));
-    printf("{\"device\": \"%s\", \"fma_gflops\": %.0f, \"copy_gbs\": %.1f}\n", text, b.peak_gflops,
-           b.copy_gbs);
     for (int m = 0; m < MODELS; m++) {
-        if (argc > 3 && strcmp(argv[3], models[m].name) != 0) {
+        b.model = &models[m];
+        if (b.options.model != NULL ? strcmp(b.options.model, b.model->name) != 0
+                                    : b.model->large) {
             continue;
         }
         for (int d = 0; d < 2; d++) {
-            b.model = &models[m];
             b.dtype = d == 0 ? DTYPE_F32 : DTYPE_BF16;
-            bench_matmuls(&b);
-            bench_attention(&b);
-            bench_layers(&b);
-            bench_head(&b);
-            bench_optimizer(&b);
-            bench_generation(&b);
+            if (b.options.dtype == NULL || strcmp(b.options.dtype, dtypes[d]) == 0) {
+                bench_model(&b);
+            }
         }
     }
+    random_block_free(&b.random);
     device_close(b.device);
     return 0;
 }

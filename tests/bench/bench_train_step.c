@@ -1,11 +1,13 @@
-/* Training steps of random Llama shapes, as one line of JSON: tokens per second, memory, losses.
+/* Training steps of models with random weights, as one line of JSON: tokens per second, memory,
+ * losses.
  *
- *     bench_train_step --shape 125m --method full --precision bf16 [--steps 6] [--threads N]
- * [--save FILE]
+ *     bench_train_step --shape 125m --method full --precision bf16 [--backend cpu|cuda|auto]
+ *                      [--steps 6] [--each 1] [--threads N] [--save FILE | --list]
  *
- * Every step is one micro-batch of the same random tokens, all of them targets. --save writes the
- * initial weights and the tokens as safetensors for the peer (peer_train_step.py), so that its
- * losses can be compared first. */
+ * Every step is one micro-batch of the same random tokens, all of them targets. The time is the
+ * median over --steps groups of --each steps. --save writes the initial weights and the tokens as
+ * safetensors for the peer (peer_train_step.py), so that its losses can be compared first. --list
+ * runs nothing and prints the case with its operations and bytes. */
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -17,21 +19,29 @@
 #include "base/rng.h"
 #include "model/family.h"
 #include "model/safetensors.h"
+#include "random_weights.h"
 #include "train/trainer.h"
 
-enum { STEPS_MAX = 1000, WARMUP_STEPS = 2, CEILING_SIZE = 2048, CEILING_RUNS = 4, LORA_RANK = 8 };
+enum { STEPS_MAX = 1000, WARMUP_STEPS = 2, CEILING_RUNS = 4, LORA_RANK = 8 };
+static const double OPTIMIZER_BYTES = 30.0; /* of each trained parameter: AdamW reads f32 weight,
+                                             * gradient and moments, writes them and bf16 */
 
 struct shape {
     const char *name;
-    int64_t hidden, layers, heads, intermediate, vocabulary;
+    const struct model_family *family;
+    int64_t hidden, layers, heads, kv_heads, head_dim, intermediate, vocabulary;
     int64_t length;    /* T */
     int64_t sequences; /* B */
 };
 
 static const struct shape shapes[] = {
-    {"260k", 64, 5, 8, 172, 512, 64, 16}, /* what a step costs beside its products */
-    {"15m", 288, 6, 6, 768, 32000, 256, 8},
-    {"125m", 768, 12, 12, 2048, 32000, 512, 2},
+    /* what a step costs beside its products */
+    {"260k", &model_family_llama, 64, 5, 8, 8, 8, 172, 512, 64, 16},
+    {"15m", &model_family_llama, 288, 6, 6, 6, 48, 768, 32000, 256, 8},
+    {"125m", &model_family_llama, 768, 12, 12, 12, 64, 2048, 32000, 512, 2},
+    /* whether two backends agree */
+    {"qwen3-tiny", &model_family_qwen3, 256, 2, 4, 2, 128, 512, 2048, 256, 4},
+    {"qwen3-1.7b", &model_family_qwen3, 2048, 28, 16, 8, 128, 6144, 151936, 2048, 8},
 };
 enum { SHAPE_COUNT = sizeof(shapes) / sizeof(shapes[0]) };
 
@@ -39,38 +49,46 @@ struct options {
     const struct shape *shape;
     enum train_method method;
     enum train_precision precision;
+    const char *backend;
     int64_t steps;
+    int64_t each;
     int threads;
     const char *save;
+    bool list;
 };
 
 /* ---- the case
  * -------------------------------------------------------------------------------------------------
  */
 
-static enum status build_model(const struct shape *shape, struct device *device, enum dtype dtype,
-                               struct model *model, struct error *err)
+static struct model_config model_config_of(const struct shape *shape)
 {
-    memset(model, 0, sizeof(*model));
-    model->config = (struct model_config){
-        .family = &model_family_llama,
+    return (struct model_config){
+        .family = shape->family,
         .hidden_size = shape->hidden,
         .intermediate_size = shape->intermediate,
         .layers = shape->layers,
         .heads = shape->heads,
-        .kv_heads = shape->heads,
-        .head_dim = shape->hidden / shape->heads,
+        .kv_heads = shape->kv_heads,
+        .head_dim = shape->head_dim,
         .vocab_size = shape->vocabulary,
         .max_positions = shape->length,
         .norm_epsilon = 1e-5,
         .rope_theta = 10000.0,
         .rope_factor = 1.0,
         .tied_embeddings = true,
+        .qk_norm = shape->family->qk_norm,
     };
+}
+
+static enum status build_model(const struct shape *shape, struct device *device, enum dtype dtype,
+                               struct model *model, struct error *err)
+{
+    memset(model, 0, sizeof(*model));
+    model->config = model_config_of(shape);
     TRY(param_table_build(&model->config, &model->table, err));
     TRY(weights_create(device, &model->table, dtype, &model->weights, err));
-    model_init_random(&model->weights, 42);
-    return device->ops->check(device, err);
+    return random_weights(&model->weights, err);
 }
 
 static enum status build_dataset(const struct shape *shape, struct encoded_dataset *dataset,
@@ -202,16 +220,18 @@ static int compare_double(const void *a, const void *b)
 static enum status measure_ceiling(struct device *device, enum dtype dtype, double *flops,
                                    struct error *err)
 {
-    const int64_t n = CEILING_SIZE;
+    const int64_t n = strcmp(device->ops->name, "cpu") == 0 ? 2048 : 8192;
     void *data[3] = {NULL, NULL, NULL};
     struct tensor tensors[3];
     enum status status = STATUS_OK;
     double best_s = INFINITY;
+    struct random_block random = {0};
+    TRY(random_block_make(&random, device, n * n, 1.0F, err));
     for (int i = 0; i < 3; i++) {
         TRY_CLEANUP(device->ops->alloc(device, (size_t)(n * n) * dtype_bytes(dtype), "ceiling",
                                        &data[i], err));
         tensors[i] = tensor_matrix(data[i], dtype, n, n);
-        device->ops->fill(device, tensors[i], 0.5F);
+        random_fill(&random, tensors[i]);
     }
     for (int run = 0; run < CEILING_RUNS; run++) {
         double begin_s = clock_monotonic_s();
@@ -224,26 +244,55 @@ cleanup:
     for (int i = 0; i < 3; i++) {
         device->ops->free(device, data[i]);
     }
+    random_block_free(&random);
     return status;
 }
 
-static enum status measure_steps(struct trainer *trainer, int64_t steps, double *median_s,
-                                 struct error *err)
+/* Median seconds of a step. What the first steps need once does not count, nor in the peak. */
+static enum status measure_steps(struct trainer *trainer, struct device *device,
+                                 const struct options *options, double *median_s, struct error *err)
 {
-    double *times = mem_calloc((size_t)steps, sizeof(*times));
+    double *times = mem_calloc((size_t)options->steps, sizeof(*times));
     if (times == NULL) {
-        return mem_fail(err, (size_t)steps * sizeof(*times), "step times");
+        return mem_fail(err, (size_t)options->steps * sizeof(*times), "step times");
     }
     enum status status = trainer_run_steps(trainer, WARMUP_STEPS, NULL, err);
-    for (int64_t i = 0; i < steps && status == STATUS_OK; i++) {
+    device->ops->reset_peak(device);
+    for (int64_t i = 0; i < options->steps && status == STATUS_OK; i++) {
         double begin_s = clock_monotonic_s();
-        status = trainer_run_steps(trainer, 1, NULL, err);
-        times[i] = clock_monotonic_s() - begin_s;
+        status = trainer_run_steps(trainer, options->each, NULL, err);
+        times[i] = (clock_monotonic_s() - begin_s) / (double)options->each;
     }
-    qsort(times, (size_t)steps, sizeof(*times), compare_double);
-    *median_s = times[steps / 2];
+    qsort(times, (size_t)options->steps, sizeof(*times), compare_double);
+    *median_s = times[options->steps / 2];
     free(times);
     return status;
+}
+
+/* The beginning of a line: the case, what a step must compute and move at least, and how many
+ * numbers it trains. */
+static enum status print_case(const struct options *options, struct error *err)
+{
+    const struct shape *shape = options->shape;
+    const struct model_config config = model_config_of(shape);
+    const bool lora = options->method == TRAIN_LORA;
+    const struct lora_config adapter = build_config(options).lora;
+    const double tokens = (double)(shape->length * shape->sequences);
+    double trained = (double)model_config_parameters(&config);
+    if (lora) {
+        struct param_table table = {0};
+        TRY(lora_table_build(&config, &adapter, &table, err));
+        trained = (double)table.elements;
+        param_table_fini(&table);
+    }
+    printf("{\"bench\": \"train_step\", \"side\": \"trex\", \"shape\": \"%s\", "
+           "\"method\": \"%s\", \"precision\": \"%s\", \"tokens\": %.0f, \"flop\": %.0f, "
+           "\"bytes\": %.0f, \"trained\": %.0f",
+           shape->name, train_method_names[options->method],
+           train_precision_names[options->precision], tokens,
+           tokens * model_config_flops_per_token(&config, shape->length, lora),
+           OPTIMIZER_BYTES * trained, trained);
+    return STATUS_OK;
 }
 
 static void print_result(const struct options *options, const struct trainer *trainer,
@@ -260,16 +309,12 @@ static void print_result(const struct options *options, const struct trainer *tr
     double tokens = (double)(shape->length * shape->sequences);
     double flops =
         model_config_flops_per_token(network.config, shape->length, options->method == TRAIN_LORA);
-    printf("{\"bench\": \"train_step\", \"side\": \"trex\", \"shape\": \"%s\", \"method\": \"%s\", "
-           "\"precision\": "
-           "\"%s\", \"tokens_per_s\": %.1f, \"step_s\": %.4f, \"peak_rss_mb\": %.1f, "
-           "\"device_peak_mb\": %.1f, "
-           "\"device\": \"%s\", \"matmul_ceiling_gflops\": %.1f, \"flop_share_of_ceiling\": %.3f, "
-           "\"losses\": [",
-           shape->name, train_method_names[options->method],
-           train_precision_names[options->precision], tokens / step_s, step_s,
-           (double)usage.ru_maxrss / 1024.0, (double)memory->peak_bytes / 1048576.0, description,
-           ceiling / 1e9, flops * tokens / step_s / ceiling);
+    printf(", \"tokens_per_s\": %.1f, \"step_s\": %.5f, \"peak_rss_mb\": %.1f, "
+           "\"device_peak_mb\": %.1f, \"device\": \"%s\", \"matmul_ceiling_gflops\": %.1f, "
+           "\"flop_share_of_ceiling\": %.3f, \"losses\": [",
+           tokens / step_s, step_s, (double)usage.ru_maxrss / 1024.0,
+           (double)memory->peak_bytes / 1048576.0, description, ceiling / 1e9,
+           flops * tokens / step_s / ceiling);
     int64_t count = 0;
     const struct train_point *curve = trainer_curve(trainer, &count);
     for (int64_t i = 0; i < count; i++) {
@@ -290,7 +335,7 @@ static enum status run_case(const struct options *options, struct error *err)
     enum dtype dtype = options->precision == TRAIN_BF16 ? DTYPE_BF16 : DTYPE_F32;
     double step_s = 0.0;
     double ceiling = 0.0;
-    enum status status = device_open("cpu", &device_options, &device, err);
+    enum status status = device_open(options->backend, &device_options, &device, err);
     if (status != STATUS_OK) {
         return status;
     }
@@ -306,10 +351,11 @@ static enum status run_case(const struct options *options, struct error *err)
     if (options->method == TRAIN_FULL) {
         weights_fini(&model.weights); /* full fine-tuning has its own copy */
     }
-    TRY_CLEANUP(measure_steps(trainer, options->steps, &step_s, err));
+    TRY_CLEANUP(measure_steps(trainer, device, options, &step_s, err));
     struct device_memory memory;
     device->ops->memory(device, &memory);
     TRY_CLEANUP(measure_ceiling(device, dtype, &ceiling, err));
+    TRY_CLEANUP(print_case(options, err));
     print_result(options, trainer, device, step_s, ceiling, &memory);
 cleanup:
     trainer_destroy(trainer);
@@ -359,6 +405,14 @@ static bool read_option(struct options *options, const char *key, const char *va
         options->steps = strtol(value, NULL, 10);
         return options->steps >= 1 && options->steps <= STEPS_MAX - WARMUP_STEPS;
     }
+    if (strcmp(key, "--each") == 0) {
+        options->each = strtol(value, NULL, 10);
+        return options->each >= 1 && options->each <= STEPS_MAX / 10;
+    }
+    if (strcmp(key, "--backend") == 0) {
+        options->backend = value;
+        return true;
+    }
     if (strcmp(key, "--threads") == 0) {
         options->threads = (int)strtol(value, NULL, 10);
         return options->threads >= 0;
@@ -369,22 +423,37 @@ static bool read_option(struct options *options, const char *key, const char *va
 
 int main(int argc, char **argv)
 {
-    struct options options = {
-        .shape = &shapes[1], .method = TRAIN_FULL, .precision = TRAIN_F32, .steps = 6};
+    struct options options = {.shape = &shapes[1],
+                              .method = TRAIN_FULL,
+                              .precision = TRAIN_F32,
+                              .backend = "cpu",
+                              .steps = 6,
+                              .each = 1};
+    struct error err;
     for (int i = 1; i < argc; i += 2) {
-        if (i + 1 >= argc || !read_option(&options, argv[i], argv[i + 1])) {
+        if (strcmp(argv[i], "--list") == 0) {
+            options.list = true;
+            i--;
+        } else if (i + 1 >= argc || !read_option(&options, argv[i], argv[i + 1])) {
             fprintf(stderr,
-                    "usage: %s [--shape 260k|15m|125m] [--method full|lora] [--precision f32|bf16] "
-                    "[--steps N] "
-                    "[--threads N] [--save FILE]\n",
+                    "usage: %s [--shape 260k|15m|125m|qwen3-tiny|qwen3-1.7b] [--method full|lora] "
+                    "[--precision f32|bf16] [--backend cpu|cuda|auto] [--steps N] [--each N] "
+                    "[--threads N] [--save FILE | --list]\n",
                     argv[0]);
             return 2;
         }
     }
-    struct error err;
-    if (run_case(&options, &err) != STATUS_OK) {
+    if (options.steps * options.each > STEPS_MAX - WARMUP_STEPS) {
+        fprintf(stderr, "at most %d steps\n", STEPS_MAX - WARMUP_STEPS);
+        return 2;
+    }
+    enum status status = options.list ? print_case(&options, &err) : run_case(&options, &err);
+    if (status != STATUS_OK) {
         fprintf(stderr, "%s\n", err.message);
         return 1;
+    }
+    if (options.list) {
+        printf("}\n");
     }
     return 0;
 }
