@@ -108,7 +108,8 @@ static enum status fault_status(const struct cuda_fault *fault, struct error *er
     case CUDA_FAULT_NONE:
         return STATUS_OK;
     case CUDA_FAULT_ROW_INDEX:
-        return FAIL(err, STATUS_RANGE, "rows of a table: index %lld of row %lld is not below %lld",
+        return FAIL(err, STATUS_RANGE,
+                    "gather_rows or scatter_add_rows: index %lld of row %lld is not below %lld",
                     found, row, limit);
     case CUDA_FAULT_TARGET:
         return FAIL(err, STATUS_RANGE, "cross_entropy: target %lld of row %lld is not in -1..%lld",
@@ -121,8 +122,8 @@ static enum status fault_status(const struct cuda_fault *fault, struct error *er
                     found, row, limit);
     case CUDA_FAULT_STARTS:
         return FAIL(err, STATUS_RANGE,
-                    "attention: sequence %lld starts at %lld, but starts rise from 0 to %lld", row,
-                    found, limit);
+                    "attention: sequence %lld ends at %lld, but starts must rise from 0 to %lld",
+                    row, found, limit);
     default:
         return FAIL(err, STATUS_INTERNAL, "a kernel reported a fault of the unknown kind %d",
                     fault->kind);
