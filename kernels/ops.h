@@ -50,6 +50,7 @@ struct device_options {
 struct device_memory {
     int64_t used_bytes;
     int64_t peak_bytes; /* since the device was opened, or since reset_peak */
+    int64_t free_bytes; /* that the accelerator has left now, for all of its users; -1: the host's memory is meant */
 };
 
 /* Heads of one attention layer. A fused row is [query (H*D) | key (K*D) | value (K*D)]. */
@@ -117,7 +118,8 @@ struct ops {
      * used, by operations until side_fence; on the host both hold until side_wait. */
     int64_t (*side_download)(struct device *device, void *to_host, const void *from, size_t bytes);
     int64_t (*side_upload)(struct device *device, void *to, const void *from_host, size_t bytes);
-    /* values += those of all other ranks of the group that was joined, the same bits on every rank. Collective. */
+    /* values += those of all other ranks of the group that was joined, the same bits on every rank. Collective: a
+     * device that has failed takes part too, with NaN for its values, unless what it had on the hardware is lost. */
     int64_t (*side_sum)(struct device *device, float *values, int64_t count);
     int64_t (*side_mark)(struct device *device); /* a ticket for the operations so far */
     void (*side_wait)(struct device *device, int64_t ticket); /* the host waits for it and all before it */

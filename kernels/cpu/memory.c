@@ -78,6 +78,7 @@ void cpu_memory(struct device *base, struct device_memory *out)
 {
     out->used_bytes = cpu_of(base)->used_bytes;
     out->peak_bytes = cpu_of(base)->peak_bytes;
+    out->free_bytes = -1;
 }
 
 void cpu_reset_peak(struct device *base)

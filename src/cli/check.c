@@ -7,12 +7,15 @@
 #include "run/candidate.h"
 #include "run/facts.h"
 #include "run/launch.h"
+#include "run/machine.h"
 #include "run/speed.h"
 #include "train/trainer.h"
 
 struct checked {
     struct cli_job *opened;
     struct model *model;
+    struct machine machine;
+    int64_t own_bytes; /* of the device's memory, that its backend works in */
     struct researcher_facts facts;
     struct researcher *researcher;
     struct plan plan;
@@ -50,7 +53,7 @@ static void print_job(const struct checked *checked)
         printf("duplicates  %lld training rows stand there more than once\n",
                (long long)facts->train_duplicates);
     }
-    printf("device      %s, precision %s\n", device, precision_name(checked));
+    printf("device      %s, precision %s (%s)\n", device, precision_name(checked), opened->choice);
 }
 
 static void print_search(const struct job *job)
@@ -81,9 +84,17 @@ static double tokens_of(const struct researcher_facts *facts, const struct train
     return tokens;
 }
 
-static enum status print_plan(struct checked *checked, double flops, struct error *err)
+/* What stands beside any training: the base model's weights, and what the backend works in. */
+static int64_t standing_bytes(const struct checked *checked)
+{
+    int64_t per_weight = checked->facts.precision == TRAIN_BF16 ? 2 : 4;
+    return checked->model->table.elements * per_weight + checked->own_bytes;
+}
+
+static enum status print_plan(struct checked *checked, struct error *err)
 {
     const struct job *job = &checked->opened->job;
+    double flops = checked->machine.flops_per_s;
     const struct model_config *model = &checked->model->config;
     double all_s = 0.0;
     int64_t largest = 0;
@@ -106,9 +117,12 @@ static enum status print_plan(struct checked *checked, double flops, struct erro
             (long long)(config.batch_tokens * config.accumulation), (double)bytes / 1e9,
             seconds / 60.0);
     }
-    int64_t memory = facts_worker_memory(job, 1);
-    printf("\nmemory      %.2f GB for the largest training and the base model, %.1f GB are there\n",
-           (double)largest / 1e9, (double)memory / 1e9);
+    int64_t memory = machine_worker_memory(job, &checked->machine, 1);
+    int64_t needed = largest + standing_bytes(checked);
+    printf(
+        "\nmemory      %.2f GB for the largest training and the base model, %.1f GB are there%s\n",
+        (double)needed / 1e9, (double)memory / 1e9,
+        needed > memory ? ": too little, such a candidate will fail" : "");
     printf("time        about %.1f min for a round on one worker, %.1f h for %lld rounds; "
            "divide by the workers\n",
            all_s / 60.0, all_s * (double)job->rounds / 3600.0, (long long)job->rounds);
@@ -164,7 +178,7 @@ static enum status make_first_plan(struct checked *checked, struct error *err)
     search_init(&search);
     const struct executor_limits limits = {
         .model = &checked->model->config,
-        .memory_bytes = facts_worker_memory(job, 1),
+        .memory_bytes = machine_worker_memory(job, &checked->machine, 1),
         .training_bytes = trainer_bytes,
     };
     struct buffer changes;
@@ -188,19 +202,20 @@ static enum status check(struct checked *checked, struct error *err)
 {
     struct workspace *workspace = &checked->opened->workspace;
     const struct dataset *test = NULL;
-    double flops = 0.0;
-    enum train_precision precision = workspace_precision(workspace);
+    struct device_memory memory = {0};
+    TRY(machine_measure(workspace, true, &checked->machine, err));
+    workspace->device->ops->memory(workspace->device, &memory);
+    checked->own_bytes = memory.used_bytes;
     TRY(model_inspect(checked->opened->job.model, &checked->model, err));
     TRY(workspace_check_chat(&checked->opened->job, checked->model, err));
-    TRY(facts_gather(workspace, checked->model, precision,
-                     facts_worker_memory(&checked->opened->job, 1), &checked->facts, err));
+    TRY(facts_gather(workspace, checked->model, checked->machine.precision,
+                     machine_worker_memory(&checked->opened->job, &checked->machine, 1),
+                     &checked->facts, err));
     TRY(workspace_split(workspace, TASK_TEST, &test, err));
     print_job(checked);
     print_search(&checked->opened->job);
-    TRY(speed_measure(workspace->device, precision == TRAIN_BF16 ? DTYPE_BF16 : DTYPE_F32, &flops,
-                      err));
     TRY(make_first_plan(checked, err));
-    TRY(print_plan(checked, flops, err));
+    TRY(print_plan(checked, err));
     puts("\nno mistakes found");
     return STATUS_OK;
 }

@@ -120,7 +120,8 @@ enum status cli_job_open(const char *path, const char *out_folder, struct cli_jo
     log_init(&out->log, stderr, -1, LOG_INFO);
     stop_install();
     TRY(job_read(path, out_folder, &out->problems, &out->job, err));
-    return workspace_open(&out->job, launch_threads(&out->job, 1), &out->log, &out->workspace, err);
+    return workspace_open(&out->job, launch_threads(&out->job, 1), 0, &out->log, &out->workspace,
+                          err);
 }
 
 void cli_job_close(struct cli_job *opened)

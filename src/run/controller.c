@@ -11,6 +11,7 @@
 #include "eval/scorer.h"
 #include "run/controller_state.h"
 #include "run/facts.h"
+#include "run/machine.h"
 #include "run/speed.h"
 #include "run/stop.h"
 #include "run/training_file.h"
@@ -22,12 +23,44 @@ static const double stop_patience_s = 600.0;
 
 /* ---- opening ---- */
 
+/* The job for the record. What its precision "auto" means is written down: the training states of a
+ * run are of one precision, on whatever machines it goes on later. */
+static char *job_text(const struct controller *c)
+{
+    cJSON *job = cJSON_Duplicate(c->options.job->json, true);
+    cJSON *compute = cJSON_GetObjectItemCaseSensitive(job, "compute");
+    if (compute == NULL) {
+        compute = cJSON_AddObjectToObject(job, "compute");
+    }
+    cJSON_DeleteItemFromObjectCaseSensitive(compute, "precision");
+    cJSON_AddStringToObject(compute, "precision", train_precision_names[c->facts.precision]);
+    char *text = json_print_line(job);
+    cJSON_Delete(job);
+    return text;
+}
+
+/* The precision that a search began with; `otherwise` if it does not say. */
+static enum train_precision recorded_precision(const struct search *search,
+                                               enum train_precision otherwise)
+{
+    cJSON *job = search->identity.job != NULL ? cJSON_Parse(search->identity.job) : NULL;
+    const cJSON *compute = cJSON_GetObjectItemCaseSensitive(job, "compute");
+    const cJSON *precision = cJSON_GetObjectItemCaseSensitive(compute, "precision");
+    const char *name = cJSON_IsString(precision) ? precision->valuestring : "";
+    for (int i = TRAIN_F32; i <= TRAIN_BF16; i++) {
+        otherwise =
+            strcmp(name, train_precision_names[i]) == 0 ? (enum train_precision)i : otherwise;
+    }
+    cJSON_Delete(job);
+    return otherwise;
+}
+
 static enum status begin_search(struct controller *c, const char *task_hash, struct error *err)
 {
     const struct job *job = c->options.job;
     const struct scorer *scorer = scorer_find(job->task.metric);
     cJSON *event = controller_event("started", -1, -1);
-    char *text = json_print_line(job->json);
+    char *text = job_text(c);
     cJSON_AddStringToObject(event, "job", text != NULL ? text : "{}");
     cJSON_free(text);
     cJSON_AddStringToObject(event, "model_hash", c->options.model->hash);
@@ -117,14 +150,12 @@ static enum status begin_allocation(struct controller *c, struct error *err)
     return controller_emit(c, event, -1, err);
 }
 
-/* Reads what the folder holds and goes on from there. */
-static enum status open_search(struct controller *c, struct error *err)
+/* Reads what the folder holds; an empty search if it holds none. */
+static enum status load_search(struct controller *c, struct error *err)
 {
-    const char *folder = c->options.job->output;
     char note[1024] = "";
-    char task_hash[HASH_TEXT_BYTES];
-    TRY(workspace_task_hash(c->options.workspace, task_hash, err));
-    enum status loaded = store_run_load(folder, &c->search, note, sizeof(note), err);
+    enum status loaded =
+        store_run_load(c->options.job->output, &c->search, note, sizeof(note), err);
     if (loaded != STATUS_OK && loaded != STATUS_NOT_FOUND) {
         return loaded;
     }
@@ -134,6 +165,15 @@ static enum status open_search(struct controller *c, struct error *err)
     if (loaded == STATUS_NOT_FOUND) {
         search_init(&c->search);
     }
+    return STATUS_OK;
+}
+
+/* Goes on from what the folder held. */
+static enum status open_search(struct controller *c, struct error *err)
+{
+    const char *folder = c->options.job->output;
+    char task_hash[HASH_TEXT_BYTES];
+    TRY(workspace_task_hash(c->options.workspace, task_hash, err));
     TRY(journal_open(folder, c->search.last_sequence, &c->journal, err));
     TRY(snapshot_create(folder, c->journal, &c->snapshot, err));
     c->next_sequence = c->search.last_sequence + 1;
@@ -155,19 +195,19 @@ static enum status open_search(struct controller *c, struct error *err)
     return begin_allocation(c, err);
 }
 
-/* The machine's speed is measured only where a limit of time needs it: plans then depend on it. */
 static enum status gather_facts(struct controller *c, struct error *err)
 {
-    struct workspace *workspace = c->options.workspace;
-    enum train_precision precision = workspace_precision(workspace);
-    TRY(facts_gather(workspace, c->options.model, precision, c->limits.memory_bytes, &c->facts,
-                     err));
-    if (c->options.job->candidate_seconds > 0.0) {
-        double flops_per_s = 0.0;
-        TRY(speed_measure(workspace->device, precision == TRAIN_BF16 ? DTYPE_BF16 : DTYPE_F32,
-                          &flops_per_s, err));
-        c->facts.tokens_per_second = speed_tokens_per_second(&c->options.model->config, &c->facts,
-                                                             c->facts.lora_only, flops_per_s);
+    const struct job *job = c->options.job;
+    const struct machine *machine = &c->options.machine;
+    enum train_precision precision = machine->precision;
+    if (job->precision == JOB_PRECISION_AUTO) {
+        precision = recorded_precision(&c->search, precision);
+    }
+    TRY(facts_gather(c->options.workspace, c->options.model, precision, c->limits.memory_bytes,
+                     &c->facts, err));
+    if (machine->flops_per_s > 0.0) {
+        c->facts.tokens_per_second = speed_tokens_per_second(
+            &c->options.model->config, &c->facts, c->facts.lora_only, machine->flops_per_s);
     }
     return STATUS_OK;
 }
@@ -192,8 +232,10 @@ enum status controller_create(const struct controller_options *options, struct c
         c->workers[i].rank = options->leaders[i];
     }
     c->limits.model = &options->model->config;
-    c->limits.memory_bytes = facts_worker_memory(options->job, options->node_workers);
+    c->limits.memory_bytes =
+        machine_worker_memory(options->job, &options->machine, options->node_workers);
     c->limits.training_bytes = trainer_bytes;
+    TRY_CLEANUP(load_search(c, err));
     TRY_CLEANUP(gather_facts(c, err));
     TRY_CLEANUP(
         researcher_open(options->job->researcher, &c->facts, options->log, &c->researcher, err));
@@ -335,6 +377,30 @@ static enum status on_broken_machine(struct controller *c, int index, const stru
     return failure->code;
 }
 
+/* A worker's device is gone, and its rank with it: the search stops, to be started again. What that
+ * worker had counts as running when its job died, so that a candidate that kills every device it
+ * meets is set aside in the end; what others had does not. */
+static enum status on_lost_device(struct controller *c, int index, const struct error *failure,
+                                  struct error *err)
+{
+    struct error ignored = {0};
+    for (int i = 0; i < c->options.leader_count; i++) {
+        const struct controller_worker *other = &c->workers[i];
+        if (i == index || other->work != WORK_TRAIN) {
+            continue;
+        }
+        const struct candidate *candidate =
+            &c->search.nodes[other->node].candidates[other->candidate];
+        cJSON *event = controller_event("candidate_suspended", other->node, other->candidate);
+        cJSON_AddNumberToObject(event, "steps_done", (double)candidate->steps_done);
+        cJSON_AddNumberToObject(event, "rank_seconds", 0.0);
+        (void)controller_emit(c, event, i, &ignored);
+    }
+    (void)journal_flush(c->journal, &ignored);
+    *err = *failure;
+    return failure->code;
+}
+
 static enum status on_failure(struct controller *c, int index, const struct message *message,
                               struct error *err)
 {
@@ -345,6 +411,9 @@ static enum status on_failure(struct controller *c, int index, const struct mess
     if (failure.code == STATUS_NO_SPACE || failure.code == STATUS_IO ||
         failure.code == STATUS_PERMISSION) {
         return on_broken_machine(c, index, message, &failure, err);
+    }
+    if (failure.code == STATUS_DEVICE) {
+        return on_lost_device(c, index, &failure, err);
     }
     if (test) {
         log_write(c->options.log, LOG_ERROR, "run", "the test split could not be scored: %s",
@@ -375,8 +444,9 @@ static enum status on_suspended(struct controller *c, int index, const struct me
 static void on_hello(struct controller *c, int index, const struct message *message)
 {
     c->workers[index].present = true;
-    log_write(c->options.log, LOG_INFO, "run", "worker on rank %d (%s): %s", c->workers[index].rank,
-              text_of(message->payload, "host"), text_of(message->payload, "device"));
+    log_write(c->options.log, LOG_INFO, "run", "worker on rank %d (%s): %s (%s)",
+              c->workers[index].rank, text_of(message->payload, "host"),
+              text_of(message->payload, "device"), text_of(message->payload, "choice"));
 }
 
 /* Whether an answer is about what the worker was told to do. */

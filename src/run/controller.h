@@ -14,6 +14,7 @@
 #include "base/log.h"
 #include "model/model.h"
 #include "run/job.h"
+#include "run/machine.h"
 #include "run/message.h"
 #include "run/workspace.h"
 
@@ -28,7 +29,8 @@ struct controller_options {
     int ranks_per_candidate;
     int threads;                 /* of a rank, for core-hours */
     int node_workers;            /* on this node, for memory estimates */
-    struct workspace *workspace; /* for splits; its device is not used */
+    struct workspace *workspace; /* for splits; it needs no device */
+    struct machine machine;      /* of the workers */
     const struct model *model;   /* inspected */
 };
 

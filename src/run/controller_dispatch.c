@@ -45,6 +45,7 @@ enum status controller_send_order(struct controller *c, int index, enum work wor
     cJSON_AddStringToObject(order, "work", work == WORK_TEST ? "test" : "train");
     cJSON_AddItemToObject(order, "recipe", cJSON_Parse(planned->recipe));
     cJSON_AddItemToObject(order, "config", cJSON_Parse(planned->candidates[candidate].config));
+    cJSON_AddStringToObject(order, "precision", train_precision_names[c->facts.precision]);
     struct message message = {
         .header = {.kind = MESSAGE_ORDER, .node = node, .candidate = candidate},
         .payload = order,

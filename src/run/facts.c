@@ -2,7 +2,6 @@
 
 #include <stdlib.h>
 #include <string.h>
-#include <unistd.h>
 
 #include "base/hash.h"
 #include "base/mem.h"
@@ -12,17 +11,6 @@
 #include "train/trainer.h"
 
 enum { SAMPLED_ROWS_MAX = 4000, FEW_LABELS = 64, DEFAULT_BATCH_TOKENS = 4096 };
-
-int64_t facts_worker_memory(const struct job *job, int node_workers)
-{
-    if (job->memory_bytes > 0.0) {
-        return (int64_t)job->memory_bytes;
-    }
-    double pages = (double)sysconf(_SC_PHYS_PAGES);
-    double machine = pages * (double)sysconf(_SC_PAGESIZE);
-    const double usable = 0.85; /* the rest is the system's and the page cache's */
-    return (int64_t)(machine * usable / (node_workers > 0 ? node_workers : 1));
-}
 
 static int compare_i64(const void *a, const void *b)
 {

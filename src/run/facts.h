@@ -14,7 +14,4 @@ enum status facts_gather(struct workspace *workspace, const struct model *model,
                          enum train_precision precision, int64_t memory_bytes,
                          struct researcher_facts *out, struct error *err);
 
-/* Bytes of memory that one worker may use: the job's limit, or the machine's over its workers. */
-int64_t facts_worker_memory(const struct job *job, int node_workers);
-
 #endif

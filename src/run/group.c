@@ -1,12 +1,17 @@
 #include "run/group.h"
 
+#include <stdio.h>
 #include <string.h>
+
+#if defined(OPEN_MPI) && OPEN_MPI
+#include <mpi-ext.h> /* MPIX_Query_cuda_support, where it was built with it */
+#endif
 
 #include "base/clock.h"
 #include "base/mem.h"
 #include "run/message.h"
 
-enum { SUM_CHUNK = 1 << 20 };
+enum { SUM_CHUNK = 1 << 20, DEVICE_CHUNK = 1 << 28 };
 
 int group_count(int size, int ranks_per_group)
 {
@@ -19,14 +24,16 @@ int group_leader(int size, int ranks_per_group, int index)
     return size > 1 ? 1 + index * ranks_per_group : 0;
 }
 
-static enum status count_node_workers(const struct group_layout *layout, int *out,
-                                      struct error *err)
+/* Counts the ranks of this node that work, and those of them before this one. */
+static enum status find_place(struct group_layout *layout, struct error *err)
 {
     MPI_Comm node;
     TRY_MPI(MPI_Comm_split_type(MPI_COMM_WORLD, MPI_COMM_TYPE_SHARED, layout->rank, MPI_INFO_NULL,
                                 &node));
     int works = layout->group >= 0 ? 1 : 0;
-    TRY_MPI(MPI_Allreduce(&works, out, 1, MPI_INT, MPI_SUM, node));
+    TRY_MPI(MPI_Allreduce(&works, &layout->node_workers, 1, MPI_INT, MPI_SUM, node));
+    TRY_MPI(MPI_Scan(&works, &layout->node_place, 1, MPI_INT, MPI_SUM, node));
+    layout->node_place -= works;
     TRY_MPI(MPI_Comm_free(&node));
     return STATUS_OK;
 }
@@ -53,7 +60,7 @@ enum status group_create(int ranks_per_group, struct group_layout *out, struct e
             TRY_MPI(MPI_Comm_free(&comm));
         }
     }
-    return count_node_workers(out, &out->node_workers, err);
+    return find_place(out, err);
 }
 
 void group_fini(struct group_layout *layout)
@@ -114,6 +121,81 @@ struct train_group group_trainer(MPI_Comm *comm)
     MPI_Comm_rank(*comm, &group.rank);
     MPI_Comm_size(*comm, &group.size);
     return group;
+}
+
+/* ---- the way of the gradients ---- */
+
+/* Of memory on the devices, for an MPI that can read it. */
+static enum status sum_device_f32(void *context, float *values, int64_t count, struct error *err)
+{
+    MPI_Comm comm = *(MPI_Comm *)context;
+    int rank = 0;
+    TRY_MPI(MPI_Comm_rank(comm, &rank));
+    for (int64_t first = 0; first < count; first += DEVICE_CHUNK) {
+        int part = (int)(count - first < DEVICE_CHUNK ? count - first : DEVICE_CHUNK);
+        float *at = values + first;
+        TRY_MPI(MPI_Reduce(rank == 0 ? MPI_IN_PLACE : at, rank == 0 ? at : NULL, part, MPI_FLOAT,
+                           MPI_SUM, 0, comm));
+        TRY_MPI(MPI_Bcast(at, part, MPI_FLOAT, 0, comm));
+    }
+    return STATUS_OK;
+}
+
+static bool mpi_reads_gpus(const struct device *device)
+{
+#if defined(MPIX_CUDA_AWARE_SUPPORT)
+    return strcmp(device->ops->name, "cuda") == 0 && MPIX_Query_cuda_support() == 1;
+#else
+    (void)device;
+    return false;
+#endif
+}
+
+/* STATUS_OK if the devices of all ranks are in one group now; else why not, in *why. Each rank asks
+ * for an id, although the first one's is used: so a rank that could not join is known before any
+ * other waits for it. */
+static enum status join_devices(struct device *device, MPI_Comm comm,
+                                const struct train_group *group, bool *joined, struct error *why,
+                                struct error *err)
+{
+    const struct ops *ops = device->ops;
+    unsigned char id[DEVICE_GROUP_ID_BYTES] = {0};
+    enum status status =
+        ops->group_id != NULL && ops->group_join != NULL
+            ? ops->group_id(device, id, why)
+            : FAIL(why, STATUS_UNSUPPORTED, "backend %s has no sums of its own", ops->name);
+    *joined = group_agree(comm, status, why) == STATUS_OK;
+    if (!*joined) {
+        return STATUS_OK;
+    }
+    TRY_MPI(MPI_Bcast(id, (int)sizeof(id), MPI_UNSIGNED_CHAR, 0, comm));
+    status = ops->group_join(device, id, group->rank, group->size, why);
+    *joined = group_agree(comm, status, why) == STATUS_OK;
+    return STATUS_OK;
+}
+
+enum status group_connect(struct device *device, struct train_group *group, char *how,
+                          size_t how_bytes, struct error *err)
+{
+    MPI_Comm comm = *(MPI_Comm *)group->context;
+    struct error why = {0};
+    struct error ignored = {0};
+    TRY(join_devices(device, comm, group, &group->joined, &why, err));
+    if (group->joined) {
+        (void)snprintf(how, how_bytes, "by the devices themselves");
+        return STATUS_OK;
+    }
+    enum status reads = mpi_reads_gpus(device) ? STATUS_OK : STATUS_UNSUPPORTED;
+    if (group_agree(comm, reads, &ignored) == STATUS_OK) {
+        group->sum_device_f32 = sum_device_f32;
+        (void)snprintf(how, how_bytes, "by MPI on the devices' memory (not by themselves: %.200s)",
+                       why.message);
+    } else {
+        (void)snprintf(how, how_bytes,
+                       "over the host (not by the devices: %.200s; MPI does not read their memory)",
+                       why.message);
+    }
+    return STATUS_OK;
 }
 
 enum status group_share_int(MPI_Comm comm, int *value, struct error *err)

@@ -20,6 +20,7 @@ struct group_layout {
     int leader;       /* job rank of this group's leader */
     MPI_Comm comm;    /* of the group; MPI_COMM_NULL for a lone rank */
     int node_workers; /* ranks on this node that work */
+    int node_place;   /* of this rank among them: they share the node's accelerators in turn */
 };
 
 /* Collective over all ranks of the job. */
@@ -32,6 +33,12 @@ int group_count(int size, int ranks_per_group);
 
 /* The train_group over a communicator; its context is the communicator's address. */
 struct train_group group_trainer(MPI_Comm *comm);
+
+/* Chooses how the group's devices add gradients up: by themselves (NCCL), through an MPI that reads
+ * their memory, or over the host. All ranks get the same way, the best one that all of them have;
+ * `how` says which and why. To be called once the ranks' devices are open. */
+enum status group_connect(struct device *device, struct train_group *group, char *how,
+                          size_t how_bytes, struct error *err);
 
 /* Sends the leader's text to all: *text is the leader's on entry, a heap copy for the others on
  * return. At most max_bytes. */

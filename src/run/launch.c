@@ -27,6 +27,7 @@ struct launch {
     int threads;
     struct mailbox *mailbox;
     struct store_lock *lock;       /* rank 0 */
+    struct machine machine;        /* of the workers */
     struct workspace workspace;    /* rank 0: for the splits */
     struct model *model;           /* rank 0: inspected */
     int *leaders;                  /* rank 0 */
@@ -50,6 +51,18 @@ int launch_threads(const struct job *job, int node_workers)
 
 /* ---- rank 0 ---- */
 
+static enum status open_folder(struct launch *launch, struct error *err)
+{
+    char path[FILE_PATH_BYTES];
+    TRY(store_folder_lock(launch->job.output, &launch->lock, err));
+    TRY(file_join(launch->job.output, "log.jsonl", path, err));
+    TRY(log_open(&launch->log, path, err));
+    if (launch->layout.size == 1) {
+        launch->worker_log.fd = dup(launch->log.fd);
+    }
+    return STATUS_OK;
+}
+
 static enum status open_controller(struct launch *launch, struct error *err)
 {
     const struct job *job = &launch->job;
@@ -63,7 +76,7 @@ static enum status open_controller(struct launch *launch, struct error *err)
     }
     TRY(model_inspect(job->model, &launch->model, err));
     TRY(workspace_check_chat(job, launch->model, err));
-    TRY(workspace_open(job, launch->threads, &launch->log, &launch->workspace, err));
+    workspace_init(job, launch->threads, &launch->log, &launch->workspace);
     const struct controller_options options = {
         .job = job,
         .mailbox = launch->mailbox,
@@ -74,21 +87,31 @@ static enum status open_controller(struct launch *launch, struct error *err)
         .threads = launch->threads,
         .node_workers = launch->layout.node_workers,
         .workspace = &launch->workspace,
+        .machine = launch->machine,
         .model = launch->model,
     };
     return controller_create(&options, &launch->controller, err);
 }
 
-static enum status open_folder(struct launch *launch, struct error *err)
-{
-    char path[FILE_PATH_BYTES];
-    TRY(store_folder_lock(launch->job.output, &launch->lock, err));
-    TRY(file_join(launch->job.output, "log.jsonl", path, err));
-    return log_open(&launch->log, path, err);
-}
-
 /* ---- every rank ---- */
 
+/* All ranks go on only if all can. A rank that cannot returns its own error, the others that of
+ * rank 0. */
+static enum status agree(int rank, enum status mine, struct error *err)
+{
+    int worst = (int)mine;
+    TRY_MPI(MPI_Allreduce(MPI_IN_PLACE, &worst, 1, MPI_INT, MPI_MAX, MPI_COMM_WORLD));
+    if (worst == (int)STATUS_OK || mine != STATUS_OK) {
+        return mine;
+    }
+    return rank == 0 ? FAIL(err, (enum status)worst,
+                            "a worker could not start (%s); see the "
+                            "messages of the other ranks",
+                            status_text((enum status)worst))
+                     : (enum status)worst;
+}
+
+/* A rank that works opens its device; rank 0, unless it is alone, takes none. */
 static enum status open_worker(struct launch *launch, struct error *err)
 {
     const struct worker_options options = {
@@ -96,19 +119,32 @@ static enum status open_worker(struct launch *launch, struct error *err)
         .mailbox = launch->mailbox,
         .log = &launch->worker_log,
         .threads = launch->threads,
+        .place = launch->layout.node_place,
         .group = launch->layout.comm,
     };
-    return worker_create(&options, &launch->worker, err);
+    return launch->layout.group >= 0 ? worker_create(&options, &launch->worker, err) : STATUS_OK;
 }
 
-/* Ranks that only work write to the same log, once rank 0 has made the folder. */
-static enum status open_rank(struct launch *launch, struct error *err)
+/* Rank 0 makes the folder; the others then write to the same log. */
+static enum status open_log(struct launch *launch, struct error *err)
 {
-    if (launch->layout.rank == 0) {
-        TRY(open_folder(launch, err));
-        return open_controller(launch, err);
+    char path[FILE_PATH_BYTES];
+    TRY(file_join(launch->job.output, "log.jsonl", path, err));
+    return log_open(&launch->worker_log, path, err);
+}
+
+/* The first worker's machine speaks for all. It is measured only where a limit of time needs it:
+ * plans then depend on it. Collective. */
+static enum status share_machine(struct launch *launch, struct error *err)
+{
+    int first = group_leader(launch->layout.size, launch->job.ranks_per_candidate, 0);
+    enum status status = STATUS_OK;
+    if (launch->layout.rank == first) {
+        bool speed = launch->job.candidate_seconds > 0.0;
+        status = worker_machine(launch->worker, speed, &launch->machine, err);
     }
-    return open_worker(launch, err);
+    TRY(agree(launch->layout.rank, status, err));
+    return machine_share(MPI_COMM_WORLD, first, &launch->machine, err);
 }
 
 /* The controller's turn, called from the worker's steps when one rank is both. */
@@ -120,17 +156,7 @@ static enum status take_turn(void *context, struct error *err)
 
 static enum status run_alone(struct launch *launch, struct error *err)
 {
-    launch->worker_log.fd = dup(launch->log.fd);
-    const struct worker_options options = {
-        .job = &launch->job,
-        .mailbox = launch->mailbox,
-        .log = &launch->worker_log,
-        .threads = launch->threads,
-        .group = MPI_COMM_NULL,
-        .turn = take_turn,
-        .turn_context = launch->controller,
-    };
-    TRY(worker_create(&options, &launch->worker, err));
+    worker_set_turn(launch->worker, take_turn, launch->controller);
     TRY(worker_hello(launch->worker, err));
     bool done = false;
     while (!done) {
@@ -197,20 +223,13 @@ static enum status check_layout(const struct launch *launch, struct error *err)
     return STATUS_OK;
 }
 
-/* All ranks go on only if all can. A rank that cannot returns its own error, the others that of
- * rank 0. */
-static enum status agree(int rank, enum status mine, struct error *err)
+/* The other ranks of a group may wait for this one's device in theirs, where no message reaches
+ * them: the job ends, and the batch script starts it again. The controller has been told why. */
+static void abort_group(struct launch *launch, const struct error *err)
 {
-    int worst = (int)mine;
-    TRY_MPI(MPI_Allreduce(MPI_IN_PLACE, &worst, 1, MPI_INT, MPI_MAX, MPI_COMM_WORLD));
-    if (worst == (int)STATUS_OK || mine != STATUS_OK) {
-        return mine;
-    }
-    return rank == 0 ? FAIL(err, (enum status)worst,
-                            "a worker could not start (%s); see the "
-                            "messages of the other ranks",
-                            status_text((enum status)worst))
-                     : (enum status)worst;
+    log_write(&launch->worker_log, LOG_ERROR, "run", "%s", err->message);
+    mailbox_destroy(launch->mailbox, farewell_s);
+    MPI_Abort(MPI_COMM_WORLD, EXIT_FAILURE);
 }
 
 static void close_launch(struct launch *launch)
@@ -240,6 +259,20 @@ static enum status open_job(struct launch *launch, const struct launch_options *
     return job_read(options->job_path, options->out_folder, problems, &launch->job, err);
 }
 
+/* Devices first, so that a job that cannot run leaves no folder behind. Collective. */
+static enum status open_all(struct launch *launch, struct error *err)
+{
+    int rank = launch->layout.rank;
+    TRY(agree(rank, open_worker(launch, err), err));
+    TRY(agree(rank, rank == 0 ? open_folder(launch, err) : STATUS_OK, err));
+    TRY(agree(rank, rank > 0 ? open_log(launch, err) : STATUS_OK, err));
+    if (launch->worker != NULL) {
+        TRY(worker_connect(launch->worker, err));
+    }
+    TRY(share_machine(launch, err));
+    return agree(rank, rank == 0 ? open_controller(launch, err) : STATUS_OK, err);
+}
+
 enum status launch_search(const struct launch_options *options, struct json_problems *problems,
                           struct error *err)
 {
@@ -257,13 +290,11 @@ enum status launch_search(const struct launch_options *options, struct json_prob
     launch.threads = launch_threads(&launch.job, launch.layout.node_workers);
     TRY_CLEANUP(mailbox_create(MPI_COMM_WORLD, &launch.mailbox, err));
     stop_install();
-    TRY_CLEANUP(agree(rank, open_rank(&launch, err), err));
-    if (rank > 0) { /* rank 0 has made the folder by now */
-        char path[FILE_PATH_BYTES];
-        TRY_CLEANUP(file_join(launch.job.output, "log.jsonl", path, err));
-        TRY_CLEANUP(log_open(&launch.worker_log, path, err));
-    }
+    TRY_CLEANUP(open_all(&launch, err));
     status = run_rank(&launch, err);
+    if (status == STATUS_DEVICE && launch.layout.comm != MPI_COMM_NULL) {
+        abort_group(&launch, err);
+    }
 cleanup:
     close_launch(&launch);
     return status;

@@ -6,7 +6,8 @@
 #include "kernels/ops.h"
 #include "model/config.h"
 
-/* FLOP/s of a matrix product in `dtype` on this device, measured for about a third of a second. */
+/* FLOP/s of matrix products in `dtype` on this device, large enough to keep it busy; measured for
+ * about a third of a second. */
 enum status speed_measure(struct device *device, enum dtype dtype, double *flops_per_s,
                           struct error *err);
 

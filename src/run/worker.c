@@ -24,6 +24,8 @@ struct worker {
     MPI_Comm group;
     struct train_group train_group;
     bool leader;
+    enum status (*turn)(void *context, struct error *err); /* may be NULL */
+    void *turn_context;
     /* The order that is being carried out. */
     int32_t node, candidate;
     int64_t steps_done; /* of its training, as far as this order got */
@@ -47,10 +49,10 @@ enum status worker_create(const struct worker_options *options, struct worker **
         worker->train_group = group_trainer(&worker->group);
         worker->leader = worker->train_group.rank == 0;
     }
-    enum status status =
-        workspace_open(options->job, options->threads, options->log, &worker->workspace, err);
+    enum status status = workspace_open(options->job, options->threads, options->place,
+                                        options->log, &worker->workspace, err);
     if (status != STATUS_OK) {
-        free(worker);
+        worker_destroy(worker);
         return status;
     }
     *out = worker;
@@ -64,6 +66,31 @@ void worker_destroy(struct worker *worker)
         workspace_close(&worker->workspace);
         free(worker);
     }
+}
+
+void worker_set_turn(struct worker *worker, enum status (*turn)(void *context, struct error *err),
+                     void *context)
+{
+    worker->turn = turn;
+    worker->turn_context = context;
+}
+
+enum status worker_connect(struct worker *worker, struct error *err)
+{
+    if (worker->group == MPI_COMM_NULL) {
+        return STATUS_OK;
+    }
+    char how[512] = "";
+    TRY(group_connect(worker->workspace.device, &worker->train_group, how, sizeof(how), err));
+    log_write(worker->options.log, worker->leader ? LOG_INFO : LOG_DEBUG, "run",
+              "the gradients of %d ranks are added up %s", worker->train_group.size, how);
+    return STATUS_OK;
+}
+
+enum status worker_machine(const struct worker *worker, bool speed, struct machine *out,
+                           struct error *err)
+{
+    return machine_measure(&worker->workspace, speed, out, err);
 }
 
 static enum status answer(struct worker *worker, enum message_kind kind, cJSON *payload,
@@ -89,6 +116,7 @@ enum status worker_hello(struct worker *worker, struct error *err)
     cJSON *hello = cJSON_CreateObject();
     cJSON_AddStringToObject(hello, "host", host);
     cJSON_AddStringToObject(hello, "device", device);
+    cJSON_AddStringToObject(hello, "choice", opened->choice);
     cJSON_AddNumberToObject(hello, "threads", worker->options.threads);
     cJSON_AddNumberToObject(hello, "ranks",
                             worker->group != MPI_COMM_NULL ? worker->train_group.size : 1);
@@ -143,8 +171,8 @@ static enum status leader_tick(struct worker *worker, const char *phase, int64_t
                                              .total = total}};
         TRY(mailbox_send(worker->options.mailbox, 0, MESSAGE_TO_CONTROLLER, &message, err));
     }
-    if (worker->options.turn != NULL) {
-        TRY(worker->options.turn(worker->options.turn_context, err));
+    if (worker->turn != NULL) {
+        TRY(worker->turn(worker->turn_context, err));
     }
     return read_while_busy(worker, err);
 }
@@ -188,7 +216,20 @@ static enum status make_paths(struct worker *worker, struct order_paths *out, st
     return file_join(folder, "data", out->data, err);
 }
 
-/* The order's JSON: {"work": "train"|"test", "recipe": [...], "config": {...}, "weights": bool}. */
+/* The run's precision, where the job leaves it open. */
+static void set_precision(struct workspace *workspace, const cJSON *order)
+{
+    const cJSON *precision = cJSON_GetObjectItemCaseSensitive(order, "precision");
+    for (int i = TRAIN_F32; cJSON_IsString(precision) && i <= TRAIN_BF16; i++) {
+        if (strcmp(precision->valuestring, train_precision_names[i]) == 0) {
+            workspace->has_precision = true;
+            workspace->precision = (enum train_precision)i;
+        }
+    }
+}
+
+/* The order's JSON: {"work": "train"|"test", "recipe": [...], "config": {...}, "precision": "f32"}.
+ */
 static enum status carry_out(struct worker *worker, const cJSON *order, cJSON **result,
                              struct error *err)
 {
@@ -200,6 +241,7 @@ static enum status carry_out(struct worker *worker, const cJSON *order, cJSON **
     if (!cJSON_IsString(work) || !cJSON_IsArray(recipe) || !cJSON_IsObject(config)) {
         return FAIL(err, STATUS_FORMAT, "an order without work, recipe or config");
     }
+    set_precision(&worker->workspace, order);
     const struct progress progress = {.tick = on_tick, .context = worker};
     struct candidate_order candidate = {
         .name = paths.name,
@@ -268,6 +310,22 @@ static enum status report_outcome(struct worker *worker, enum status outcome, cJ
                   err);
 }
 
+/* A failure may have left another in the device, which the next candidate would be blamed for. And
+ * a device that is lost fails whatever it is asked. */
+static enum status clear_device(struct worker *worker, enum status outcome, struct error *failure)
+{
+    struct device *device = worker->workspace.device;
+    struct error left = {0};
+    if (outcome == STATUS_OK || outcome == STATUS_DEVICE) {
+        return outcome;
+    }
+    if (device->ops->check(device, &left) == STATUS_DEVICE) {
+        *failure = left;
+        return STATUS_DEVICE;
+    }
+    return outcome;
+}
+
 static enum status do_order(struct worker *worker, const struct message *message, struct error *err)
 {
     worker->node = message->header.node;
@@ -280,11 +338,18 @@ static enum status do_order(struct worker *worker, const struct message *message
     cJSON *result = NULL;
     struct error failure = {0};
     enum status outcome = carry_out(worker, message->payload, &result, &failure);
-    if (!worker->leader) {
+    outcome = clear_device(worker, outcome, &failure);
+    if (worker->leader) {
+        TRY(report_outcome(worker, outcome, result, &failure, clock_monotonic_s() - started_s,
+                           err));
+    } else {
         cJSON_Delete(result);
-        return STATUS_OK;
     }
-    return report_outcome(worker, outcome, result, &failure, clock_monotonic_s() - started_s, err);
+    if (outcome == STATUS_DEVICE) {
+        *err = failure;
+        return STATUS_DEVICE;
+    }
+    return STATUS_OK;
 }
 
 /* The leader's message for all ranks of the group. */

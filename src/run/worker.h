@@ -6,6 +6,7 @@
 
 #include "base/log.h"
 #include "run/job.h"
+#include "run/machine.h"
 #include "run/message.h"
 
 struct worker; /* opaque */
@@ -15,23 +16,35 @@ struct worker_options {
     struct mailbox *mailbox;
     struct log *log;
     int threads;
+    int place;      /* of this rank among those of its node that work */
     MPI_Comm group; /* ranks that train one candidate together; this rank is in it. MPI_COMM_NULL:
                        alone */
-    /* Called at every step boundary and while idle: when one rank is controller and worker at once,
-     * this is the controller's turn. May be NULL. */
-    enum status (*turn)(void *context, struct error *err);
-    void *turn_context;
 };
 
+/* Opens the device. */
 enum status worker_create(const struct worker_options *options, struct worker **out,
                           struct error *err);
 void worker_destroy(struct worker *worker);
+
+/* What is called at every step boundary: when one rank is controller and worker at once, the
+ * controller's turn. */
+void worker_set_turn(struct worker *worker, enum status (*turn)(void *context, struct error *err),
+                     void *context);
+
+/* Agrees with the other ranks of the group on how gradients are added up. Collective in the group,
+ * once the devices of all are open; nothing to do alone. */
+enum status worker_connect(struct worker *worker, struct error *err);
+
+/* What the controller has to know of this worker's hardware. speed: measured as well. */
+enum status worker_machine(const struct worker *worker, bool speed, struct machine *out,
+                           struct error *err);
 
 /* Says HELLO to the controller: only the group's leader does. */
 enum status worker_hello(struct worker *worker, struct error *err);
 
 /* Carries out one order if one has come; returns at once if none has. *done is set when the
- * controller said QUIT. */
+ * controller said QUIT. STATUS_DEVICE: the device is lost, which the controller has been told; the
+ * rank has to end, at once if it is in a group, whose other ranks may wait for it for ever. */
 enum status worker_step(struct worker *worker, bool *done, struct error *err);
 
 /* Steps until QUIT, sleeping briefly between messages. */

@@ -1,22 +1,68 @@
 #include "run/workspace.h"
 
 #include <string.h>
+#include <unistd.h>
 
-enum status workspace_open(const struct job *job, int threads, struct log *log,
-                           struct workspace *out, struct error *err)
+void workspace_init(const struct job *job, int threads, struct log *log, struct workspace *out)
 {
     memset(out, 0, sizeof(*out));
     out->job = job;
     out->log = log;
     out->threads = threads;
+}
+
+/* One small product of known result. A device that fails here has failed before it was given any
+ * candidate, so none is blamed for it. */
+static enum status try_device(struct device *device, struct error *err)
+{
+    enum { SIZE = 64 };
+    const struct ops *ops = device->ops;
+    float result[SIZE * SIZE] = {0};
+    struct tensor operands[3];
+    void *data[3] = {NULL, NULL, NULL};
+    enum status status = STATUS_OK;
+    for (int i = 0; i < 3; i++) {
+        TRY_CLEANUP(ops->alloc(device, sizeof(result), "a first product", &data[i], err));
+        operands[i] = tensor_matrix(data[i], DTYPE_F32, SIZE, SIZE);
+        ops->fill(device, operands[i], (float)i * 0.5F);
+    }
+    ops->matmul(device, operands[0], operands[1], false, operands[2], true, 1.0F, 0.0F);
+    ops->download(device, result, data[0], sizeof(result));
+    TRY_CLEANUP(ops->check(device, err));
+    for (int i = 0; i < SIZE * SIZE; i++) {
+        if (result[i] != 0.5F * SIZE) {
+            status = FAIL(err, STATUS_DEVICE, "its first product has %g where %g is right",
+                          (double)result[i], 0.5 * SIZE);
+            break;
+        }
+    }
+cleanup:
+    for (int i = 0; i < 3; i++) {
+        ops->free(device, data[i]);
+    }
+    return status;
+}
+
+enum status workspace_open(const struct job *job, int threads, int place, struct log *log,
+                           struct workspace *out, struct error *err)
+{
+    workspace_init(job, threads, log, out);
     const struct device_options options = {
         .threads = threads,
+        .index = place,
         .limit_bytes = (int64_t)job->memory_bytes,
     };
     TRY(device_open(job->backend, &options, &out->device, err));
     char description[256];
     out->device->ops->describe(out->device, description, sizeof(description));
-    log_write(log, LOG_DEBUG, "run", "device: %s", description);
+    enum status status = try_device(out->device, err);
+    if (status != STATUS_OK) {
+        char host[65] = "";
+        gethostname(host, sizeof(host) - 1);
+        error_context(err, "the device of %s (%s) cannot be used", host, description);
+        return status;
+    }
+    log_write(log, LOG_INFO, "run", "device: %s (%s)", description, out->device->choice);
     return STATUS_OK;
 }
 
@@ -42,6 +88,9 @@ enum train_precision workspace_precision(const struct workspace *workspace)
     case JOB_PRECISION_BF16:
         return TRAIN_BF16;
     default:
+        if (workspace->has_precision) {
+            return workspace->precision;
+        }
         return workspace->device->ops->fast_bf16(workspace->device) ? TRAIN_BF16 : TRAIN_F32;
     }
 }

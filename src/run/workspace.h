@@ -10,23 +10,31 @@
 #include "kernels/ops.h"
 #include "model/model.h"
 #include "run/job.h"
+#include "train/config.h"
 
 struct workspace {
     const struct job *job; /* borrowed */
     struct log *log;       /* borrowed */
-    struct device *device;
+    struct device *device; /* NULL on a rank that only plans */
     int threads;
+    bool has_precision; /* `precision` holds, whatever the device would take */
+    enum train_precision precision;
     struct model *models[DTYPE_COUNT]; /* by dtype of the weights; NULL until used */
     struct dataset splits[TASK_SPLIT_COUNT];
     bool split_loaded[TASK_SPLIT_COUNT];
 };
 
-/* Opens the device the job names. threads: CPU threads of this rank. */
-enum status workspace_open(const struct job *job, int threads, struct log *log,
+/* Without a device: for planning, which needs the splits alone. */
+void workspace_init(const struct job *job, int threads, struct log *log, struct workspace *out);
+
+/* Opens the device the job names, tries it and says which it is. threads: CPU threads of this rank;
+ * place: of this rank among those of its node that work. STATUS_DEVICE if it does not compute. */
+enum status workspace_open(const struct job *job, int threads, int place, struct log *log,
                            struct workspace *out, struct error *err);
 void workspace_close(struct workspace *workspace);
 
-/* The precision that a configuration without a wish of its own gets on this device. */
+/* The precision that a configuration without a wish of its own gets: the job's, the one that was
+ * set (a run keeps what it began with), or what is fast on this device. */
 enum train_precision workspace_precision(const struct workspace *workspace);
 
 /* The base model with its weights in `dtype`. Borrowed. */
