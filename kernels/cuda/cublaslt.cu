@@ -1,8 +1,6 @@
 /* Opening cuBLASLt (cublaslt.h). */
 #include "kernels/cuda/cublaslt.h"
 
-#ifndef TREX_CUDA_ON_CPU /* where tests/cuda_on_cpu has products of its own */
-
 #include "kernels/cuda/library.h"
 
 /* What is used here is the same in 12 and 13; that of the build's header comes first. */
@@ -31,5 +29,3 @@ enum status cublaslt_load(struct cublaslt *out, struct error *err)
     };
     return library_open(files, functions, sizeof(functions) / sizeof(functions[0]), err);
 }
-
-#endif

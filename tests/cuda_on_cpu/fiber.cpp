@@ -6,14 +6,7 @@
 #include <ucontext.h>
 #include <unistd.h>
 
-#if defined(__SANITIZE_ADDRESS__)
-#define FIBER_SANITIZE 1
-#elif defined(__has_feature)
-#if __has_feature(address_sanitizer)
-#define FIBER_SANITIZE 1
-#endif
-#endif
-#ifdef FIBER_SANITIZE
+#ifdef FIBER_SANITIZE /* the program has AddressSanitizer, this file has not: it must be told of stacks */
 #include <sanitizer/common_interface_defs.h>
 #endif
 
