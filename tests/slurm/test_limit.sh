@@ -1,0 +1,43 @@
+#!/usr/bin/env bash
+# One sbatch, three allocations or more: the first ends at a true time limit, the next when the limit's signal is sent by
+# hand. The search ends with the same tree as one that was never stopped.
+. "$(dirname "$0")/common.sh"
+start_cluster 1
+
+# A search that lasts longer than the shortest limit, on this machine: one round tells how long a round is.
+"$trex" init model --hidden 192 --layers 4 --heads 2 --positions 64 > /dev/null
+make_task ', "search": {"rounds": 1, "configurations": 2, "seed": 3}, "limits": {"samples": 300, "steps": 240}'
+began=$EPOCHREALTIME
+"$trex" search job.json --out one > one.txt 2>&1 || { cat one.txt; die "the first search failed"; }
+rounds=$(awk -v from="$began" -v to="$EPOCHREALTIME" 'BEGIN { printf "%d", 1 + 60 / (to - from) }')
+sed -i "s/\"rounds\": 1/\"rounds\": $rounds/" job.json
+
+# A minute is Slurm's shortest limit, and it looks at limits every 30 s only: the signal comes after 5 to 35 s.
+job=$(submit --ntasks-per-node=2 --time=1 --signal=B:USR1@25 "$root/slurm/search.sbatch" job.json)
+"$trex" search job.json --out whole > whole.txt 2>&1 &
+whole=$!
+wait_until "$job" 120 "the time limit requeues it" restarted "$job" 1
+scontrol update "JobId=$job" TimeLimit=20 # one true limit is enough
+says "$job" 'told to stop \(limit\); 0:[0-9]+ to the time limit'
+says "$job" 'the ranks ended [0-9]+ s after that, with code 85'
+kept=$(finished run)
+echo "note: $(grep -oE '0:[0-9]+ to the time limit' "trex-$job.log"), $(wc -w <<< "$kept") candidates were done"
+ok "a true time limit stops the ranks with 85, and the job is requeued"
+
+wait_until "$job" 60 "a candidate has finished" finished_more_than run "$(wc -w <<< "$kept")"
+signal_limit "$job"
+wait_until "$job" 60 "the signal requeues it" restarted "$job" 2
+expect_end "$job" 400 0 2
+says "$job" 'the search has ended: all rounds are done'
+grep -q 'goes on at step' run/log.jsonl || lost "$job" "no training went on from its state"
+field "$job" Comment | grep -q '^trex' || lost "$job" "no progress in the job's comment"
+ok "the search ended in its third allocation"
+
+wait $whole || { tail whole.txt; die "the search without interruption failed"; }
+expect 0 '' "$tree" verify run
+decided run > run.txt
+decided whole > whole.txt
+cmp run.txt whole.txt || { diff run.txt whole.txt | head -20; die "interrupted and whole search differ"; }
+each_finished_once run
+ok "interrupted and whole search have the same tree: $(finished whole | wc -l) candidates"
+echo "$passed passed, 0 failed"
