@@ -76,4 +76,16 @@ template <int GROUPS> __device__ __forceinline__ void copy_wait()
 }
 #endif
 
+/* 2^x in one instruction where exp2f takes four: what lies below 2^-126 becomes zero. */
+__device__ __forceinline__ float exp2_flushed(float x)
+{
+#ifdef TREX_CUDA_ON_CPU
+    return exp2f(x);
+#else
+    float y;
+    asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));
+    return y;
+#endif
+}
+
 #endif
