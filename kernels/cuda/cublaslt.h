@@ -1,6 +1,5 @@
-/* The functions of cuBLASLt that products need. The library is opened when a GPU is, so that the
- * program starts on machines without it; a build for the CPU gives functions of its own
- * (tests/cuda_on_cpu). */
+/* The functions of cuBLASLt that products need. The library is opened when a GPU is (library.h), so
+ * that the program starts on machines without it. */
 #ifndef KERNELS_CUDA_CUBLASLT_H
 #define KERNELS_CUDA_CUBLASLT_H
 

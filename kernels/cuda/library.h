@@ -1,4 +1,5 @@
-/* Libraries that are opened when they are needed, so that the program starts without them. */
+/* Libraries that are opened when they are needed, so that the program starts without them. A build
+ * for the CPU gives a library_open of its own (tests/cuda_on_cpu). */
 #ifndef KERNELS_CUDA_LIBRARY_H
 #define KERNELS_CUDA_LIBRARY_H
 

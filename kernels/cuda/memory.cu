@@ -10,8 +10,7 @@
  * operations on the same stream. Free segments go back to the driver when it has no memory left, or
  * when keeping them would take more than the limit.
  *
- * The limit and the counts are about what callers hold, in units of 512 bytes. In a build for the
- * CPU with AddressSanitizer, free blocks and the bytes behind each held one are poisoned. */
+ * The limit and the counts are about what callers hold, in units of 512 bytes. */
 #include <assert.h>
 #include <stdlib.h>
 #include <string.h>
@@ -19,17 +18,7 @@
 #include "base/mem.h"
 #include "kernels/cuda/operations.h"
 #include "kernels/cuda/parts.h"
-
-#ifdef TREX_CUDA_ON_CPU
-#include <sanitizer/asan_interface.h>
-#define POISON(memory, bytes) ASAN_POISON_MEMORY_REGION((memory), (bytes))
-#define UNPOISON(memory, bytes) ASAN_UNPOISON_MEMORY_REGION((memory), (bytes))
-enum { FENCE_BYTES = 512 }; /* behind each held block, so that writing past its end is seen */
-#else
-#define POISON(memory, bytes) ((void)(memory), (void)(bytes))
-#define UNPOISON(memory, bytes) ((void)(memory), (void)(bytes))
-enum { FENCE_BYTES = 0 };
-#endif
+#include "kernels/cuda/poison.h"
 
 enum {
     UNIT_BYTES = 512,
@@ -155,7 +144,7 @@ static cudaError_t segment_create(struct cuda_pool *pool, enum kind kind, size_t
     block->bytes = bytes;
     block->kind = kind;
     pool->segment_bytes += bytes;
-    POISON(block->memory, block->bytes);
+    poison_now(block->memory, block->bytes, true);
     list_insert(pool, block);
     return cudaSuccess;
 }
@@ -164,7 +153,7 @@ static void segment_destroy(struct cuda_pool *pool, struct block *block)
 {
     list_remove(pool, block);
     pool->segment_bytes -= block->bytes;
-    UNPOISON(block->memory, block->bytes);
+    poison_now(block->memory, block->bytes, false);
     (void)cudaFree(block->memory);
     free(block);
 }
@@ -239,7 +228,6 @@ static void block_release(struct cuda_pool *pool, struct block *block)
 {
     struct block *before = block->before;
     struct block *after = block->after;
-    POISON(block->memory, block->bytes);
     block->held_bytes = 0;
     if (after != NULL && after->held_bytes == 0) {
         list_remove(pool, after);
@@ -344,7 +332,7 @@ enum status cuda_alloc(struct device *device, size_t bytes, const char *what, vo
                     "%s needs %zu bytes, but %zu of the limit of %zu bytes are in use", what, bytes,
                     pool->used_bytes, pool->limit_bytes);
     }
-    struct block *block = block_acquire(device, held + FENCE_BYTES, &result);
+    struct block *block = block_acquire(device, held + POISON_FENCE_BYTES, &result);
     if (result == cudaErrorMemoryAllocation) {
         (void)cudaGetLastError();
         return fail_without_memory(pool, bytes, what, err);
@@ -352,7 +340,7 @@ enum status cuda_alloc(struct device *device, size_t bytes, const char *what, vo
     TRY_CUDA(result, what, err);
     block->held_bytes = held;
     held_insert(pool, block);
-    UNPOISON(block->memory, bytes);
+    poison_in_order(cuda_of(device)->stream, block->memory, bytes, false);
     pool->used_bytes += held;
     pool->peak_bytes = pool->used_bytes > pool->peak_bytes ? pool->used_bytes : pool->peak_bytes;
     *out = block->memory;
@@ -366,6 +354,7 @@ void cuda_free(struct device *device, void *pointer)
         struct block *block = held_take(pool, pointer);
         assert(block != NULL);
         pool->used_bytes -= block->held_bytes;
+        poison_in_order(cuda_of(device)->stream, block->memory, block->bytes, true);
         block_release(pool, block);
     }
 }
