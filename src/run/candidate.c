@@ -10,6 +10,7 @@
 #include "base/mem.h"
 #include "eval/eval.h"
 #include "run/prepare.h"
+#include "run/state_writer.h"
 #include "run/training_file.h"
 #include "run/weights_file.h"
 #include "tree/search.h"
@@ -143,8 +144,9 @@ struct training {
     struct prepared_data data;
     struct encoded_dataset validation;
     struct trainer *trainer;
-    char fingerprint[HASH_TEXT_BYTES];
-    double saved_at_s; /* monotonic */
+    struct training_label label;
+    struct state_writer *writer; /* where the training can go on meanwhile; else NULL */
+    double saved_at_s;           /* monotonic */
     double save_took_s;
 };
 
@@ -153,14 +155,23 @@ static bool leads(const struct train_group *group)
     return group == NULL || group->rank == 0;
 }
 
+static bool keeps_state(const struct training *training)
+{
+    return training->order->state_path != NULL && leads(training->group);
+}
+
+/* Writes the state as it is now, and waits until it is on disk. */
 static enum status save_state(struct training *training, struct error *err)
 {
-    if (training->order->state_path == NULL || !leads(training->group)) {
+    if (!keeps_state(training)) {
         return STATUS_OK;
     }
+    if (training->writer != NULL) { /* an older state, and this one replaces it */
+        struct error ignored;
+        (void)state_writer_settle(training->writer, &ignored);
+    }
     double begun_s = clock_monotonic_s();
-    TRY(training_file_write(training->order->state_path, training->trainer, training->fingerprint,
-                            err));
+    TRY(training_file_write(training->order->state_path, training->trainer, &training->label, err));
     training->saved_at_s = clock_monotonic_s();
     training->save_took_s = training->saved_at_s - begun_s;
     return STATUS_OK;
@@ -178,14 +189,47 @@ static double save_interval_s(const struct training *training)
     return wanted_s < longest_s ? wanted_s : longest_s;
 }
 
+/* Where the device works by itself, a copy of the state is written while the training goes on: that
+ * costs memory of the host, but no time. Elsewhere, and where there is no such memory, the training
+ * waits for the disk. */
+static enum status begin_save(struct training *training, struct error *err)
+{
+    if (training->writer == NULL) {
+        return save_state(training, err);
+    }
+    if (state_writer_busy(training->writer)) {
+        return STATUS_OK;
+    }
+    enum status status = state_writer_start(training->writer, err);
+    if (status == STATUS_NO_MEMORY) {
+        log_write(training->workspace->log, LOG_INFO, "run",
+                  "states are written while the training waits: %s", err->message);
+        state_writer_destroy(training->writer);
+        training->writer = NULL;
+        return save_state(training, err);
+    }
+    TRY(status);
+    const double disk_share =
+        4.0; /* of the time, writes may take up to a fifth and not a twentieth */
+    training->saved_at_s = clock_monotonic_s();
+    training->save_took_s = state_writer_seconds(training->writer) / disk_share;
+    return STATUS_OK;
+}
+
 /* After each whole step: the trainer's state may be read. */
 static enum status on_step(void *context, const char *phase, int64_t done, int64_t total,
                            struct error *err)
 {
     struct training *training = context;
     TRY(progress_tick(training->outer, phase, done, total, err));
+    if (strcmp(phase, "train") != 0 || !keeps_state(training)) {
+        return STATUS_OK;
+    }
+    if (training->writer != NULL) {
+        TRY(state_writer_poll(training->writer, err));
+    }
     if (clock_monotonic_s() - training->saved_at_s >= save_interval_s(training) && done < total) {
-        TRY(save_state(training, err));
+        TRY(begin_save(training, err));
     }
     return STATUS_OK;
 }
@@ -246,7 +290,7 @@ static bool restore(struct training *training)
     }
     struct error cause = {0};
     struct log *log = training->workspace->log;
-    if (training_file_read(path, training->trainer, training->fingerprint, &cause) == STATUS_OK) {
+    if (training_file_read(path, training->trainer, &training->label, &cause) == STATUS_OK) {
         log_write(log, LOG_INFO, "run", "%s goes on at step %lld of %lld", training->order->name,
                   (long long)trainer_steps_done(training->trainer),
                   (long long)trainer_steps_total(training->trainer));
@@ -358,6 +402,18 @@ static enum status encode_validation(struct workspace *workspace, const struct m
     return encode_dataset(&workspace->job->task, model->tokenizer, rows, &options, out, err);
 }
 
+/* Where the precision is left to the device, a training that was stopped on another one goes on in
+ * the precision of its state. */
+static void keep_precision(const struct workspace *workspace, const struct candidate_order *order,
+                           struct train_config *config)
+{
+    bool chosen = workspace->job->precision != JOB_PRECISION_AUTO || workspace->has_precision ||
+                  cJSON_GetObjectItemCaseSensitive(order->config, "precision") != NULL;
+    if (!chosen && order->state_path != NULL) {
+        (void)training_file_precision(order->state_path, &config->precision);
+    }
+}
+
 /* Configuration, model, data, trainer: everything that can fail before the first step. */
 static enum status begin_training(struct training *training, struct error *err)
 {
@@ -365,6 +421,7 @@ static enum status begin_training(struct training *training, struct error *err)
     const struct candidate_order *order = training->order;
     struct train_config *config = &training->config;
     TRY(candidate_config(workspace, order->config, config, err));
+    keep_precision(workspace, order, config);
     enum dtype dtype = config->precision == TRAIN_BF16 ? DTYPE_BF16 : DTYPE_F32;
     TRY(workspace_model(workspace, dtype, &training->model, err));
     const struct model *model = training->model;
@@ -372,7 +429,8 @@ static enum status begin_training(struct training *training, struct error *err)
     TRY(prepare_data(workspace, model, order->recipe, config->sequence_length, order->data_folder,
                      training->outer, &training->data, err));
     TRY(encode_validation(workspace, model, config->sequence_length, &training->validation, err));
-    TRY(fingerprint(order, model, &training->data.encoded, training->fingerprint, err));
+    TRY(fingerprint(order, model, &training->data.encoded, training->label.fingerprint, err));
+    training->label.precision = config->precision;
     const struct trainer_inputs inputs = {
         .model = model,
         .config = config,
@@ -381,7 +439,12 @@ static enum status begin_training(struct training *training, struct error *err)
         .group = training->group,
         .log = workspace->log,
     };
-    return trainer_create(workspace->device, &inputs, &training->trainer, err);
+    TRY(trainer_create(workspace->device, &inputs, &training->trainer, err));
+    if (keeps_state(training) && workspace->device->ops->asynchronous) {
+        TRY(state_writer_create(workspace->device, training->trainer, order->state_path,
+                                &training->label, &training->writer, err));
+    }
+    return STATUS_OK;
 }
 
 static enum status train_trained(struct workspace *workspace, const struct candidate_order *order,
@@ -395,6 +458,7 @@ static enum status train_trained(struct workspace *workspace, const struct candi
     TRY_CLEANUP(begin_together(group, status, err));
     TRY_CLEANUP(train_and_validate(&training, started_s, result, err));
 cleanup:
+    state_writer_destroy(training.writer);
     trainer_destroy(training.trainer);
     encoded_dataset_fini(&training.validation);
     prepared_data_fini(&training.data);

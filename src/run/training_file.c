@@ -25,27 +25,46 @@ static enum status read_state(void *context, int64_t index, void *to, struct err
     return STATUS_OK;
 }
 
-enum status training_file_write(const char *path, const struct trainer *trainer,
-                                const char *fingerprint, struct error *err)
+size_t training_array_bytes(const struct trainer_array *array)
 {
-    struct trainer_array state[TRAINER_ARRAYS_MAX];
+    return (size_t)array->rows * (size_t)array->cols * store_type_bytes(store_type_of(array->type));
+}
+
+enum status training_file_write_state(const char *path, const struct training_state *state,
+                                      const struct training_label *label, store_read_fn read,
+                                      void *context, struct error *err)
+{
     struct store_array arrays[TRAINER_ARRAYS_MAX];
     memset(arrays, 0, sizeof(arrays));
-    int count = trainer_state_arrays(trainer, state);
-    for (int i = 0; i < count; i++) {
-        snprintf(arrays[i].name, sizeof(arrays[i].name), "%s", state[i].name);
-        snprintf(arrays[i].meaning, sizeof(arrays[i].meaning), "%s", state[i].meaning);
-        arrays[i].type = store_type_of(state[i].type);
-        arrays[i].rows = state[i].rows;
-        arrays[i].cols = state[i].cols;
+    for (int i = 0; i < state->count; i++) {
+        const struct trainer_array *array = &state->arrays[i];
+        snprintf(arrays[i].name, sizeof(arrays[i].name), "%s", array->name);
+        snprintf(arrays[i].meaning, sizeof(arrays[i].meaning), "%s", array->meaning);
+        arrays[i].type = store_type_of(array->type);
+        arrays[i].rows = array->rows;
+        arrays[i].cols = array->cols;
     }
     char steps[32];
-    snprintf(steps, sizeof(steps), "%lld", (long long)trainer_steps_done(trainer));
-    const struct store_attribute attributes[] = {{"fingerprint", fingerprint},
-                                                 {"steps_done", steps}};
+    snprintf(steps, sizeof(steps), "%lld", (long long)state->steps_done);
+    const struct store_attribute attributes[] = {
+        {"fingerprint", label->fingerprint},
+        {"steps_done", steps},
+        {"precision", train_precision_names[label->precision]},
+    };
+    return store_arrays_write(path, "training", arrays, state->count, attributes, 3, read, context,
+                              err);
+}
+
+enum status training_file_write(const char *path, const struct trainer *trainer,
+                                const struct training_label *label, struct error *err)
+{
+    struct training_state state;
+    memset(&state, 0, sizeof(state));
+    state.count = trainer_state_arrays(trainer, state.arrays);
+    state.steps_done = trainer_steps_done(trainer);
     /* The trainer is only read; the callback's context has no const. */
-    return store_arrays_write(path, "training", arrays, count, attributes, 2, read_state,
-                              (void *)(uintptr_t)trainer, err);
+    return training_file_write_state(path, &state, label, read_state, (void *)(uintptr_t)trainer,
+                                     err);
 }
 
 int64_t training_file_steps(const char *path)
@@ -59,6 +78,25 @@ int64_t training_file_steps(const char *path)
     int64_t steps = text != NULL ? strtoll(text, NULL, 10) : 0;
     store_arrays_close(file);
     return steps;
+}
+
+bool training_file_precision(const char *path, enum train_precision *out)
+{
+    struct store_file *file = NULL;
+    struct error ignored = {0};
+    if (!file_exists(path) || store_arrays_open(path, "training", &file, &ignored) != STATUS_OK) {
+        return false;
+    }
+    const char *text = store_arrays_attribute(file, "precision");
+    bool found = false;
+    for (int i = TRAIN_F32; text != NULL && i <= TRAIN_BF16; i++) {
+        if (strcmp(text, train_precision_names[i]) == 0) {
+            *out = (enum train_precision)i;
+            found = true;
+        }
+    }
+    store_arrays_close(file);
+    return found;
 }
 
 static enum status restore_array(struct store_file *file, int64_t index, const char *path,
@@ -93,14 +131,14 @@ static enum status restore_array(struct store_file *file, int64_t index, const c
     return status;
 }
 
-enum status training_file_read(const char *path, struct trainer *trainer, const char *fingerprint,
-                               struct error *err)
+enum status training_file_read(const char *path, struct trainer *trainer,
+                               const struct training_label *label, struct error *err)
 {
     struct store_file *file = NULL;
     TRY(store_arrays_open(path, "training", &file, err));
     enum status status = STATUS_OK;
     const char *found = store_arrays_attribute(file, "fingerprint");
-    if (found == NULL || strcmp(found, fingerprint) != 0) {
+    if (found == NULL || strcmp(found, label->fingerprint) != 0) {
         status = FAIL(err, STATUS_INVALID, "%s is the state of another training", path);
         goto cleanup;
     }

@@ -3,17 +3,42 @@
 #ifndef RUN_TRAINING_FILE_H
 #define RUN_TRAINING_FILE_H
 
+#include <stdbool.h>
+
 #include "store/store.h"
 #include "train/trainer.h"
 
-/* `fingerprint` says what the training is of (configuration, data, model): a state with another is
- * refused. */
+/* What a training is of. */
+struct training_label {
+    char fingerprint[HASH_TEXT_BYTES]; /* configuration, data, model: a state with another is
+                                          refused */
+    enum train_precision precision;
+};
+
+/* A state as it was at one moment, its values apart from it. */
+struct training_state {
+    struct trainer_array arrays[TRAINER_ARRAYS_MAX];
+    int count;
+    int64_t steps_done;
+};
+size_t training_array_bytes(const struct trainer_array *array);
+
+/* Writes the trainer's state as it is now. */
 enum status training_file_write(const char *path, const struct trainer *trainer,
-                                const char *fingerprint, struct error *err);
+                                const struct training_label *label, struct error *err);
+
+/* The same with the values from `read`, e.g. from a copy of the state; from any thread. */
+enum status training_file_write_state(const char *path, const struct training_state *state,
+                                      const struct training_label *label, store_read_fn read,
+                                      void *context, struct error *err);
+
 /* Steps that the state at path has done; 0 if there is none that can be read. */
 int64_t training_file_steps(const char *path);
 
-enum status training_file_read(const char *path, struct trainer *trainer, const char *fingerprint,
-                               struct error *err);
+/* The precision of the state at path; false if there is none that can be read. */
+bool training_file_precision(const char *path, enum train_precision *out);
+
+enum status training_file_read(const char *path, struct trainer *trainer,
+                               const struct training_label *label, struct error *err);
 
 #endif
