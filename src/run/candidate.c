@@ -402,6 +402,14 @@ static enum status encode_validation(struct workspace *workspace, const struct m
     return encode_dataset(&workspace->job->task, model->tokenizer, rows, &options, out, err);
 }
 
+/* Memory is short, and full fine-tuning has a copy of the base's weights by now. */
+static void release_base(void *context)
+{
+    struct training *training = context;
+    workspace_drop_weights(training->workspace,
+                           training->config.precision == TRAIN_BF16 ? DTYPE_BF16 : DTYPE_F32);
+}
+
 /* Where the precision is left to the device, a training that was stopped on another one goes on in
  * the precision of its state. */
 static void keep_precision(const struct workspace *workspace, const struct candidate_order *order,
@@ -431,7 +439,7 @@ static enum status begin_training(struct training *training, struct error *err)
     TRY(encode_validation(workspace, model, config->sequence_length, &training->validation, err));
     TRY(fingerprint(order, model, &training->data.encoded, training->label.fingerprint, err));
     training->label.precision = config->precision;
-    const struct trainer_inputs inputs = {
+    struct trainer_inputs inputs = {
         .model = model,
         .config = config,
         .train = &training->data.encoded,
@@ -439,7 +447,15 @@ static enum status begin_training(struct training *training, struct error *err)
         .group = training->group,
         .log = workspace->log,
     };
-    TRY(trainer_create(workspace->device, &inputs, &training->trainer, err));
+    enum status status = trainer_create(workspace->device, &inputs, &training->trainer, err);
+    if (status == STATUS_NO_MEMORY && config->method == TRAIN_FULL) {
+        log_write(workspace->log, LOG_INFO, "run", "%s begins again without the base model: %s",
+                  order->name, err->message);
+        inputs.release_base = release_base;
+        inputs.release_context = training;
+        status = trainer_create(workspace->device, &inputs, &training->trainer, err);
+    }
+    TRY(status);
     if (keeps_state(training) && workspace->device->ops->asynchronous) {
         TRY(state_writer_create(workspace->device, training->trainer, order->state_path,
                                 &training->label, &training->writer, err));

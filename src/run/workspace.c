@@ -98,6 +98,11 @@ enum train_precision workspace_precision(const struct workspace *workspace)
 enum status workspace_model(struct workspace *workspace, enum dtype dtype, const struct model **out,
                             struct error *err)
 {
+    struct model *loaded = workspace->models[dtype];
+    if (loaded != NULL && loaded->weights.data == NULL) { /* dropped: from the folder again */
+        model_destroy(loaded);
+        workspace->models[dtype] = NULL;
+    }
     if (workspace->models[dtype] == NULL) {
         TRY(model_load(workspace->job->model, workspace->device, dtype, &workspace->models[dtype],
                        err));
@@ -105,6 +110,13 @@ enum status workspace_model(struct workspace *workspace, enum dtype dtype, const
     }
     *out = workspace->models[dtype];
     return STATUS_OK;
+}
+
+void workspace_drop_weights(struct workspace *workspace, enum dtype dtype)
+{
+    if (workspace->models[dtype] != NULL) {
+        weights_fini(&workspace->models[dtype]->weights);
+    }
 }
 
 enum status workspace_split(struct workspace *workspace, enum task_split split,

@@ -37,9 +37,14 @@ void workspace_close(struct workspace *workspace);
  * set (a run keeps what it began with), or what is fast on this device. */
 enum train_precision workspace_precision(const struct workspace *workspace);
 
-/* The base model with its weights in `dtype`. Borrowed. */
+/* The base model with its weights in `dtype`. Borrowed until weights were dropped and are asked for
+ * again. */
 enum status workspace_model(struct workspace *workspace, enum dtype dtype, const struct model **out,
                             struct error *err);
+
+/* Frees the weights of the base model in `dtype`, which are read again when they are next asked
+ * for; all else of the model stays. */
+void workspace_drop_weights(struct workspace *workspace, enum dtype dtype);
 
 /* Rows of a split. Borrowed. */
 enum status workspace_split(struct workspace *workspace, enum task_split split,

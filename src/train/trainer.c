@@ -123,20 +123,24 @@ static struct transformer_options training_options(const struct train_config *co
     };
 }
 
-static enum status create_parameters(struct trainer *trainer, const struct weights *start,
+static enum status create_parameters(struct trainer *trainer, const struct trainer_inputs *inputs,
                                      struct error *err)
 {
     const struct model *model = trainer->model;
     const struct train_config *config = &trainer->config;
     const struct param_table *table = &model->table;
-    const struct weights *source = start != NULL ? start : &model->weights;
+    struct trainer_start start = {
+        .source = inputs->start != NULL ? inputs->start : &model->weights,
+        .release = inputs->release_base,
+        .context = inputs->release_context,
+    };
     if (config->method == TRAIN_LORA) {
         TRY(lora_table_build(&model->config, &config->lora, &trainer->adapter_table, err));
         table = &trainer->adapter_table;
-        source = NULL;
+        start = (struct trainer_start){0};
     }
     bool keep_best = config->patience > 0 && trainer->validation_packer != NULL;
-    TRY(trainer_parameters_init(&trainer->parameters, trainer->device, table, config, source,
+    TRY(trainer_parameters_init(&trainer->parameters, trainer->device, table, config, &start,
                                 keep_best, err));
     struct network network;
     struct transformer_options options = training_options(config);
@@ -162,7 +166,7 @@ enum status trainer_create(struct device *device, const struct trainer_inputs *i
     trainer->config = *inputs->config;
     trainer->group = inputs->group != NULL ? *inputs->group : (struct train_group){.size = 1};
     TRY_CLEANUP(create_packers(trainer, err));
-    TRY_CLEANUP(create_parameters(trainer, inputs->start, err));
+    TRY_CLEANUP(create_parameters(trainer, inputs, err));
     TRY_CLEANUP(trainer_sums_init(trainer, err));
     TRY_CLEANUP(trainer_fingerprint(trainer, trainer->fingerprint, err));
     trainer_replay_curve(trainer);

@@ -55,10 +55,14 @@ struct trainer_inputs {
     const struct encoded_dataset *validation; /* may be empty: no validation loss */
     const struct train_group *group;          /* NULL: alone */
     struct log *log;
+    /* May be NULL. Called by trainer_create in full fine-tuning once nothing reads the base's
+     * weights any more, before most memory is taken: their owner may free them. */
+    void (*release_base)(void *context);
+    void *release_context;
 };
 
 /* The configuration, model and data are borrowed until trainer_destroy, but for the base's weights:
- * full fine-tuning reads them only here, so that their owner may free them to save memory.
+ * full fine-tuning reads them only here (release_base).
  * Errors: STATUS_NO_MEMORY with what is needed; STATUS_INVALID for a configuration that cannot be
  * (e.g. LoRA with start); STATUS_RANGE for a row longer than the model or a micro-batch. */
 enum status trainer_create(struct device *device, const struct trainer_inputs *inputs,

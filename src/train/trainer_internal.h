@@ -108,12 +108,19 @@ struct trainer {
 
 /* ---- trainer_parameters.c ---- */
 
-/* Allocates for `table` and starts from `source` (same layout), or from a fresh adapter if source
- * is NULL. */
+/* Where the parameters start from. */
+struct trainer_start {
+    const struct weights *source;   /* same layout; NULL: a fresh adapter */
+    void (*release)(void *context); /* NULL, or called once the source has been read */
+    void *context;
+};
+
+/* Allocates for `table`. */
 enum status trainer_parameters_init(struct trainer_parameters *parameters, struct device *device,
                                     const struct param_table *table,
-                                    const struct train_config *config, const struct weights *source,
-                                    bool keep_best, struct error *err);
+                                    const struct train_config *config,
+                                    const struct trainer_start *start, bool keep_best,
+                                    struct error *err);
 void trainer_parameters_fini(struct trainer_parameters *parameters, struct device *device);
 
 /* Rounds the masters into what the model reads; nothing to do in f32. */

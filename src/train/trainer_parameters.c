@@ -54,21 +54,26 @@ static enum status alloc_array(struct device *device, int64_t elements, const ch
     return STATUS_OK;
 }
 
-static enum status alloc_all(struct trainer_parameters *p, struct device *device,
-                             enum train_precision precision, bool keep_best, struct error *err)
+/* What the model reads, and the masters beside it if those are other numbers. */
+static enum status alloc_weights(struct trainer_parameters *p, struct device *device,
+                                 enum dtype dtype, struct error *err)
 {
-    int64_t n = p->table->elements;
-    enum dtype dtype = trainer_dtype(precision);
     TRY(weights_create(device, p->table, dtype, &p->current, err));
     if (dtype == DTYPE_F32) {
         p->master = p->current.data;
-    } else {
-        TRY(alloc_array(device, n, "f32 master parameters", &p->master, err));
+        return STATUS_OK;
     }
+    return alloc_array(device, p->table->elements, "f32 master parameters", &p->master, err);
+}
+
+static enum status alloc_rest(struct trainer_parameters *p, struct device *device, enum dtype dtype,
+                              bool keep_best, struct error *err)
+{
+    int64_t n = p->table->elements;
+    void *numbers = NULL;
     TRY(alloc_array(device, n, "gradients", &p->gradients, err));
     TRY(alloc_array(device, n, "first moments", &p->first_moment, err));
     TRY(alloc_array(device, n, "second moments", &p->second_moment, err));
-    void *numbers = NULL;
     TRY(device->ops->alloc(device, sizeof(*p->numbers), "loss and gradient norm", &numbers, err));
     p->numbers = numbers;
     if (keep_best) {
@@ -79,11 +84,14 @@ static enum status alloc_all(struct trainer_parameters *p, struct device *device
 
 enum status trainer_parameters_init(struct trainer_parameters *parameters, struct device *device,
                                     const struct param_table *table,
-                                    const struct train_config *config, const struct weights *source,
-                                    bool keep_best, struct error *err)
+                                    const struct train_config *config,
+                                    const struct trainer_start *start, bool keep_best,
+                                    struct error *err)
 {
+    const struct weights *source = start->source;
+    enum dtype dtype = trainer_dtype(config->precision);
     *parameters = (struct trainer_parameters){.table = table};
-    TRY(alloc_all(parameters, device, config->precision, keep_best, err));
+    TRY(alloc_weights(parameters, device, dtype, err));
     struct tensor master = trainer_parameters_row(parameters, parameters->master, DTYPE_F32);
     if (source != NULL) {
         device->ops->copy(device, master,
@@ -95,6 +103,11 @@ enum status trainer_parameters_init(struct trainer_parameters *parameters, struc
         lora_init(&fresh, config->seed);
     }
     trainer_parameters_round(parameters);
+    TRY(device->ops->check(device, err));
+    if (start->release != NULL) {
+        start->release(start->context);
+    }
+    TRY(alloc_rest(parameters, device, dtype, keep_best, err));
     device->ops->fill(
         device, trainer_parameters_row(parameters, parameters->first_moment, DTYPE_F32), 0.0F);
     device->ops->fill(

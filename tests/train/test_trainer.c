@@ -364,6 +364,47 @@ static void test_no_device_memory(void **state)
     tiny_fini(&tiny);
 }
 
+static void release(void *context)
+{
+    struct model *model = context;
+    weights_fini(&model->weights);
+}
+
+/* Where base and training have no room together, the base may go once it has been read. */
+static void test_the_base_may_be_released(void **state)
+{
+    (void)state;
+    struct tiny tiny;
+    struct error err;
+    tiny_init(&tiny, &model_family_llama, TRAIN_F32, ROWS);
+    int64_t base = tiny.model.table.elements * (int64_t)sizeof(float);
+    struct device_options options = {
+        .threads = 1, .limit_bytes = base / 2 + trainer_bytes(&tiny.model.config, &tiny.config)};
+    struct device *small = NULL;
+    assert_int_equal(device_open_cpu(&options, &small, &err), STATUS_OK);
+    struct model model;
+    tiny_model_init(&model, &model_family_llama, small, DTYPE_F32);
+    struct trainer_inputs inputs = tiny_inputs(&tiny);
+    struct trainer *trainer = NULL;
+    struct trainer *expected = tiny_trainer(&tiny);
+    inputs.model = &model;
+    assert_int_equal(trainer_create(small, &inputs, &trainer, &err), STATUS_NO_MEMORY);
+    inputs.release_base = release;
+    inputs.release_context = &model;
+    assert_int_equal(trainer_create(small, &inputs, &trainer, &err), STATUS_OK);
+    assert_null(model.weights.data);
+    struct network released;
+    struct network whole;
+    trainer_network(trainer, &released);
+    trainer_network(expected, &whole);
+    assert_memory_equal(released.weights->data, whole.weights->data, (size_t)base);
+    trainer_destroy(expected);
+    trainer_destroy(trainer);
+    tiny_model_fini(&model);
+    device_close(small);
+    tiny_fini(&tiny);
+}
+
 /* ---- refusals
  * -------------------------------------------------------------------------------------------------
  */
@@ -440,6 +481,7 @@ int main(void)
         cmocka_unit_test(test_trainer_bytes_is_what_is_allocated),
         cmocka_unit_test(test_every_allocation_may_fail),
         cmocka_unit_test(test_no_device_memory),
+        cmocka_unit_test(test_the_base_may_be_released),
         cmocka_unit_test(test_refusals),
     };
     return cmocka_run_group_tests_name("train.trainer", tests, NULL, NULL);
