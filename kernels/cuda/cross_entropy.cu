@@ -210,7 +210,8 @@ static __global__ void __launch_bounds__(THREADS_MAX)
         loss[r] = lse - x;
     }
     if (with_gradient) { /* expm1 keeps the digits of p - 1 when the target is nearly certain */
-        const struct gradient gradient = {lse, factor, own, expm1f(x - lse) * factor};
+        const float spoiled = factor + (lse - x) * 0.0F; /* NaN where the loss is not finite */
+        const struct gradient gradient = {lse, spoiled, own, expm1f(x - lse) * spoiled};
         second_pass<T, PACKED>(row, (const raw *)row + shared_raws, shared_raws, count, gradient);
         second_pass<T, PACKED>(row, (const raw *)shared, 0, shared_raws, gradient);
     }

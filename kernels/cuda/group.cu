@@ -125,6 +125,22 @@ void cuda_group_check(struct device *device)
     }
 }
 
+/* The others wait for this rank in their sums, so it takes part after a failure too, but with
+ * numbers that nobody takes for values (all bits set: NaN). */
+static void take_part(struct device *device, float *values, int64_t count)
+{
+    struct cuda_device *cuda = cuda_of(device);
+    struct cuda_group *group = cuda->group;
+    const char *what = "side_sum after a failure";
+    if (count > 0 && cuda_went_well(device, cudaStreamSynchronize(cuda->stream), what) &&
+        cuda_went_well(
+            device, cudaMemsetAsync(values, 0xFF, (size_t)count * sizeof(float), cuda->side_stream),
+            what)) {
+        (void)group->library.sum(values, values, (size_t)count, ncclFloat, ncclSum, group->members,
+                                 cuda->side_stream);
+    }
+}
+
 /* NCCL adds the same numbers in the same order for all ranks, and for every sum of this length. */
 int64_t cuda_side_sum(struct device *device, float *values, int64_t count)
 {
@@ -136,6 +152,9 @@ int64_t cuda_side_sum(struct device *device, float *values, int64_t count)
         CUDA_FAIL(device, STATUS_DEVICE, "side_sum over a group that has failed");
     }
     if (!cuda_side_begin(device, "side_sum")) {
+        if (group != NULL && !group->broken && !cuda->lost) {
+            take_part(device, values, count);
+        }
         return cuda_side_last(cuda->side);
     }
     if (count > 0) {

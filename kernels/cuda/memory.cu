@@ -361,6 +361,10 @@ void cuda_free(struct device *device, void *pointer)
 
 void cuda_memory(struct device *device, struct device_memory *out)
 {
+    size_t free_bytes = 0;
+    size_t total_bytes = 0;
+    const bool known = cudaMemGetInfo(&free_bytes, &total_bytes) == cudaSuccess;
+    out->free_bytes = known ? (int64_t)free_bytes : -1;
     out->used_bytes = (int64_t)cuda_of(device)->pool->used_bytes;
     out->peak_bytes = (int64_t)cuda_of(device)->pool->peak_bytes;
 }
