@@ -139,6 +139,12 @@ static void print_case(const struct options *options, const struct shape *shape,
            options->new_tokens,
            size *
                (steps * (double)model_config_parameters(&config) + kv * lengths * (double)slots));
+    printf(", \"slots\": %lld, \"dimensions\": {\"hidden\": %lld, \"layers\": %lld, "
+           "\"heads\": %lld, \"kv_heads\": %lld, \"head_dim\": %lld, \"intermediate\": %lld, "
+           "\"vocabulary\": %lld}",
+           (long long)slots, (long long)shape->hidden, (long long)shape->layers,
+           (long long)shape->heads, (long long)shape->kv_heads, (long long)shape->head_dim,
+           (long long)shape->intermediate, (long long)shape->vocabulary);
 }
 
 static enum status run_case(const struct options *options, const struct shape *shape,

@@ -292,6 +292,13 @@ static enum status print_case(const struct options *options, struct error *err)
            train_precision_names[options->precision], tokens,
            tokens * model_config_flops_per_token(&config, shape->length, lora),
            OPTIMIZER_BYTES * trained, trained);
+    printf(", \"lora_rank\": %d, \"dimensions\": {\"hidden\": %lld, \"layers\": %lld, "
+           "\"heads\": %lld, \"kv_heads\": %lld, \"head_dim\": %lld, \"intermediate\": %lld, "
+           "\"vocabulary\": %lld, \"length\": %lld, \"sequences\": %lld}",
+           lora ? LORA_RANK : 0, (long long)shape->hidden, (long long)shape->layers,
+           (long long)shape->heads, (long long)shape->kv_heads, (long long)shape->head_dim,
+           (long long)shape->intermediate, (long long)shape->vocabulary, (long long)shape->length,
+           (long long)shape->sequences);
     return STATUS_OK;
 }
 

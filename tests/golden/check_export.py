@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Loads what the program exports in transformers and PEFT, and compares logits.
 
-    EXPORT_FOLDER=/tmp/exports build/test_model_check_export
+    EXPORT_FOLDER=/tmp/exports build/tests/test_model_check_export
     python3 tests/golden/check_export.py /tmp/exports        (torch, transformers, peft, safetensors)
 
 Prints, for each folder, the largest difference of a logit relative to the largest logit; ends with 1 if one is over its
