@@ -8,11 +8,10 @@ trap 'code=$?; "$cluster" stop "$scratch/c" || true; kill $(jobs -p) 2> /dev/nul
 # The batch scripts find the program by these, as a user's would whose job is not submitted from the repository.
 export TREX_HOME=$root TREX=$trex
 unset TREX_LAUNCH TREX_CHAIN TREX_TRIES
-export SBATCH_CPUS_PER_TASK=1
 
-start_cluster() { # [NODES]
+start_cluster() { # [NODES]; ends the test with 77 where there can be none, and the reason has been said
     local variables
-    variables=$("$cluster" start "$scratch/c" "${1:-2}") || exit $? # 77: it has said why there is none
+    variables=$(CLUSTER_SECONDS=1200 "$cluster" start "$scratch/c" "${1:-2}") || exit $?
     eval "$variables"
 }
 
@@ -82,6 +81,8 @@ finished_more_than() { # RUN COUNT
 # The log tells of every candidate's end once: none was trained again after it had finished.
 each_finished_once() { # RUN
     local twice
-    twice=$(grep -oE '"message":"n[0-9]+-c[0-9]+  [a-z_]+ [0-9.]+ ' "$1/log.jsonl" | grep -oE 'n[0-9]+-c[0-9]+' | sort | uniq -d)
+    twice=$(grep -oE '"message":"n[0-9]+-c[0-9]+  [a-z_]+ [0-9.]+ ' "$1/log.jsonl" |
+        grep -oE 'n[0-9]+-c[0-9]+' | sort | uniq -d)
+    [ -s "$1/log.jsonl" ] || die "$1 has no log"
     [ -z "$twice" ] || die "$1: finished twice: $twice"
 }

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# One sbatch, three allocations or more: the first ends at a true time limit, the next when the limit's signal is sent by
-# hand. The search ends with the same tree as one that was never stopped.
+# One sbatch, three allocations: the first ends at a true time limit, the second when its signal is sent by hand. The
+# search ends with the same tree as one that was never stopped.
 . "$(dirname "$0")/common.sh"
 start_cluster 1
 
