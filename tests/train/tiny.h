@@ -113,6 +113,24 @@ static inline void tiny_dataset_fini(struct encoded_dataset *dataset)
     memset(dataset, 0, sizeof(*dataset));
 }
 
+/* The tests of training also run on other backends than the CPU's (tests/cuda_on_cpu). */
+#ifndef TEST_BACKEND
+#define TEST_BACKEND "cpu"
+#endif
+
+/* NULL if this machine has none of the backend. */
+static inline struct device *tiny_open(const char *backend, int64_t limit_bytes)
+{
+    struct device_options options = {.threads = 2, .limit_bytes = limit_bytes};
+    struct device *device = NULL;
+    struct error err;
+    enum status status = device_open(backend, &options, &device, &err);
+    if (status != STATUS_OK && status != STATUS_UNSUPPORTED) {
+        fail_msg("%s: %s", backend, err.message);
+    }
+    return device;
+}
+
 /* Everything a trainer needs, of one family and precision. */
 struct tiny {
     struct device *device;
@@ -122,12 +140,13 @@ struct tiny {
     struct train_config config;
 };
 
-static inline void tiny_init(struct tiny *tiny, const struct model_family *family,
-                             enum train_precision precision, int64_t rows)
+/* Takes the device. */
+static inline void tiny_init_on(struct tiny *tiny, struct device *device,
+                                const struct model_family *family, enum train_precision precision,
+                                int64_t rows)
 {
-    struct device_options options = {.threads = 2};
-    struct error err;
-    assert_int_equal(device_open_cpu(&options, &tiny->device, &err), STATUS_OK);
+    tiny->device = device;
+    assert_non_null(device);
     tiny_model_init(&tiny->model, family, tiny->device,
                     precision == TRAIN_BF16 ? DTYPE_BF16 : DTYPE_F32);
     tiny_dataset_init(&tiny->train, "sequence", rows);
@@ -139,6 +158,12 @@ static inline void tiny_init(struct tiny *tiny, const struct model_family *famil
     tiny->config.batch_tokens = 24;
     tiny->config.validations = 0;
     tiny->config.lora = (struct lora_config){.rank = 4, .alpha = 8.0, .targets = LORA_ALL};
+}
+
+static inline void tiny_init(struct tiny *tiny, const struct model_family *family,
+                             enum train_precision precision, int64_t rows)
+{
+    tiny_init_on(tiny, tiny_open(TEST_BACKEND, 0), family, precision, rows);
 }
 
 static inline void tiny_fini(struct tiny *tiny)
