@@ -1,4 +1,6 @@
 /* Opening libraries at run time (library.h). */
+#ifndef TREX_CUDA_ON_CPU /* where the libraries are part of the program (tests/cuda_on_cpu) */
+
 #include "kernels/cuda/library.h"
 
 #include <dlfcn.h>
@@ -48,3 +50,5 @@ enum status library_open(const char *const *files, const struct library_function
     }
     return STATUS_OK;
 }
+
+#endif
