@@ -1,0 +1,43 @@
+#!/usr/bin/env bash
+# A rank is killed, a node loses power, the node of the batch script does: the same job goes on to the end each time.
+. "$(dirname "$0")/common.sh"
+start_cluster 2
+"$trex" init model --hidden 128 --layers 4 --heads 2 --positions 64 > /dev/null
+make_task ', "search": {"rounds": 4, "configurations": 3, "seed": 7}, "limits": {"samples": 300, "steps": 240}'
+run=$scratch/run
+kept=
+
+# More is finished than when it was last asked, everything from then is still there, and the folder is whole.
+goes_on() { # JOB
+    wait_until "$1" 120 "another candidate has finished" finished_more_than "$run" "$(wc -w <<< "$kept")"
+    [ -z "$(comm -23 <(printf '%s\n' $kept) <(finished "$run"))" ] || lost "$1" "the fault lost candidates"
+    kept=$(finished "$run")
+}
+
+# Node down, as Slurm would find by itself in SlurmdTimeout; then up again.
+lose_node() { # JOB NODE RESTARTS
+    "$cluster" crash "$scratch/c" "$2"
+    expect 0 '' "$tree" verify "$run"
+    scontrol update NodeName="$2" State=DOWN Reason=power
+    "$cluster" boot "$scratch/c" "$2"
+    wait_until "$1" 60 "Slurm requeues it after the loss of $2" restarted "$1" "$3"
+    goes_on "$1"
+    ok "$2 lost its power; requeued, and nothing is lost"
+}
+
+job=$(submit --nodes=2 --ntasks-per-node=2 --time=20 "$root/slurm/search.sbatch" job.json --out "$run")
+goes_on "$job"
+kill -KILL "$(pgrep -f "^$trex search job.json --out $run" | tail -n 1)"
+wait_until "$job" 60 "the ranks are started again" grep -q 'what is on disk goes on (try 1)' "trex-$job.log"
+goes_on "$job"
+[ "$(field "$job" Restarts)" = 0 ] || lost "$job" "requeued for a rank"
+ok "a rank was killed; started again in the same allocation, and nothing is lost"
+
+lose_node "$job" n2 1
+lose_node "$job" n1 2
+expect_end "$job" 200 0 2
+expect 0 '' "$tree" verify "$run"
+[ "$(finished "$run" | wc -l)" = 13 ] || lost "$job" "$(finished "$run" | wc -l) candidates finished, not 13"
+each_finished_once "$run"
+ok "the search ended, and no candidate was trained again"
+echo "$passed passed, 0 failed"
