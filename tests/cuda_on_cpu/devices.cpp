@@ -7,6 +7,7 @@
 
 #include "devices.h"
 #include "grid.h"
+#include "shared.h"
 #include "state.h"
 
 std::mutex shim_lock;
@@ -300,7 +301,9 @@ static cudaError_t launch_error(cudaStream_t stream, const on_cpu_grid &grid)
     }
     const auto allowed = shared_allowed.find(grid.kernel);
     const int most = allowed == shared_allowed.end() ? 0 : allowed->second;
-    if (grid.shared_bytes > (size_t)std::max(most, (int)SHARED_DEFAULT)) {
+    const size_t declared = shared_static_bytes(grid.kernel);
+    if (declared > SHARED_DEFAULT || declared + grid.shared_bytes > SHARED_MAX ||
+        grid.shared_bytes > (size_t)std::max(most, (int)SHARED_DEFAULT)) {
         return cudaErrorInvalidValue;
     }
     if (stream != nullptr && stream->device != current) {

@@ -506,7 +506,7 @@ void grid_run(const on_cpu_grid &grid)
     block.count = (int)(grid.threads.x * grid.threads.y * grid.threads.z);
     blockDim = grid.threads;
     gridDim = grid.blocks;
-    shared_open(grid.shared_bytes);
+    shared_open(grid.kernel, grid.shared_bytes);
     for (uint64_t i = 0; i < count; i++) {
         const uint64_t at = block_at(i, count, start, step);
         blockIdx = {(unsigned)(at % grid.blocks.x),

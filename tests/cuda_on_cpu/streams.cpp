@@ -1,5 +1,6 @@
-/* Streams, events and graphs. Work runs when it is called, or with TREX_CUDA_ON_CPU_LATE=1 as late as the order of
- * streams and events allows, so that one that is missing shows. */
+/* Streams, events and graphs. Work runs when it is called; that of late streams as late as the order of streams and
+ * events allows, so that an order that was forgotten shows. TREX_CUDA_ON_CPU_LATE=1 makes late what has a higher
+ * priority than the least, which is how side streams are made, and 2 all streams. */
 #include <chrono>
 #include <set>
 #include <stdio.h>
@@ -15,22 +16,25 @@ struct CUevent_st {
     uint64_t place;                    /* done when so many operations of it are */
     const CUgraph_st *capture;         /* or recorded while this was captured */
     std::shared_ptr<moment> when;
-    bool asked; /* a query said "not ready" before */
+    int asked; /* queries that said "not ready" */
 };
 
 struct CUgraphExec_st {
     std::shared_ptr<const std::vector<operation>> operations;
 };
 
-enum { PATIENCE_S = 120 };
+enum {
+    PATIENCE_S = 120,
+    QUERIES_MAX = 1000 /* that an event is not ready for: whoever asks in a loop must not do so forever */
+};
 
 /* Under the lock. */
 static std::set<cudaStream_t> streams;
 
-static bool late()
+static bool is_late(int priority)
 {
     const char *text = getenv("TREX_CUDA_ON_CPU_LATE");
-    return text != nullptr && text[0] == '1';
+    return text != nullptr && (text[0] == '2' || (text[0] == '1' && priority < 0));
 }
 
 /* -- work -- */
@@ -108,7 +112,7 @@ cudaError_t stream_push(cudaStream_t stream, operation what)
     struct work &work = *stream->work;
     work.queue.push_back(std::move(what));
     work.called++;
-    if (!late()) {
+    if (!is_late(stream->priority)) {
         (void)work_advance(work, work.called);
     }
     return cudaSuccess;
@@ -326,7 +330,7 @@ cudaError_t cudaEventCreateWithFlags(cudaEvent_t *event, unsigned flags)
     if ((flags & ~(cudaEventBlockingSync | cudaEventDisableTiming)) != 0) {
         return finish(cudaErrorInvalidValue);
     }
-    *event = new CUevent_st{flags, nullptr, 0, nullptr, nullptr, false};
+    *event = new CUevent_st{flags, nullptr, 0, nullptr, nullptr, 0};
     return cudaSuccess;
 }
 
@@ -347,7 +351,7 @@ cudaError_t cudaEventDestroy(cudaEvent_t event)
 cudaError_t cudaEventRecord(cudaEvent_t event, cudaStream_t stream)
 {
     std::lock_guard<std::mutex> guard(shim_lock);
-    event->asked = false;
+    event->asked = 0;
     event->capture = stream != nullptr ? stream->capture.get() : nullptr;
     if (event->capture != nullptr) {
         return finish(stream->capture_failed ? cudaErrorStreamCaptureInvalidated : cudaSuccess);
@@ -395,8 +399,8 @@ cudaError_t cudaEventQuery(cudaEvent_t event)
     if (event->work == nullptr || event->work->done >= event->place) {
         return cudaSuccess;
     }
-    if (late() && !event->asked) { /* once: whoever asks in a loop must not do so forever */
-        event->asked = true;
+    if (is_late(-1) && event->asked < QUERIES_MAX) {
+        event->asked++;
         return finish(cudaErrorNotReady);
     }
     return finish(work_advance(*event->work, event->place) ? cudaSuccess : cudaErrorNotReady);
