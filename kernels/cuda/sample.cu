@@ -20,19 +20,20 @@
 #include "kernels/cuda/operations.h"
 
 enum {
-    THREADS = 1024,
-    WARPS = THREADS / WARP,
-    AHEAD = 8,        /* logits that a lane reads before it needs the first */
+    THREADS_MAX = 1024,
+    WARPS_MAX = THREADS_MAX / WARP,
+    AHEAD = 8, /* logits that a thread reads before it needs the first */
+    STEP = AHEAD * WARP,
     WEIGHT_BITS = 62, /* of the sum of all weights */
     NO_ID = -1,
 };
 
 /* For the whole block. */
 struct board {
-    uint64_t part[3][WARPS];   /* of sums */
-    uint64_t above[WARPS];     /* weight of a warp's ids that are kept for sure */
-    uint64_t equals[WARPS];    /* how many ids of a warp have the key of the cut */
-    int32_t greatest[THREADS]; /* each thread's id */
+    uint64_t part[3][WARPS_MAX];   /* of sums */
+    uint64_t above[WARPS_MAX];     /* weight of a warp's ids that are kept for sure */
+    uint64_t equals[WARPS_MAX];    /* how many ids of a warp have the key of the cut */
+    int32_t greatest[THREADS_MAX]; /* each thread's id */
 };
 
 /* One row, as a warp sees it: an order of logits as unsigned numbers, `key`, in which 0 is none
@@ -75,6 +76,11 @@ static __device__ uint64_t weight_of(const struct row_view<T> *view, uint32_t ke
     return key != 0U && weight > 0.0F ? (uint64_t)(weight * view->one) : 0U;
 }
 
+static __device__ int block_warps()
+{
+    return (int)blockDim.x / WARP;
+}
+
 static __device__ uint64_t warp_sum_whole(uint64_t value)
 {
 #pragma unroll
@@ -99,7 +105,7 @@ static __device__ void block_sum_whole(uint64_t (&value)[3], struct board *board
     __syncthreads();
 #pragma unroll
     for (int i = 0; i < 3; i++) {
-        value[i] = warp_sum_whole(board->part[i][lane]);
+        value[i] = warp_sum_whole(lane < block_warps() ? board->part[i][lane] : 0U);
     }
     __syncthreads(); /* part may be used again */
 }
@@ -126,7 +132,7 @@ static __device__ uint64_t find_greatest(const struct row_view<T> *view, struct 
     const int lane = (int)threadIdx.x % WARP;
     uint32_t best = 0U;
     int32_t best_id = NO_ID;
-    for (int64_t at = 0; at < view->count; at += AHEAD * WARP) {
+    for (int64_t at = 0; at < view->count; at += STEP) {
         uint32_t keys[AHEAD];
         read_keys(keys, view->logits + view->first, at, view->count);
 #pragma unroll
@@ -148,7 +154,7 @@ static __device__ uint64_t find_greatest(const struct row_view<T> *view, struct 
         board->part[0][threadIdx.x / WARP] = mine;
     }
     __syncthreads();
-    for (int warp = 0; warp < WARPS; warp++) {
+    for (int warp = 0; warp < block_warps(); warp++) {
         mine = max(mine, board->part[0][warp]);
     }
     __syncthreads(); /* part may be used again */
@@ -163,7 +169,7 @@ static __device__ struct row_view<T> collect(const struct row_view<T> *view, int
     const int lane = (int)threadIdx.x % WARP;
     int32_t *list = room + view->first;
     int count = 0;
-    for (int64_t at = 0; at < view->count; at += AHEAD * WARP) {
+    for (int64_t at = 0; at < view->count; at += STEP) {
         uint32_t keys[AHEAD];
         read_keys(keys, view->logits + view->first, at, view->count);
 #pragma unroll
@@ -245,7 +251,7 @@ static __device__ uint64_t weigh(const struct row_view<T> *view, struct cut cut,
     const int warp = (int)threadIdx.x / WARP;
     uint64_t above = 0U;
     uint64_t equals = 0U;
-    for (int64_t at = 0; at < view->count; at += AHEAD * WARP) {
+    for (int64_t at = 0; at < view->count; at += STEP) {
         uint32_t keys[AHEAD];
 #pragma unroll
         for (int i = 0; i < AHEAD; i++) {
@@ -267,7 +273,7 @@ static __device__ uint64_t weigh(const struct row_view<T> *view, struct cut cut,
     __syncthreads();
     uint64_t total = 0U;
     equals = 0U;
-    for (int w = 0; w < WARPS; w++) {
+    for (int w = 0; w < block_warps(); w++) {
         total += board->above[w];
         equals += board->equals[w];
     }
@@ -279,7 +285,7 @@ template <typename T>
 static __device__ uint32_t find_floor(const struct row_view<T> *view, int32_t top_k,
                                       struct board *board)
 {
-    if (top_k > THREADS) {
+    if (top_k > (int32_t)blockDim.x) {
         return 1U; /* too few greatest: all logits are candidates */
     }
     struct row_view<T> greatest = *view;
@@ -376,7 +382,7 @@ static __device__ void draw(int32_t *token, const struct row_view<T> *view, stru
 }
 
 template <typename T>
-static __global__ void __launch_bounds__(THREADS)
+static __global__ void __launch_bounds__(THREADS_MAX)
     sample_kernel(int32_t *token, const struct tensor logits, const struct sampling sampling,
                   const float *uniform, int32_t *room, int64_t segment, float one)
 {
@@ -399,7 +405,7 @@ static __global__ void __launch_bounds__(THREADS)
         }
         return;
     }
-    int32_t *mine = room != NULL ? room + blockIdx.x * (WARPS * segment) : NULL;
+    int32_t *mine = room != NULL ? room + blockIdx.x * (block_warps() * segment) : NULL;
     const struct cut cut = keep_likeliest(&view, &sampling, logits.cols, mine, &board);
     draw(token + blockIdx.x, &view, cut, uniform[blockIdx.x], &board);
 }
@@ -424,12 +430,13 @@ void cuda_sample(struct device *device, int32_t *token, struct tensor logits,
     if (cuda_failed(device) || logits.rows == 0) {
         return;
     }
-    const int64_t segment = (logits.cols + THREADS - 1) / THREADS * WARP; /* ids of a warp */
+    const int64_t busy = min(logits.cols / AHEAD / WARP + 1, (int64_t)WARPS_MAX);   /* warps */
+    const int64_t segment = (logits.cols + busy * WARP - 1) / (busy * WARP) * WARP; /* their ids */
     const bool chosen = sampling->top_k > 0 || sampling->top_p < 1.0F;
     int32_t *room = NULL;
     if (sampling->temperature > 0.0F && chosen) {
         room = static_cast<int32_t *>(
-            cuda_scratch(device, logits.rows * WARPS, (size_t)segment * sizeof(*room), "sample"));
+            cuda_scratch(device, logits.rows * busy, (size_t)segment * sizeof(*room), "sample"));
         if (room == NULL) {
             return;
         }
@@ -437,6 +444,6 @@ void cuda_sample(struct device *device, int32_t *token, struct tensor logits,
     const float one = weight_of_greatest(logits.cols);
     cuda_launch(device, "sample",
                 logits.dtype == DTYPE_F32 ? sample_kernel<float> : sample_kernel<bf16>,
-                dim3((unsigned)logits.rows), THREADS, 0, token, logits, *sampling, uniform, room,
-                segment, one);
+                dim3((unsigned)logits.rows), (unsigned)busy * WARP, 0, token, logits, *sampling,
+                uniform, room, segment, one);
 }
