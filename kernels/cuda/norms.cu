@@ -149,7 +149,7 @@ void cuda_rmsnorm_forward(struct device *device, struct tensor out, float *rstd,
 constexpr int BACKWARD_PACKS = 2;
 constexpr int BACKWARD_THREADS = 256; /* a block of short rows */
 
-struct backward {
+struct norm_backward {
     struct tensor d_x;
     struct tensor d_out;
     struct tensor x;
@@ -160,16 +160,16 @@ struct backward {
 };
 
 /* What one thread holds of a row. */
-template <int WIDTH> struct backward_part {
+template <int WIDTH> struct norm_part {
     float x[BACKWARD_PACKS][WIDTH];
     float g[BACKWARD_PACKS][WIDTH]; /* d_out, then d_out * weight */
 };
 
 /* Loads the part, adds its share of d_weight, and returns that of the sum of g * x. */
 template <typename T>
-static __device__ inline float part_begin(const struct backward &b, int64_t row, int64_t column,
-                                          int64_t step, float rstd,
-                                          struct backward_part<access<T>::WIDTH> &part,
+static __device__ inline float part_begin(const struct norm_backward &b, int64_t row,
+                                          int64_t column, int64_t step, float rstd,
+                                          struct norm_part<access<T>::WIDTH> &part,
                                           float (&d_weight)[BACKWARD_PACKS][access<T>::WIDTH])
 {
     float w[BACKWARD_PACKS][access<T>::WIDTH];
@@ -191,9 +191,9 @@ static __device__ inline float part_begin(const struct backward &b, int64_t row,
 }
 
 template <typename T>
-static __device__ inline void part_end(const struct backward &b, int64_t row, int64_t column,
+static __device__ inline void part_end(const struct norm_backward &b, int64_t row, int64_t column,
                                        int64_t step, float rstd, float pull,
-                                       const struct backward_part<access<T>::WIDTH> &part,
+                                       const struct norm_part<access<T>::WIDTH> &part,
                                        float (&d_x)[BACKWARD_PACKS][access<T>::WIDTH])
 {
 #pragma unroll
@@ -226,8 +226,9 @@ static __device__ inline float group_total(float value, int group, float *shared
 
 /* The group's part of d_weight becomes the thread's sums, or has them added; they begin anew. */
 template <int WIDTH>
-static __device__ inline void part_flush(const struct backward &b, int64_t column, int64_t step,
-                                         bool add, float (&d_weight)[BACKWARD_PACKS][WIDTH])
+static __device__ inline void part_flush(const struct norm_backward &b, int64_t column,
+                                         int64_t step, bool add,
+                                         float (&d_weight)[BACKWARD_PACKS][WIDTH])
 {
     const int64_t groups = blockDim.x / b.group;
     const int64_t group = blockIdx.x * groups + threadIdx.x / b.group;
@@ -255,14 +256,14 @@ static __device__ inline void part_flush(const struct backward &b, int64_t colum
 /* Each block takes a row a group at a time; a group without one does the last row again and leaves
  * out the result. LONG: rows of more than one round of accesses, by one group a block. */
 template <typename T, bool LONG>
-static __global__ void __launch_bounds__(THREADS_MAX) backward_kernel(struct backward b)
+static __global__ void __launch_bounds__(THREADS_MAX) backward_kernel(struct norm_backward b)
 {
     constexpr int WIDTH = access<T>::WIDTH;
     __shared__ float shared[2][WARP];
     const int64_t groups = blockDim.x / b.group;
     const int64_t start = threadIdx.x % b.group * WIDTH;
     const int64_t step = b.group * WIDTH;
-    struct backward_part<WIDTH> part;
+    struct norm_part<WIDTH> part;
     float d_x[BACKWARD_PACKS][WIDTH];
     float d_weight[BACKWARD_PACKS][WIDTH] = {};
     int turn = 0; /* of the two shared arrays: one barrier a row is enough */
@@ -315,7 +316,7 @@ void cuda_rmsnorm_backward(struct device *device, struct tensor d_x, float *d_we
     const int64_t resident = cuda_of(device)->multiprocessors * (THREADS_MAX / (groups * group));
     const int64_t all_blocks = cuda_blocks(x.rows, groups);
     const int64_t blocks = all_blocks < resident ? all_blocks : resident;
-    struct backward b = {d_x, d_out, x, weight, rstd, NULL, (int)group};
+    struct norm_backward b = {d_x, d_out, x, weight, rstd, NULL, (int)group};
     if (d_weight != NULL) {
         b.parts = (float *)cuda_scratch(device, blocks * groups * x.cols, sizeof(*b.parts),
                                         "rmsnorm_backward");

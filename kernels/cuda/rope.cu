@@ -267,7 +267,7 @@ void cuda_qk_norm_rope_forward(struct device *device, struct tensor to, float *r
 
 /* Warps of the query heads, then warps of the key heads: each kind has one weight, whose gradient a
  * warp sums over all of its heads. */
-struct backward {
+struct rope_backward {
     struct rope rope;
     int64_t query_blocks;
     float *parts; /* (warps, D) f32, or NULL */
@@ -304,7 +304,7 @@ through_norm(const struct rope &rope, float rstd, const struct halves<PACKS, WID
 
 /* Adds up what the heads of a warp gave to the weight, and leaves it in the warp's part. */
 template <int PACKS, int WIDTH>
-static __device__ inline void leave_part(const struct backward &b, const struct rope &rope,
+static __device__ inline void leave_part(const struct rope_backward &b, const struct rope &rope,
                                          struct halves<PACKS, WIDTH> &d_weight)
 {
     const int64_t warp = ((int64_t)blockIdx.x * THREADS + threadIdx.x) / WARP;
@@ -327,7 +327,7 @@ static __device__ inline void leave_part(const struct backward &b, const struct 
 }
 
 template <typename T, int PACKS>
-static __global__ void __launch_bounds__(THREADS, RESIDENT) backward_kernel(struct backward b)
+static __global__ void __launch_bounds__(THREADS, RESIDENT) backward_kernel(struct rope_backward b)
 {
     constexpr int WIDTH = access<T>::WIDTH;
     const struct rope &rope = b.rope;
@@ -364,7 +364,7 @@ static __global__ void __launch_bounds__(THREADS, RESIDENT) backward_kernel(stru
 }
 
 /* Through norms: as many blocks as are on the device at once, shared out by heads. */
-static void turn_back_through_norms(struct device *device, struct backward *b,
+static void turn_back_through_norms(struct device *device, struct rope_backward *b,
                                     float *d_query_weight, float *d_key_weight)
 {
     const char *const name = "qk_norm_rope_backward";
@@ -409,7 +409,7 @@ void cuda_qk_norm_rope_backward(struct device *device, struct tensor d_qkv, floa
     if (cuda_failed(device) || d_qkv.rows == 0) {
         return;
     }
-    struct backward b = {};
+    struct rope_backward b = {};
     b.rope.to = d_qkv;
     b.rope.from = norm ? from : d_qkv; /* without norms `from` is unused and may be empty */
     b.rope.query_weight = norm ? *query_weight : d_qkv;
