@@ -82,15 +82,15 @@ plugin_works() { # PLUGIN
 
 # Sets launch to the command before the program's name.
 choose_launcher() {
-    local plugin=
+    local name plugin=
     if [ "${TREX_LAUNCH:-srun}" = srun ]; then
-        for plugin in $(plugins_wanted) ''; do
-            [ -z "$plugin" ] || ! plugin_works "$plugin" || break
+        for name in $(plugins_wanted); do
+            ! plugin_works "$name" || { plugin=$name; break; }
         done
-        if [ -z "$plugin" ] && [ -n "${TREX_LAUNCH-}" ]; then
-            say "srun has no plugin that works for this MPI (wanted: $(plugins_wanted)); TREX_LAUNCH=mpirun may do"
-            exit 2
-        fi
+    fi
+    if [ -z "$plugin" ] && [ "${TREX_LAUNCH-}" = srun ]; then
+        say "srun has no plugin that works for this MPI (wanted: $(plugins_wanted)); TREX_LAUNCH=mpirun may do"
+        exit 2
     fi
     if [ -n "$plugin" ]; then
         launch=(srun "--mpi=$plugin" --kill-on-bad-exit=1 "--ntasks=$ranks" "--cpus-per-task=$OMP_NUM_THREADS")
@@ -123,7 +123,7 @@ write_comment() {
     if [[ $status =~ \"best\":\"(n[0-9]+-c[0-9]+)\",\"best_validation\":\{\"value\":([0-9.e-]+) ]]; then
         words+=", best ${BASH_REMATCH[1]} $(LC_ALL=C printf %.4f "${BASH_REMATCH[2]}")"
     fi
-    [ -z "$words" ] || scontrol update "JobId=$SLURM_JOB_ID" "Comment=trex $words" > /dev/null 2>&1 || true
+    [ -z "$words" ] || timeout 30 scontrol update "JobId=$SLURM_JOB_ID" "Comment=trex $words" > /dev/null 2>&1 || true
 }
 
 keep_comment() {
@@ -152,9 +152,11 @@ go_on_later() {
         exit 85
     fi
     say "stopped; requeued, the next allocation goes on"
-    if scontrol requeue "$SLURM_JOB_ID"; then
-        exec sleep 600 # the requeue ends this script; nothing of it must run then
-    fi
+    while :; do
+        ! scontrol requeue "$SLURM_JOB_ID" || exec sleep 600 # the requeue ends this script; nothing of it must run then
+        ! scontrol ping 2> /dev/null | grep -qw UP || break  # refused; else nobody has heard it
+        sleep 10
+    done
     say "this cluster does not requeue the job: submit it again, or use slurm/chain"
     exit 85
 }
@@ -167,7 +169,7 @@ stop_ranks() { # limit, for the signal before the time limit; end, when somebody
     woken=yes
     stopped_s=$SECONDS
     nudge_ranks
-    say "told to stop ($1); $(squeue -h -j "$SLURM_JOB_ID" -o %L 2> /dev/null || echo ?) to the time limit"
+    say "told to stop ($1); $(timeout 10 squeue -h -j "$SLURM_JOB_ID" -o %L 2> /dev/null || echo ?) to the time limit"
 }
 
 # Again and again: a signal that comes while the ranks are being started can be lost.
@@ -190,6 +192,13 @@ run_ranks() { # JOB [--out DIR]
     [ -z "$stop" ] || say "the ranks ended $((SECONDS - stopped_s)) s after that, with code $code"
 }
 
+obey_stop() {
+    case $stop in
+        limit) go_on_later ;;
+        end) exit 85 ;;
+    esac
+}
+
 trex_search() { # JOB [--out DIR]
     set -u
     local stop= running= woken= code=0 stopped_s=0 begun_s tries=0
@@ -208,17 +217,17 @@ trex_search() { # JOB [--out DIR]
     keep_comment &
     trap "kill $! 2> /dev/null" EXIT
     while [ $((tries += 1)) -le "${TREX_TRIES:-4}" ]; do
-        [ "$stop" != limit ] || go_on_later
-        [ "$stop" != end ] || exit 85
+        obey_stop
         begun_s=$SECONDS
         run_ranks "$@"
         case $code in
             0) ! ended || end_here 0 ;; # srun also ends with 0 when it could start nothing
             2) say "the job or its data are wrong: not requeued"; end_here 2 ;;
-            85) [ "$stop" = end ] || go_on_later ;;
+            85) stop=${stop:-limit} ;; # stopped by another's signal
         esac
+        obey_stop
         [ $((SECONDS - begun_s)) -lt 600 ] || tries=0
-        [ -n "$stop" ] || say "the ranks ended with code $code; what is on disk goes on (try $tries)"
+        say "the ranks ended with code $code; what is on disk goes on (try $tries)"
     done
     say "given up: the ranks keep dying soon after their start"
     exit 1
