@@ -21,7 +21,7 @@ struct range {
     size_t bytes;
 };
 
-/* A static array of a function: mangled as _ZZ, the function, E, the array. */
+/* A static array of a function. If the function is mangled as _Zname, it is _ZZname, E, the array. */
 struct array {
     std::string name;
     range place;
@@ -127,7 +127,7 @@ static const std::vector<range> &ranges_of(const void *kernel)
     std::vector<range> &ranges = known[kernel];
     const auto function = all->functions.find(kernel);
     const std::string own =
-        function == all->functions.end() ? "-" : "_Z" + function->second + "E";
+        function == all->functions.end() ? "-" : "_Z" + function->second.substr(1) + "E";
     for (const array &array : all->arrays) {
         const bool of_kernel = array.name.find("_kernel") != std::string::npos;
         if (!of_kernel || array.name.compare(0, own.size(), own) == 0) {

@@ -2,16 +2,6 @@
 #ifndef SHIM_TEST_H
 #define SHIM_TEST_H
 
-#include <setjmp.h>
-#include <stdarg.h>
-#include <stddef.h>
-#include <stdint.h>
-
-extern "C" {
-#include <cmocka.h>
-}
-#undef fail /* of the stream library */
-
 #include <cuda_bf16.h>
 #include <cuda_runtime.h>
 #include <math.h>
@@ -21,6 +11,15 @@ extern "C" {
 #include <string.h>
 #include <sys/wait.h>
 #include <unistd.h>
+
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+
+extern "C" {
+#include <cmocka.h> /* the last: it defines fail() */
+}
 
 static inline void check_call(cudaError_t found, cudaError_t expected, int line)
 {

@@ -132,7 +132,7 @@ static void test_votes_of_the_block(void **state)
 
 /* -- warps -- */
 
-enum { KINDS = 12 };
+static const int KINDS = 12; /* of shuffles */
 
 static __global__ void shuffle_kernel(int *found)
 {
@@ -155,7 +155,7 @@ static __global__ void shuffle_kernel(int *found)
         (int)__match_any_sync(all, lane % 7),
     };
     for (int kind = 0; kind < KINDS; kind++) {
-        found[threadIdx.x * KINDS + (unsigned)kind] = results[kind];
+        found[(int)threadIdx.x * KINDS + kind] = results[kind];
     }
     if (!__any_sync(half, lane == 3) != (lane >= 16) || !__all_sync(half, lane < 16) != (lane >= 16)) {
         found[0] = -1;
@@ -384,7 +384,6 @@ static __global__ void mistake_kernel(int mistake, float *memory, int count)
     __shared__ __align__(16) float fixed[32];
     float *dynamic = (float *)cuda_on_cpu_shared();
     float *fixed_end = fixed + (count > 0 ? 32 : 0); /* not known when it is compiled */
-    const unsigned all = 0xFFFFFFFFU;
     const int lane = (int)threadIdx.x % 32;
     uint32_t words[4];
     memory[threadIdx.x] = 0.0F;

@@ -1,11 +1,11 @@
 /* The shim's cuBLASLt and NCCL, and the numbers of its device language. */
-#include "shim_test.h"
+#include <thread>
+#include <vector>
 
 #include <cublasLt.h>
 #include <nccl.h>
 
-#include <thread>
-#include <vector>
+#include "shim_test.h"
 
 /* -- numbers -- */
 
