@@ -106,39 +106,95 @@ static void test_gather(struct bench *bench)
 {
     static const int32_t index[] = {3, -1, 0, 10, 3, -7, 9};
     enum { ROWS = sizeof(index) / sizeof(index[0]) };
-    for (int n = 0; n < 2; n++) {
-        enum dtype to_dtype = n == 0 ? bench->dtype : other_dtype(bench->dtype);
-        struct matrix table = matrix_make(bench, bench->dtype, 11, 37, 1.0);
-        struct matrix to = matrix_make(bench, to_dtype, ROWS, 37, 1.0);
+    for (int n = 0; n < 4; n++) {
+        const int64_t cols = n < 2 ? 37 : 72;
+        const int64_t rows = n == 3 ? 0 : ROWS;
+        enum dtype to_dtype = n % 2 == 0 ? bench->dtype : other_dtype(bench->dtype);
+        struct matrix table = matrix_make(bench, bench->dtype, 11, cols, 1.0);
+        struct matrix to = matrix_make(bench, to_dtype, rows, cols, 1.0);
         double *expected = values_copy(bench, &to);
-        for (int64_t i = 0; i < ROWS * 37; i++) {
-            int32_t row = index[i / 37];
-            expected[i] = row < 0 ? 0.0 : round_to(to_dtype, table.value[row * 37 + i % 37]);
+        for (int64_t i = 0; i < rows * cols; i++) {
+            int32_t row = index[i / cols];
+            expected[i] = row < 0 ? 0.0 : round_to(to_dtype, table.value[row * cols + i % cols]);
         }
         bench->ops->gather_rows(bench->device, to.tensor, table.tensor,
-                                ints_upload(bench, index, ROWS));
+                                ints_upload(bench, index, rows));
         matrix_check(bench, "gathered", &to, expected, 0.0, 0.0);
         bench_clear(bench);
     }
 }
 
-static void test_scatter(struct bench *bench)
+/* Rows are added in their order, to the bit. */
+static void check_scatter(struct bench *bench, int64_t rows, int64_t table_rows, int64_t cols,
+                          const int32_t *index)
 {
-    enum { ROWS = 700, TABLE = 11, COLS = 64 };
-    int32_t index[ROWS];
-    struct matrix table = matrix_make(bench, DTYPE_F32, TABLE, COLS, 1.0);
-    struct matrix from = matrix_make(bench, bench->dtype, ROWS, COLS, 1.0);
+    struct matrix table = matrix_make(bench, DTYPE_F32, table_rows, cols, 1.0);
+    struct matrix from = matrix_make(bench, bench->dtype, rows, cols, 1.0);
     double *expected = values_copy(bench, &table);
-    for (int64_t r = 0; r < ROWS; r++) {
-        index[r] = (int32_t)rng_below(&bench->rng, TABLE + 1) - 1;
-        for (int64_t c = 0; c < COLS && index[r] >= 0; c++) {
-            double *sum = expected + index[r] * COLS + c;
-            *sum = (double)((float)*sum + (float)from.value[r * COLS + c]);
+    for (int64_t r = 0; r < rows; r++) {
+        for (int64_t c = 0; c < cols && index[r] >= 0; c++) {
+            double *sum = expected + index[r] * cols + c;
+            *sum = (double)((float)*sum + (float)from.value[r * cols + c]);
         }
     }
     bench->ops->scatter_add_rows(bench->device, table.tensor, from.tensor,
-                                 ints_upload(bench, index, ROWS));
-    matrix_check(bench, "table", &table, expected, 1e-5, 1.0);
+                                 ints_upload(bench, index, rows));
+    matrix_check(bench, "table", &table, expected, 0.0, 0.0);
+    bench_clear(bench);
+}
+
+static void test_scatter(struct bench *bench)
+{
+    enum { ROWS = 1300, TABLE = 11 };
+    int32_t index[ROWS];
+    for (int r = 0; r < ROWS; r++) {
+        index[r] = (int32_t)rng_below(&bench->rng, TABLE + 1) - 1;
+    }
+    check_scatter(bench, 700, TABLE, 64, index);
+    check_scatter(bench, 70, TABLE, 37, index);
+    check_scatter(bench, 1, TABLE, 8, index);
+    check_scatter(bench, 0, TABLE, 8, index);
+    for (int r = 0; r < ROWS; r++) { /* nearly all rows have one index */
+        index[r] = r % 100 == 99 ? r / 100 : 4;
+    }
+    check_scatter(bench, ROWS, 13, 24, index);
+}
+
+/* -- accumulate -- */
+
+static double total_download(struct bench *bench, const double *total)
+{
+    double value = 0.0;
+    bench->ops->download(bench->device, &value, total, sizeof(value));
+    return value;
+}
+
+static void test_accumulate(struct bench *bench)
+{
+    static const int64_t counts[] = {0, 1, 31, 1000, 32768, 32769, 100003};
+    for (size_t n = 0; n < sizeof(counts) / sizeof(counts[0]); n++) {
+        struct matrix values = vector_make(bench, counts[n], 1.0);
+        double *total = bench_device(bench, sizeof(*total));
+        const double start = 1e9;
+        double expected = start;
+        double sizes = start;
+        for (int64_t i = 0; i < counts[n]; i++) {
+            expected += values.value[i];
+            sizes += fabs(values.value[i]);
+        }
+        bench->ops->upload(bench->device, total, &start, sizeof(start));
+        bench->ops->accumulate(bench->device, total, vector_data(&values), counts[n]);
+        const double first = total_download(bench, total);
+        check_close("total", &first, &expected, 1, 1e-14, sizes);
+        bench->ops->upload(bench->device, total, &start, sizeof(start));
+        bench->ops->accumulate(bench->device, total, vector_data(&values), counts[n]);
+        assert_true(total_download(bench, total) == first); /* the same bits */
+        bench->ops->accumulate(bench->device, total, vector_data(&values), counts[n]);
+        const double twice = total_download(bench, total);
+        expected += expected - start;
+        check_close("total of both", &twice, &expected, 1, 1e-14, 2.0 * sizes);
+        bench_clear(bench);
+    }
 }
 
 static void test_index_out_of_range(struct bench *bench)
@@ -166,6 +222,7 @@ int main(void)
         {"add", test_add},
         {"gather_rows", test_gather},
         {"scatter_add_rows", test_scatter},
+        {"accumulate", test_accumulate},
         {"index out of range", test_index_out_of_range},
     };
     return kernel_tests_run("moving", tests, sizeof(tests) / sizeof(tests[0]));

@@ -145,6 +145,67 @@ static void test_adamw(struct bench *bench)
     }
 }
 
+/* A step that diverged must leave everything as it was, with and without clipping. */
+static void test_adamw_without_norm(struct bench *bench)
+{
+    static const float wrong[] = {NAN, INFINITY, -INFINITY};
+    struct setup s;
+    setup_make(bench, &s);
+    for (int n = 0; n < 6; n++) {
+        const struct adamw_step step = {.learning_rate = 1e-2F,
+                                        .beta1 = 0.9F,
+                                        .beta2 = 0.95F,
+                                        .epsilon = 1e-8F,
+                                        .step = 1,
+                                        .clip_norm = n < 3 ? 1.0F : 0.0F};
+        bench->ops->upload(bench->device, vector_data(&s.norm), &wrong[n % 3], sizeof(wrong[0]));
+        bench->ops->adamw(bench->device, s.slots, SLOTS, vector_data(&s.norm), &step);
+    }
+    for (int n = 0; n < SLOTS; n++) {
+        double *before = mem_calloc((size_t)counts[n] + 1, sizeof(*before));
+        const struct matrix *all[] = {&s.master[n], &s.first[n], &s.second[n], &s.rounded[n]};
+        assert_non_null(before);
+        for (int m = 0; m < 4; m++) {
+            memcpy(before, all[m]->value, (size_t)counts[n] * sizeof(*before));
+            matrix_check(bench, "untouched", all[m], before, 0.0, 0.0);
+        }
+        free(before);
+    }
+}
+
+/* More slots than one table of a backend may take, none of them on a boundary of 16 bytes. */
+static void test_many_slots(struct bench *bench)
+{
+    enum { MANY = 1100, EACH = 3 };
+    struct matrix master = vector_make(bench, MANY * EACH, 1.0);
+    struct matrix grad = vector_make(bench, MANY * EACH, 1.0);
+    struct matrix first = vector_make(bench, MANY * EACH, 0.0);
+    struct matrix second = vector_make(bench, MANY * EACH, 0.0);
+    struct matrix norm = vector_make(bench, 1, 0.0);
+    struct optimizer_slot *slots = bench_host(bench, MANY, sizeof(*slots));
+    double *expected = values_copy(bench, &master);
+    double squares = 0.0;
+    for (int n = 0; n < MANY; n++) {
+        slots[n] = (struct optimizer_slot){.master = vector_data(&master) + n * EACH,
+                                           .grad = vector_data(&grad) + n * EACH,
+                                           .first_moment = vector_data(&first) + n * EACH,
+                                           .second_moment = vector_data(&second) + n * EACH,
+                                           .count = n % 2 == 0 ? EACH : 1};
+        for (int i = n * EACH; i < n * EACH + slots[n].count; i++) {
+            const double g = grad.value[i];
+            squares += g * g;
+            expected[i] -= 0.5 * g / (fabs(g) + 1e-6); /* the first step: m / sqrt(v) is g / |g| */
+        }
+    }
+    const struct adamw_step step = {
+        .learning_rate = 0.5F, .beta1 = 0.9F, .beta2 = 0.99F, .epsilon = 1e-6F, .step = 1};
+    const double expected_norm = sqrt(squares);
+    bench->ops->gradient_norm(bench->device, vector_data(&norm), slots, MANY);
+    matrix_check(bench, "norm", &norm, &expected_norm, 1e-7, 0.0);
+    bench->ops->adamw(bench->device, slots, MANY, vector_data(&norm), &step);
+    matrix_check(bench, "master", &master, expected, 3e-6, 1.0);
+}
+
 static void test_same_bits(struct bench *bench)
 {
     struct setup s;
@@ -164,6 +225,8 @@ int main(void)
         {"gradient_norm", test_gradient_norm},
         {"gradient_norm of extremes", test_gradient_norm_range},
         {"adamw", test_adamw},
+        {"adamw without a norm", test_adamw_without_norm},
+        {"many slots", test_many_slots},
         {"gradient_norm twice", test_same_bits},
     };
     return kernel_tests_run("optimizer", tests, sizeof(tests) / sizeof(tests[0]));
