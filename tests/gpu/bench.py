@@ -32,6 +32,16 @@ def last_line(text):
     return lines[-1][:300] if lines else "it printed nothing"
 
 
+def name_of(command):
+    return next(Path(part).name for part in command if Path(part).name.startswith(("bench_", "peer_")))
+
+
+def trex_environment():
+    """The programs may need libraries from places that the peer must not see: it has its own."""
+    folders = [os.environ.get(name) for name in ("TREX_LIBRARY_PATH", "LD_LIBRARY_PATH")]
+    return {**os.environ, "LD_LIBRARY_PATH": ":".join(folder for folder in folders if folder)}
+
+
 class Side:
     """A program that answers each line with a line."""
 
@@ -39,7 +49,7 @@ class Side:
         self.log = open(log, "w+")
         self.process = subprocess.Popen(command, env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE,
                                         stderr=self.log, text=True, bufsize=1)
-        self.name = Path(command[-1] if command[0].endswith("python") else command[0]).name
+        self.name = name_of(command)
         self.selector = selectors.DefaultSelector()
         self.selector.register(self.process.stdout, selectors.EVENT_READ)
 
@@ -77,8 +87,7 @@ class Bench:
         self.out = open(arguments.out, "w")
         self.folder = Path(arguments.out).parent
         self.peer = self.peer_python()
-        # The programs may need libraries from places that the peer must not see: it has its own.
-        self.environment = {**os.environ, "LD_LIBRARY_PATH": os.environ.get("TREX_LIBRARY_PATH", "")}
+        self.environment = trex_environment()
         if arguments.backend == "cpu":  # both sides live at once: one thread each
             os.environ["OMP_NUM_THREADS"] = self.environment["OMP_NUM_THREADS"] = "1"
 
@@ -111,7 +120,7 @@ class Bench:
     def run_once(self, command, environment, until):
         """Lines of a program that runs to its end."""
         left = until - time.monotonic()
-        name = next(Path(part).name for part in command if "bench" in Path(part).name or "peer" in Path(part).name)
+        name = name_of(command)
         if left < 5.0:
             raise Failure(f"{name}: no time left for it")
         try:

@@ -6,21 +6,21 @@ Prints one line a precision and returns 1 if one is out of bounds: 1e-4 relative
 """
 import argparse
 import json
-import os
 import subprocess
 import sys
 from pathlib import Path
+
+from bench import trex_environment
 
 BOUNDS = {"f32": 1e-4, "bf16": 1e-2}
 RUN_S = 100
 
 
 def losses(arguments, backend, precision, method):
-    environment = {**os.environ, "LD_LIBRARY_PATH": os.environ.get("TREX_LIBRARY_PATH", "")}
     command = [Path(arguments.programs) / "bench_train_step", "--shape", "qwen3-tiny", "--method", method, "--precision",
                precision, "--backend", backend, "--steps", str(arguments.steps - 2)]
     try:
-        done = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=RUN_S)
+        done = subprocess.run(command, capture_output=True, text=True, env=trex_environment(), timeout=RUN_S)
     except subprocess.TimeoutExpired:
         raise SystemExit(f"{backend}, {precision}: not done after {RUN_S} s") from None
     if done.returncode != 0:
