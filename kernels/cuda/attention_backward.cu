@@ -24,15 +24,13 @@
 
 enum {
     DELTA_THREADS = 256,
-    DELTA_LANES = 8,     /* of one row and head */
-    TILE_NUMBERS = 4096, /* of what a block walks over */
-    WARP_ROWS = 16,      /* of what a warp makes the gradient of */
+    DELTA_LANES = 8, /* of one row and head */
+    TILE_ROWS = 32,  /* of what a block walks over */
+    WARP_ROWS = 16,  /* of what a warp makes the gradient of */
     QUERY_WARPS = 4,
     QUERY_THREADS = QUERY_WARPS * WARP,
     QUERY_ROWS = QUERY_WARPS * WARP_ROWS,
 };
-
-template <int DIM> constexpr int TILE_ROWS = TILE_NUMBERS / DIM;
 
 /* With more keys a block reads the queries less often; heads of 64 leave room for more blocks. */
 template <int DIM> constexpr int KEY_WARPS = DIM / 16;
@@ -114,9 +112,9 @@ static __device__ struct query_numbers query_numbers_of(const struct attention_g
 template <int DIM> struct keys_memory {
     bf16 keys[KEY_ROWS<DIM> * DIM];
     bf16 values[KEY_ROWS<DIM> * DIM];
-    bf16 queries[2][TILE_NUMBERS]; /* two stages: one is used while the other is filled */
-    bf16 d_out[2][TILE_NUMBERS];
-    struct query_numbers numbers[2][TILE_ROWS<DIM>];
+    bf16 queries[2][TILE_ROWS * DIM]; /* two stages: one is used while the other is filled */
+    bf16 d_out[2][TILE_ROWS * DIM];
+    struct query_numbers numbers[2][TILE_ROWS];
 };
 
 /* The tiles of queries that a block goes over: head by head of the group. */
@@ -129,9 +127,9 @@ struct query_walk {
     int64_t start; /* row of the sequence */
 };
 
-static __device__ void query_walk_next(struct query_walk &walk, int rows)
+static __device__ void query_walk_next(struct query_walk &walk)
 {
-    walk.first += rows;
+    walk.first += TILE_ROWS;
     if (walk.first >= walk.length) {
         walk.first = walk.first_of_head;
         walk.head++;
@@ -149,14 +147,14 @@ keys_copy(struct keys_memory<DIM> *memory, int stage, const struct attention_inp
     if (walk.head < walk.end_head) {
         const int64_t row = walk.start + walk.first;
         const int left = walk.length - walk.first;
-        tile_copy<DIM, TILE_ROWS<DIM>, KEY_THREADS<DIM>>(
+        tile_copy<DIM, TILE_ROWS, KEY_THREADS<DIM>>(
             memory->queries[stage], attention_query(in, row, walk.head), in.stride, left, in.dim);
-        tile_copy<DIM, TILE_ROWS<DIM>, KEY_THREADS<DIM>>(
+        tile_copy<DIM, TILE_ROWS, KEY_THREADS<DIM>>(
             memory->d_out[stage], g.d_out + row * g.d_out_stride + walk.head * in.dim,
             g.d_out_stride, left, in.dim);
         const int query = (int)threadIdx.x;
         numbers = query_numbers_of(g, walk.head * in.rows + row + query,
-                                   query < TILE_ROWS<DIM> && query < left);
+                                   query < TILE_ROWS && query < left);
     }
     copy_commit();
     return numbers;
@@ -166,49 +164,41 @@ template <int DIM>
 static __device__ void keys_store_numbers(struct keys_memory<DIM> *memory, int stage,
                                           struct query_numbers numbers)
 {
-    if (threadIdx.x < TILE_ROWS<DIM>) {
+    if (threadIdx.x < TILE_ROWS) {
         memory->numbers[stage][threadIdx.x] = numbers;
     }
 }
 
-/* Scores (16 keys x queries) become weights. `ahead` is how far the warp's first key lies ahead of
- * the first query; a key that lies ahead of a query has no weight. */
-template <int N>
-static __device__ void keys_weigh(float (&s)[1][N][4], const struct query_numbers *numbers,
-                                  float scale, int ahead)
-{
-    const int lane = (int)threadIdx.x % WARP;
-#pragma unroll
-    for (int n = 0; n < N; n++) {
-#pragma unroll
-        for (int i = 0; i < 4; i++) {
-            const int query = 8 * n + lane % 4 * 2 + i % 2;
-            const int key = ahead + lane / 4 + i / 2 * 8;
-            const float weight = exp2_flushed(fmaf(s[0][n][i], scale, -numbers[query].log_sum_exp));
-            s[0][n][i] = key > query ? 0.0F : weight;
-        }
-    }
-}
-
-/* One tile of queries for one warp: rows `row`.. of the block's keys. */
+/* One tile of queries for one warp: rows `row`.. of the block's keys, the first of which lies
+ * `ahead` of the first query. */
 template <int DIM>
 static __device__ void keys_tile(struct keys_memory<DIM> *memory, int stage, int row, int ahead,
                                  float scale, float (&d_keys)[1][DIM / 8][4],
                                  float (&d_values)[1][DIM / 8][4])
 {
     const int lane = (int)threadIdx.x % WARP;
-    const struct query_numbers *numbers = memory->numbers[stage];
-    float weights[1][TILE_ROWS<DIM> / 8][4] = {};
+    const struct query_numbers *numbers = memory->numbers[stage] + lane % 4 * 2;
+    float weights[1][TILE_ROWS / 8][4] = {};
     tile_multiply<DIM>(weights, memory->keys, row, memory->queries[stage]);
-    keys_weigh(weights, numbers, scale, ahead);
-    tile_accumulate<DIM>(d_values, weights, memory->d_out[stage]);
-    float d_scores[1][TILE_ROWS<DIM> / 8][4] = {};
-    tile_multiply<DIM>(d_scores, memory->values, row, memory->d_out[stage]);
+    if (ahead + WARP_ROWS > 1) {
+        tile_mask(weights, ahead, true);
+    }
 #pragma unroll
-    for (int n = 0; n < TILE_ROWS<DIM> / 8; n++) {
+    for (int n = 0; n < TILE_ROWS / 8; n++) {
 #pragma unroll
         for (int i = 0; i < 4; i++) {
-            const float delta = numbers[8 * n + lane % 4 * 2 + i % 2].delta;
+            const float log_sum_exp = numbers[8 * n + i % 2].log_sum_exp;
+            weights[0][n][i] = exp2_flushed(fmaf(weights[0][n][i], scale, -log_sum_exp));
+        }
+    }
+    tile_accumulate<DIM>(d_values, weights, memory->d_out[stage]);
+    float d_scores[1][TILE_ROWS / 8][4] = {};
+    tile_multiply<DIM>(d_scores, memory->values, row, memory->d_out[stage]);
+#pragma unroll
+    for (int n = 0; n < TILE_ROWS / 8; n++) {
+#pragma unroll
+        for (int i = 0; i < 4; i++) {
+            const float delta = numbers[8 * n + i % 2].delta;
             d_scores[0][n][i] = weights[0][n][i] * (d_scores[0][n][i] - delta);
         }
     }
@@ -237,7 +227,7 @@ keys_finish(struct keys_memory<DIM> *memory, const struct attention_input<bf16> 
 }
 
 template <int DIM>
-static __global__ void __launch_bounds__(KEY_THREADS<DIM>, 1)
+static __global__ void __launch_bounds__(KEY_THREADS<DIM>, DIM == 64 ? 3 : 1)
     attention_backward_keys_kernel(const struct attention_input<bf16> in,
                                    const struct attention_gradients<bf16> g)
 {
@@ -263,11 +253,11 @@ static __global__ void __launch_bounds__(KEY_THREADS<DIM>, 1)
     float d_values[1][DIM / 8][4] = {};
     for (int stage = 0; walk.head < walk.end_head; stage ^= 1) {
         const int ahead = job.first + row - walk.first;
-        query_walk_next(walk, TILE_ROWS<DIM>);
+        query_walk_next(walk);
         copy_wait<0>();
         __syncthreads(); /* this tile is there, and the one before it is used */
         const struct query_numbers next = keys_copy(memory, stage ^ 1, in, g, walk);
-        if (ahead < TILE_ROWS<DIM>) { /* some query of the tile sees a key of the warp */
+        if (ahead < TILE_ROWS) { /* some query of the tile sees a key of the warp */
             keys_tile(memory, stage, row, ahead, in.scale * LOG2_E, d_keys, d_values);
         }
         keys_store_numbers(memory, stage ^ 1, next);
@@ -280,8 +270,8 @@ static __global__ void __launch_bounds__(KEY_THREADS<DIM>, 1)
 template <int DIM> struct queries_memory {
     bf16 queries[QUERY_ROWS * DIM];
     bf16 d_out[QUERY_ROWS * DIM];
-    bf16 keys[2][TILE_NUMBERS]; /* two stages */
-    bf16 values[2][TILE_NUMBERS];
+    bf16 keys[2][TILE_ROWS * DIM]; /* two stages */
+    bf16 values[2][TILE_ROWS * DIM];
 };
 
 /* What a warp keeps in registers. A lane has rows lane / 4 and lane / 4 + 8 of its 16 queries. */
@@ -298,10 +288,9 @@ static __device__ void queries_copy(struct queries_memory<DIM> *memory, int stag
                                     int left)
 {
     if (left > 0) {
-        tile_copy<DIM, TILE_ROWS<DIM>, QUERY_THREADS>(memory->keys[stage], key, in.stride, left,
-                                                      in.dim);
-        tile_copy<DIM, TILE_ROWS<DIM>, QUERY_THREADS>(
-            memory->values[stage], key + in.kv_heads * in.dim, in.stride, left, in.dim);
+        tile_copy<DIM, TILE_ROWS, QUERY_THREADS>(memory->keys[stage], key, in.stride, left, in.dim);
+        tile_copy<DIM, TILE_ROWS, QUERY_THREADS>(memory->values[stage], key + in.kv_heads * in.dim,
+                                                 in.stride, left, in.dim);
     }
     copy_commit();
 }
@@ -340,27 +329,27 @@ template <int DIM>
 static __device__ void queries_tile(const struct queries_memory<DIM> *memory, int stage, int ahead,
                                     float scale, struct queries_kept<DIM> &kept)
 {
-    const int lane = (int)threadIdx.x % WARP;
-    float weights[1][TILE_ROWS<DIM> / 8][4] = {};
+    float weights[1][TILE_ROWS / 8][4] = {};
     tile_multiply<DIM>(weights, kept.query, memory->keys[stage]);
-    float d_scores[1][TILE_ROWS<DIM> / 8][4] = {};
+    if (ahead + TILE_ROWS > 1) {
+        tile_mask(weights, ahead, false);
+    }
+    float d_scores[1][TILE_ROWS / 8][4] = {};
     tile_multiply<DIM>(d_scores, kept.d_out, memory->values[stage]);
 #pragma unroll
-    for (int n = 0; n < TILE_ROWS<DIM> / 8; n++) {
+    for (int n = 0; n < TILE_ROWS / 8; n++) {
 #pragma unroll
         for (int i = 0; i < 4; i++) {
             const struct query_numbers numbers = kept.numbers[i / 2];
-            const int query = lane / 4 + i / 2 * 8;
-            const int key = ahead + 8 * n + lane % 4 * 2 + i % 2;
             const float weight = exp2_flushed(fmaf(weights[0][n][i], scale, -numbers.log_sum_exp));
-            d_scores[0][n][i] = key > query ? 0.0F : weight * (d_scores[0][n][i] - numbers.delta);
+            d_scores[0][n][i] = weight * (d_scores[0][n][i] - numbers.delta);
         }
     }
     tile_accumulate<DIM>(kept.d_query, d_scores, memory->keys[stage]);
 }
 
 template <int DIM>
-static __global__ void __launch_bounds__(QUERY_THREADS, 2)
+static __global__ void __launch_bounds__(QUERY_THREADS, DIM == 64 ? 3 : 2)
     attention_backward_queries_kernel(const struct attention_input<bf16> in,
                                       const struct attention_gradients<bf16> g)
 {
@@ -380,11 +369,11 @@ static __global__ void __launch_bounds__(QUERY_THREADS, 2)
     queries_begin(memory, in, g, job, row, kept);
 
     int stage = 0;
-    for (int at = 0; at < end; at += TILE_ROWS<DIM>, stage ^= 1) {
+    for (int at = 0; at < end; at += TILE_ROWS, stage ^= 1) {
         copy_wait<0>();
         __syncthreads(); /* this tile is there, and what was in the other stage is used */
-        key += TILE_ROWS<DIM> * in.stride;
-        queries_copy(memory, stage ^ 1, in, key, end - at - TILE_ROWS<DIM>);
+        key += TILE_ROWS * in.stride;
+        queries_copy(memory, stage ^ 1, in, key, end - at - TILE_ROWS);
         queries_tile(memory, stage, at - (job.first + row), in.scale * LOG2_E, kept);
     }
 #pragma unroll

@@ -32,25 +32,6 @@ template <int DIM> struct forward_sums {
     float total[2][2];        /* of the weights, this lane's part */
 };
 
-/* Minus infinity where the key lies ahead of the query; `ahead` is how far the first key lies ahead
- * of the warp's first query. */
-template <int N> static __device__ void forward_mask(float (&s)[2][N][4], int ahead)
-{
-    const int lane = (int)threadIdx.x % WARP;
-#pragma unroll
-    for (int m = 0; m < 2; m++) {
-#pragma unroll
-        for (int n = 0; n < N; n++) {
-#pragma unroll
-            for (int i = 0; i < 4; i++) {
-                const int query = 16 * m + lane / 4 + i / 2 * 8;
-                const int key = ahead + 8 * n + lane % 4 * 2 + i % 2;
-                s[m][n][i] = key > query ? -CUDART_INF_F : s[m][n][i];
-            }
-        }
-    }
-}
-
 /* Largest of a row's scores: four lanes have parts of it. Without NaN, which finds its own way into
  * the weights. */
 template <int N> static __device__ float row_max(const float (&s)[N][4], int half)
@@ -176,7 +157,7 @@ static __device__ void forward_attend(struct forward_memory<DIM> *memory,
             float s[2][KEYS / 8][4] = {};
             tile_multiply<DIM>(s, memory->queries, row, memory->keys[stage]);
             if (ahead + KEYS > 1) {
-                forward_mask(s, ahead);
+                tile_mask(s, ahead, false);
             }
             forward_weigh(sums, s, scale);
             tile_accumulate<DIM>(sums.out, s, memory->values[stage]);

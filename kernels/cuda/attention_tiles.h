@@ -128,6 +128,28 @@ __device__ inline void tile_accumulate(float (&sum)[M][DIM / 8][4], const float 
     }
 }
 
+/* Minus infinity where a key lies ahead of its query, so that its weight is 0. Keys are the columns
+ * of the scores, or else their rows; `ahead` is how far the first key lies ahead of the first
+ * query. */
+template <int M, int N>
+__device__ inline void tile_mask(float (&s)[M][N][4], int ahead, bool keys_are_rows)
+{
+    const int lane = (int)threadIdx.x % WARP;
+#pragma unroll
+    for (int m = 0; m < M; m++) {
+#pragma unroll
+        for (int n = 0; n < N; n++) {
+#pragma unroll
+            for (int i = 0; i < 4; i++) {
+                const int row = 16 * m + lane / 4 + i / 2 * 8;
+                const int column = 8 * n + lane % 4 * 2 + i % 2;
+                const bool unseen = keys_are_rows ? ahead + row > column : ahead + column > row;
+                s[m][n][i] = unseen ? -CUDART_INF_F : s[m][n][i];
+            }
+        }
+    }
+}
+
 /* Rounds a warp's sums (16M x DIM) and writes the first `rows` rows of them, `dim` numbers each, 16
  * bytes at a time. They pass through rows `row`.. of a tile, which are this warp's alone. */
 template <int DIM, int M>
