@@ -23,7 +23,7 @@ find_programs() {
 
 # The run folder: --out, or the job's "output" with ${NAMES} from the environment; "" if the job does not say.
 find_folder() { # JOB [--out DIR]
-    local job= 
+    local job=''
     folder=
     while [ $# -gt 0 ]; do
         case $1 in
@@ -101,8 +101,8 @@ choose_launcher() {
         [[ $(mpirun --version) != *'Open MPI'* ]] || launch+=(--bind-to none)
         [ -z "$places" ] || launch+=(-H "$places")
     fi
-    say "starts $ranks ranks on $SLURM_JOB_NUM_NODES node(s) by ${launch[*]:0:2}, $OMP_NUM_THREADS thread(s) a rank," \
-        "${SLURM_GPUS_ON_NODE:-no} GPUs a node"
+    say "starts $ranks ranks on $SLURM_JOB_NUM_NODES node(s) by ${launch[0]}${plugin:+ --mpi=$plugin}," \
+        "$OMP_NUM_THREADS thread(s) a rank, ${SLURM_GPUS_ON_NODE:-no} GPUs a node"
 }
 
 # ---- where it stands ----------------------------------------------------------------------------------------------
@@ -164,12 +164,28 @@ go_on_later() {
 # ---- the allocation -----------------------------------------------------------------------------------------------
 
 # Slurm signals this script alone; the ranks get USR1, whichever it was, and save their state at the next step.
-stop_ranks() { # limit, for the signal before the time limit; end, when somebody or the limit ends the job
+stop_ranks() { # limit: go on in another allocation; end: somebody cancelled the job
+    local left
     stop=$1
     woken=yes
     stopped_s=$SECONDS
     nudge_ranks
-    say "told to stop ($1); $(timeout 10 squeue -h -j "$SLURM_JOB_ID" -o %L 2> /dev/null || echo ?) to the time limit"
+    left=$(timeout 10 squeue -h -j "$SLURM_JOB_ID" -o %L 2> /dev/null || echo unknown)
+    say "told to stop ($1); left of the time limit: ${left/INVALID/nothing}"
+}
+
+# TERM comes from scancel, and at the time limit where the margin before it was too short. Then too the search goes on,
+# even if the ranks do not end in the seconds (KillWait) that are left until all is killed.
+on_term() {
+    local seconds
+    if ! timeout 10 scontrol show job "$SLURM_JOB_ID" 2> /dev/null | grep -q 'Reason=TimeLimit'; then
+        stop_ranks end
+        return
+    fi
+    stop_ranks limit
+    [ -z "${TREX_CHAIN-}" ] || return 0
+    seconds=$(scontrol show config | sed -n 's/^KillWait *= *\([0-9]*\).*/\1/p')
+    (sleep $((${seconds:-30} * 2 / 3)); scontrol requeue "$SLURM_JOB_ID") &
 }
 
 # Again and again: a signal that comes while the ranks are being started can be lost.
@@ -201,10 +217,10 @@ obey_stop() {
 
 trex_search() { # JOB [--out DIR]
     set -u
-    local stop= running= woken= code=0 stopped_s=0 begun_s tries=0
+    local stop='' running='' woken='' code=0 stopped_s=0 begun_s tries=0
     [ $# -ge 1 ] || { say "no job file: sbatch slurm/search.sbatch jobs/my.json [--out DIR]"; exit 2; }
     trap 'stop_ranks limit' USR1
-    trap 'stop_ranks end' TERM
+    trap on_term TERM
     cd "$SLURM_SUBMIT_DIR" || exit 1
     say "job $SLURM_JOB_ID on $SLURM_JOB_NODELIST, allocation $((${SLURM_RESTART_COUNT:-0} + 1))"
     # Ranks that wait must not spin on cores that others train on; OpenMP reads this before the program begins.

@@ -16,12 +16,26 @@ sed -i "s/\"rounds\": 1/\"rounds\": $rounds/" job.json
 job=$(submit --ntasks-per-node=2 --time=1 --signal=B:USR1@25 "$root/slurm/search.sbatch" job.json)
 "$trex" search job.json --out whole > whole.txt 2>&1 &
 whole=$!
+
+# Beside it a job that has no margin at all, whose program neither hears TERM nor ends by itself.
+mkdir stand-in
+cat > stand-in/trex <<'SH'
+#!/bin/sh
+[ "$1" = search ] || exit 0
+[ -z "$SLURM_RESTART_COUNT" ] || exit 0
+trap '' TERM USR1
+sleep 300
+SH
+chmod +x stand-in/trex
+deaf=$(TREX=$PWD/stand-in/trex TREX_LAUNCH=mpirun submit --ntasks-per-node=1 --time=1 --signal=B:URG@1 \
+    "$root/slurm/search.sbatch" none.json)
+
 wait_until "$job" 120 "the time limit requeues it" restarted "$job" 1
 scontrol update "JobId=$job" TimeLimit=20 # one true limit is enough
-says "$job" 'told to stop \(limit\); 0:[0-9]+ to the time limit'
+says "$job" 'told to stop \(limit\); left of the time limit: 0:[0-9]+'
 says "$job" 'the ranks ended [0-9]+ s after that, with code 85'
 kept=$(finished run)
-echo "note: $(grep -oE '0:[0-9]+ to the time limit' "trex-$job.log"), $(wc -w <<< "$kept") candidates were done"
+echo "note: $(grep -oE 'left of the time limit: 0:[0-9]+' "trex-$job.log"), $(wc -w <<< "$kept") candidates were done"
 ok "a true time limit stops the ranks with 85, and the job is requeued"
 
 wait_until "$job" 60 "a candidate has finished" finished_more_than run "$(wc -w <<< "$kept")"
@@ -32,6 +46,10 @@ says "$job" 'the search has ended: all rounds are done'
 grep -q 'goes on at step' run/log.jsonl || lost "$job" "no training went on from its state"
 field "$job" Comment | grep -q '^trex' || lost "$job" "no progress in the job's comment"
 ok "the search ended in its third allocation"
+
+expect_end "$deaf" 120 0 1
+says "$deaf" 'told to stop \(limit\); left of the time limit: nothing'
+ok "a job that reached its time limit is requeued even so"
 
 wait $whole || { tail whole.txt; die "the search without interruption failed"; }
 expect 0 '' "$tree" verify run
