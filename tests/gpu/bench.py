@@ -126,8 +126,9 @@ class Bench:
         try:
             done = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=left)
         except subprocess.TimeoutExpired as late:
-            lines = (late.stdout or b"").decode().splitlines()  # what was measured until then counts
-            rows = [json.loads(line) for line in lines if line.startswith("{")]
+            text = late.stdout or ""  # what was measured until then counts
+            text = text.decode() if isinstance(text, bytes) else text
+            rows = [json.loads(line) for line in text.splitlines() if line.startswith("{") and line.endswith("}")]
             if rows:
                 return rows
             raise Failure(f"{name}: not done after {left:.0f} s") from late

@@ -125,7 +125,7 @@ class Table:
 
     def full_step(self):
         case, ours, peer = self.step("full")
-        return self.against("full step, bf16, 8 x 2,048", "1.0 x PyTorch (stretch 1.2)", self.floor_s(case), ours,
+        return self.against(f"full step, {batch_of(case)}", "1.0 x PyTorch (stretch 1.2)", self.floor_s(case), ours,
                             peer["step_s"] if peer else None, 1.0)
 
     def utilisation(self):
@@ -138,7 +138,7 @@ class Table:
 
     def lora_step(self):
         case, ours, peer = self.step("lora")
-        yield self.against("LoRA step, bf16, 8 x 2,048", "1.3 x transformers + PEFT", self.floor_s(case), ours,
+        yield self.against(f"LoRA step, {batch_of(case)}", "1.3 x transformers + PEFT", self.floor_s(case), ours,
                            peer["step_s"] if peer else None, 1.3)
         mine = max((row["device_peak_mb"] for row in self.found(case)), default=None)
         peers = [row["device_peak_mb"] for row in self.peers.get(key_of(case), []) if row.get("device_peak_mb")]
@@ -186,6 +186,17 @@ class Table:
                            f"{row['tokens_per_s']:,.0f}", gigabytes(peak) if peak else "", losses]
 
 
+def batch_of(case):
+    d = case["dimensions"]
+    return f"{case['precision']}, {d['sequences']} x {d['length']:,}"
+
+
+def shape_of(case):
+    d = case["dimensions"]
+    return (f"The shape is {case['shape']}: {d['layers']} layers, C {d['hidden']:,}, H {d['heads']}, K {d['kv_heads']}, "
+            f"D {d['head_dim']}, F {d['intermediate']:,}, V {d['vocabulary']:,}; {case['tokens']:,} tokens a step.")
+
+
 def ms(seconds):
     return f"{seconds * 1e3:.3g} ms" if seconds else "not run"
 
@@ -218,9 +229,9 @@ def write(arguments):
         steps = [line.rstrip("\n").split("\t") for line in open(arguments.steps)]
         lines += ["## What ran", "", *markdown(["step", "result", "seconds", "remark"], steps), ""]
     source = "measured in this run" if table.measured else "measured on an H200 before"
-    lines += ["## Goals", "", "A shape of Qwen3-1.7B (28 layers, C 2,048, H 16, K 8, D 128, F 6,144, V 151,936), 16,384 tokens a step. The",
-              f"floor takes {table.product_rate / 1e12:,.0f} TFLOP/s for products and {table.copy_rate / 1e12:.2f} TB/s for bytes read and written, both {source};",
-              "the datasheet says 989 TFLOP/s in bf16.", ""]
+    lines += ["## Goals", "", shape_of(table.case("train_step", method="full")),
+              f"The floor takes {table.product_rate / 1e12:,.0f} TFLOP/s for products and {table.copy_rate / 1e12:.2f} TB/s for",
+              f"bytes read and written, both {source}; the datasheet says {DATASHEET_FLOPS / 1e12:.0f} TFLOP/s in bf16.", ""]
     lines += [*markdown(["what", "goal", "floor", "TREX", "peer", "TREX over peer", ""], table.goals()), ""]
     if table.errors:
         lines += ["What could not be measured:", ""]
