@@ -96,6 +96,7 @@ static int64_t side_sum(struct device *device, float *values, int64_t count)
         (const struct rank *)((const char *)device->ops - offsetof(struct rank, ops));
     struct error err;
     struct seat seat = rank->seat;
+    device->ops->side_wait(device, device->ops->side_mark(device));
     assert_int_equal(sum_f32(&seat, values, count, &err), STATUS_OK);
     return device->ops->side_mark(device);
 }
