@@ -14,10 +14,12 @@
  *            dQ of 16 queries in registers
  *
  * Operations: 7 products of 2 D per pair of a query and a key that it sees, where 5 would do if
- * blocks added to each other's dQ; the forward pass has 2. H = 16, D = 128, 8 sequences of 2,048:
- * 481 GFLOP a layer, 1.4 ms at the 350 TFLOP/s that mma.sync may reach here on an H200. Bytes: qkv,
- * out and d_out once, d_qkv once: 403 MB, 0.1 ms. A warp with 16 rows reads shared memory 4.5 KiB
- * for 65 kFLOP: the bandwidth of shared memory is the nearest bound. */
+ * blocks added to each other's dQ; the forward pass has 2. H = 16, K = 8, D = 128, 8 sequences of
+ * 2,048: 481 GFLOP a layer. Bytes: qkv, out and d_out once, d_qkv once: 403 MB, 0.1 ms on an H200.
+ * The nearest bound is shared memory: a warp of the keys' pass reads 40 KiB for 524 kFLOP, of the
+ * queries' pass 24 KiB for 393 kFLOP; at 128 bytes a cycle that is 380 and 470 TFLOP/s, of which
+ * 300 may be reached: 1.6 ms.
+ */
 #include "kernels/cuda/attention.h"
 #include "kernels/cuda/attention_tiles.h"
 #include "kernels/cuda/operations.h"
@@ -34,8 +36,8 @@ enum {
 
 /* With more keys a block reads the queries less often; heads of 64 leave room for more blocks. */
 template <int DIM> constexpr int KEY_WARPS = DIM / 16;
-template <int DIM> constexpr int KEY_THREADS = KEY_WARPS<DIM> *WARP;
-template <int DIM> constexpr int KEY_ROWS = KEY_WARPS<DIM> *WARP_ROWS;
+template <int DIM> constexpr int KEY_THREADS = WARP *KEY_WARPS<DIM>;
+template <int DIM> constexpr int KEY_ROWS = WARP_ROWS *KEY_WARPS<DIM>;
 
 /* -- delta -- */
 
@@ -117,21 +119,18 @@ template <int DIM> struct keys_memory {
     struct query_numbers numbers[2][TILE_ROWS];
 };
 
-/* The tiles of queries that a block goes over: head by head of the group. */
+/* The tile of queries that a block goes to next: head by head of the group. */
 struct query_walk {
     int head;
     int end_head;
     int first; /* position of the tile in the sequence */
-    int first_of_head;
-    int length;    /* of the sequence */
-    int64_t start; /* row of the sequence */
 };
 
-static __device__ void query_walk_next(struct query_walk &walk)
+static __device__ void query_walk_next(struct query_walk &walk, const struct attention_job &job)
 {
     walk.first += TILE_ROWS;
-    if (walk.first >= walk.length) {
-        walk.first = walk.first_of_head;
+    if (walk.first >= job.length) {
+        walk.first = job.first;
         walk.head++;
     }
 }
@@ -141,12 +140,13 @@ static __device__ void query_walk_next(struct query_walk &walk)
 template <int DIM>
 static __device__ struct query_numbers
 keys_copy(struct keys_memory<DIM> *memory, int stage, const struct attention_input<bf16> &in,
-          const struct attention_gradients<bf16> &g, const struct query_walk &walk)
+          const struct attention_gradients<bf16> &g, const struct attention_job &job,
+          const struct query_walk &walk)
 {
     struct query_numbers numbers = {CUDART_INF_F, 0.0F};
     if (walk.head < walk.end_head) {
-        const int64_t row = walk.start + walk.first;
-        const int left = walk.length - walk.first;
+        const int64_t row = job.start + walk.first;
+        const int left = job.length - walk.first;
         tile_copy<DIM, TILE_ROWS, KEY_THREADS<DIM>>(
             memory->queries[stage], attention_query(in, row, walk.head), in.stride, left, in.dim);
         tile_copy<DIM, TILE_ROWS, KEY_THREADS<DIM>>(
@@ -244,19 +244,18 @@ static __global__ void __launch_bounds__(KEY_THREADS<DIM>, DIM == 64 ? 3 : 1)
         memory->values, attention_value(in, job.start + job.first, job.head), in.stride,
         job.length - job.first, in.dim);
     const int group = in.heads / in.kv_heads;
-    struct query_walk walk = {
-        job.head * group, (job.head + 1) * group, job.first, job.first, job.length, job.start};
-    keys_store_numbers(memory, 0, keys_copy(memory, 0, in, g, walk));
+    struct query_walk walk = {job.head * group, (job.head + 1) * group, job.first};
+    keys_store_numbers(memory, 0, keys_copy(memory, 0, in, g, job, walk));
 
     const int row = (int)threadIdx.x / WARP * WARP_ROWS; /* the warp's first key */
     float d_keys[1][DIM / 8][4] = {};
     float d_values[1][DIM / 8][4] = {};
     for (int stage = 0; walk.head < walk.end_head; stage ^= 1) {
         const int ahead = job.first + row - walk.first;
-        query_walk_next(walk);
+        query_walk_next(walk, job);
         copy_wait<0>();
         __syncthreads(); /* this tile is there, and the one before it is used */
-        const struct query_numbers next = keys_copy(memory, stage ^ 1, in, g, walk);
+        const struct query_numbers next = keys_copy(memory, stage ^ 1, in, g, job, walk);
         if (ahead < TILE_ROWS) { /* some query of the tile sees a key of the warp */
             keys_tile(memory, stage, row, ahead, in.scale * LOG2_E, d_keys, d_values);
         }
