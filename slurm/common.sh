@@ -244,6 +244,7 @@ trex_search() { # JOB [--out DIR]
         obey_stop
         [ $((SECONDS - begun_s)) -lt 600 ] || tries=0
         say "the ranks ended with code $code; what is on disk goes on (try $tries)"
+        sleep $((tries * tries)) # what is left of them may need a moment to end
     done
     say "given up: the ranks keep dying soon after their start"
     exit 1
