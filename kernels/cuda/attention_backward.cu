@@ -34,10 +34,10 @@ enum {
     QUERY_ROWS = QUERY_WARPS * WARP_ROWS,
 };
 
-/* With more keys a block reads the queries less often; heads of 64 leave room for more blocks. */
-template <int DIM> constexpr int KEY_WARPS = DIM / 16;
-template <int DIM> constexpr int KEY_THREADS = WARP *KEY_WARPS<DIM>;
-template <int DIM> constexpr int KEY_ROWS = WARP_ROWS *KEY_WARPS<DIM>;
+/* With more keys a block reads the queries less often; with heads of 64 there is room for more
+ * blocks instead. */
+template <int DIM> constexpr int KEY_ROWS = DIM;
+template <int DIM> constexpr int KEY_THREADS = 2 * DIM; /* a warp for 16 keys */
 
 /* -- delta -- */
 

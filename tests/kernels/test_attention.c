@@ -368,6 +368,30 @@ static void test_wrong_starts(struct bench *bench)
     check_forward(bench, &cases[1]);
 }
 
+/* The GPU's kernels have room for heads of up to 256; larger ones are an error, not a crash. */
+static void test_large_heads(struct bench *bench)
+{
+    const struct attention_case c = {1, 1, 264, 1, {4}};
+    const struct attention_shape shape = shape_of(&c);
+    const int32_t starts[2] = {0, 4};
+    struct error err = {0};
+    if (strcmp(bench->ops->name, "cuda") != 0) {
+        check_forward(bench, &c);
+        return;
+    }
+    struct matrix qkv = matrix_make(bench, bench->dtype, 4, 3 * 264, 1.0);
+    struct matrix out = matrix_make(bench, bench->dtype, 4, 264, 1.0);
+    struct matrix lse = vector_make(bench, 4, 1.0);
+    const int32_t *device_starts = ints_upload(bench, starts, 2);
+    bench->ops->attention_forward(bench->device, out.tensor, vector_data(&lse), qkv.tensor, &shape,
+                                  device_starts, 1);
+    assert_int_equal(bench->ops->check(bench->device, &err), STATUS_UNSUPPORTED);
+    assert_non_null(strstr(err.message, "264"));
+    bench->ops->attention_backward(bench->device, qkv.tensor, out.tensor, qkv.tensor, out.tensor,
+                                   vector_data(&lse), &shape, device_starts, 1);
+    assert_int_equal(bench->ops->check(bench->device, &err), STATUS_UNSUPPORTED);
+}
+
 static void test_same_bits(struct bench *bench)
 {
     const struct attention_case *c = &cases[2];
@@ -410,6 +434,7 @@ int main(void)
         {"attention with gaps of 16 bytes", test_aligned_gaps},
         {"attention of NaN", test_nan_comes_through},
         {"attention with wrong starts", test_wrong_starts},
+        {"attention with large heads", test_large_heads},
         {"attention twice", test_same_bits},
     };
     return kernel_tests_run("attention", tests, sizeof(tests) / sizeof(tests[0]));
