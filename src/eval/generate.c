@@ -13,8 +13,7 @@ enum {
     PREFILL_TOKENS = 2048, /* prompt tokens of a pass: bounds the activations */
     ENDS_MAX = MODEL_EOS_MAX + 1 + CHAT_FORMAT_COUNT,
 };
-static const int64_t decoder_budget_bytes = (int64_t)1
-                                            << 30; /* of a decoder whose slots we choose */
+static const int64_t decoder_budget_min_bytes = (int64_t)1 << 30;
 
 /* A place in the decoder and the output that it works on. */
 struct slot {
@@ -120,6 +119,16 @@ static enum status check_input(struct generator *generator, struct error *err)
     return STATUS_OK;
 }
 
+/* Of a decoder whose slots we choose. A step reads the weights once and the caches of all slots:
+ * with caches as large as the weights, many sequences still cost no more than twice the time of
+ * one. */
+static int64_t decoder_budget_bytes(const struct network *network)
+{
+    const struct weights *weights = network->weights;
+    int64_t bytes = weights->table->elements * (int64_t)dtype_bytes(weights->dtype);
+    return bytes > decoder_budget_min_bytes ? bytes : decoder_budget_min_bytes;
+}
+
 /* Slots asked for, or as many as are useful and fit the budget; fewer again if the device cannot
  * give the memory. */
 static enum status open_decoder(struct generator *generator, struct error *err)
@@ -135,8 +144,8 @@ static enum status open_decoder(struct generator *generator, struct error *err)
     shape->slots = options->slots > 0 ? options->slots : SLOTS_MAX;
     shape->slots = shape->slots < generator->count ? shape->slots : generator->count;
     while (options->slots == 0 && shape->slots > 1 &&
-           decoder_bytes(generator->network, shape) > decoder_budget_bytes) {
-        shape->slots /= 2;
+           decoder_bytes(generator->network, shape) > decoder_budget_bytes(generator->network)) {
+        shape->slots--;
     }
     struct device *device = generator->network->weights->device;
     enum status status =
