@@ -267,6 +267,7 @@ static void destroy(struct cuda_device *cuda)
     if (cuda->side_stream != NULL) {
         (void)cudaStreamSynchronize(cuda->side_stream);
     }
+    cuda_group_check(&cuda->base); /* a broken one is left in another way */
     cuda_group_destroy(cuda->group);
     cuda_matmul_destroy(cuda->matmul);
     cuda_side_destroy(cuda->side);

@@ -114,8 +114,11 @@ static void record_failure(struct device *device, ncclResult_t result)
 
 void cuda_group_check(struct device *device)
 {
-    const struct cuda_group *group = cuda_of(device)->group;
+    struct cuda_group *group = cuda_of(device)->group;
     ncclResult_t found = ncclSuccess;
+    if (group != NULL && cuda_of(device)->lost) {
+        group->broken = true;
+    }
     if (group == NULL || group->broken) {
         return;
     }

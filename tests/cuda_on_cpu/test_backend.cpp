@@ -243,6 +243,71 @@ static void test_recording_rules(void **state)
     device_close(device);
 }
 
+/* -- products ---------------------------------------------------------------------------------- */
+
+/* c (1,1) = a (1,n) b (n,1), all of them 1 + 2^-12: exact in f32, and 1 in TF32. */
+static float product_of_ones(struct device *device, int64_t n)
+{
+    float *a = static_cast<float *>(get(device, (size_t)n * sizeof(float)));
+    float *c = static_cast<float *>(get(device, sizeof(float)));
+    float found = 0.0F;
+    device->ops->fill(device, tensor_matrix(a, DTYPE_F32, 1, n), 1.0F + 1.0F / 4096.0F);
+    device->ops->matmul(device, tensor_matrix(c, DTYPE_F32, 1, 1),
+                        tensor_matrix(a, DTYPE_F32, 1, n), false, tensor_matrix(a, DTYPE_F32, n, 1),
+                        false, 1.0F, 0.0F);
+    device->ops->download(device, &found, c, sizeof(found));
+    device->ops->free(device, a);
+    device->ops->free(device, c);
+    return found / (float)n - 1.0F;
+}
+
+/* f32 is f32 unless the environment allows TF32; describe says so. */
+static void test_tf32(void **state)
+{
+    (void)state;
+    char text[256];
+    struct device *device = open_device(0);
+    assert_true(product_of_ones(device, 64) > 4e-4F);
+    device->ops->describe(device, text, sizeof(text));
+    assert_null(strstr(text, "tf32"));
+    device_close(device);
+    setenv("TREX_TF32", "1", 1);
+    device = open_device(0);
+    assert_true(fabsf(product_of_ones(device, 64)) < 1e-6F);
+    device->ops->describe(device, text, sizeof(text));
+    assert_non_null(strstr(text, "tf32"));
+    assert_int_equal(device->ops->check(device, NULL), STATUS_OK);
+    device_close(device);
+    unsetenv("TREX_TF32");
+}
+
+/* A product that the library refuses (in the shim: bf16 rows at odd numbers) is right all the same,
+ * and describe tells of it. */
+static void test_product_without_library(void **state)
+{
+    (void)state;
+    enum { ROWS = 3, DEPTH = 5, COLS = 2 };
+    char text[256];
+    float found[ROWS * COLS];
+    struct device *device = open_device(0);
+    void *a = get(device, ROWS * DEPTH * 2 + 2);
+    void *b = get(device, DEPTH * COLS * 2 + 2);
+    float *c = static_cast<float *>(get(device, sizeof(found)));
+    struct tensor a_tensor = tensor_matrix(static_cast<char *>(a) + 2, DTYPE_BF16, ROWS, DEPTH);
+    struct tensor b_tensor = tensor_matrix(static_cast<char *>(b) + 2, DTYPE_BF16, DEPTH, COLS);
+    device->ops->fill(device, a_tensor, 2.0F);
+    device->ops->fill(device, b_tensor, 3.0F);
+    device->ops->matmul(device, tensor_matrix(c, DTYPE_F32, ROWS, COLS), a_tensor, false, b_tensor,
+                        false, 1.0F, 0.0F);
+    device->ops->download(device, found, c, sizeof(found));
+    for (float number : found) {
+        assert_true(number == 30.0F);
+    }
+    device->ops->describe(device, text, sizeof(text));
+    assert_non_null(strstr(text, "not for 1 shapes"));
+    device_close(device);
+}
+
 /* -- groups ------------------------------------------------------------------------------------ */
 
 enum { RANKS = 3, COUNT = 4097, ROUNDS = 4 };
@@ -337,12 +402,19 @@ static void test_group_errors(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_no_gpu),          cmocka_unit_test(test_index),
-        cmocka_unit_test(test_full_gpu),        cmocka_unit_test(test_blocks_join),
-        cmocka_unit_test(test_scratch),         cmocka_unit_test(test_writing_outside),
-        cmocka_unit_test(test_failed_launch),   cmocka_unit_test(test_lost_gpu),
-        cmocka_unit_test(test_recording_rules), cmocka_unit_test(test_group_of_ranks),
+        cmocka_unit_test(test_no_gpu),
+        cmocka_unit_test(test_index),
+        cmocka_unit_test(test_full_gpu),
+        cmocka_unit_test(test_blocks_join),
+        cmocka_unit_test(test_scratch),
+        cmocka_unit_test(test_writing_outside),
+        cmocka_unit_test(test_failed_launch),
+        cmocka_unit_test(test_lost_gpu),
+        cmocka_unit_test(test_recording_rules),
+        cmocka_unit_test(test_group_of_ranks),
         cmocka_unit_test(test_group_errors),
+        cmocka_unit_test(test_tf32),
+        cmocka_unit_test(test_product_without_library),
     };
     return cmocka_run_group_tests(tests, nullptr, nullptr);
 }
