@@ -170,9 +170,10 @@ static void test_rmsnorm_backward_formula(struct bench *bench)
 {
     check_norm_backward_formula(bench, 1, 8);
     check_norm_backward_formula(bench, 5, 80);
-    check_norm_backward_formula(bench, 700, 16);
+    check_norm_backward_formula(bench, 300, 512);
     check_norm_backward_formula(bench, 30, 1024);
     check_norm_backward_formula(bench, 3, 16416);
+    check_norm_backward_formula(bench, 140, 1100);
 }
 
 static void test_rmsnorm_forward_long(struct bench *bench)
@@ -399,7 +400,7 @@ static void check_rope_backward_formula(struct bench *bench, const struct rope_c
                                       vector_data(&s.rstd), &s.shape, &s.query_weight.tensor,
                                       &s.key_weight.tensor, s.cos_sin.tensor, s.device_position);
     matrix_check(bench, "d_qkv", &d_qkv, expected, dtype_tolerance(bench->dtype), 20.0);
-    matrix_check(bench, "d_weights", &d_weight, expected_weight, 2e-6,
+    matrix_check(bench, "d_weights", &d_weight, expected_weight, 1e-5,
                  10.0 + sqrt((double)(c->rows * c->heads)));
     bench_clear(bench);
 }
@@ -407,7 +408,7 @@ static void check_rope_backward_formula(struct bench *bench, const struct rope_c
 static void test_rope_backward_formula(struct bench *bench)
 {
     static const struct rope_case cases[] = {
-        {1, 1, 1, 8, true},   {3, 16, 8, 64, true}, {2, 3, 1, 80, true},   {100, 8, 2, 16, true},
+        {1, 1, 1, 8, true},   {3, 16, 8, 64, true}, {2, 3, 1, 80, true},   {120, 32, 4, 16, true},
         {3, 4, 2, 128, true}, {2, 2, 1, 256, true}, {40, 2, 2, 128, true},
     };
     for (size_t n = 0; n < sizeof(cases) / sizeof(cases[0]); n++) {
