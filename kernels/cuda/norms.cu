@@ -4,10 +4,10 @@
  * Backward: with y = x * r * w and g = d_out * w,  d_x = r * (g - x * r^2 * mean(g * x)),  d_w =
  * sum d_out * x * r.
  *
- * Bytes, bf16, N * C numbers: forward 4 (6 + 2 more with the residual: x and residual in, x and out
- * out), backward 8 (d_out, x, d_x in, d_x out). For N = 16,384, C = 2,048 on an H200 (4.3 TB/s):
- * 31, 62 and 62 microseconds. About 5 and 10 operations a number: far below what the SMs can do
- * meanwhile.
+ * Bytes a number, bf16: forward 4, with the residual 8 (x and residual in, x and out out), backward 8
+ * (d_out, x, d_x in, d_x out). For N = 16,384, C = 2,048 on an H200 (4.3 TB/s): 31, 62 and 62
+ * microseconds, and 2 more for the second step of d_weight. About 5 and 10 operations a number: far
+ * below what the SMs can do meanwhile.
  *
  * A row is held in registers by a group of threads, each with a few accesses of 16 bytes, all under
  * way at once; so each number is read once. Longer rows than that are read again in a second round
