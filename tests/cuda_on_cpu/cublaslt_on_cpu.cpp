@@ -1,7 +1,9 @@
-/* cuBLASLt by plain loops: inputs in f32 or bf16, sums in f32, results rounded to nearest even. Refuses what the library
- * refuses; of bf16 matrices it has no way for rows that begin at odd numbers, so that callers take their other way too.
+/* cuBLASLt by plain loops: inputs in f32 or bf16, sums in f32, results rounded to nearest even.
+ * Refuses what the library refuses; of bf16 matrices it has no way for rows that begin at odd
+ * numbers, so that callers take their other way too.
  *
- * Compiled without AddressSanitizer, to be fast: what a product touches is checked column by column before. */
+ * Compiled without AddressSanitizer, to be fast: what a product touches is checked column by column
+ * before. */
 #include <cuda_bf16.h>
 #include <math.h>
 #include <sanitizer/asan_interface.h>
@@ -144,8 +146,7 @@ cublasStatus_t cublasLtMatmulDescDestroy(cublasLtMatmulDesc_t product)
 }
 
 /* Sets a field if the value has its size. */
-template <typename T>
-static cublasStatus_t field_set(T *field, const void *value, size_t bytes)
+template <typename T> static cublasStatus_t field_set(T *field, const void *value, size_t bytes)
 {
     if (value == nullptr || bytes != sizeof(T)) {
         return CUBLAS_STATUS_INVALID_VALUE;
@@ -239,10 +240,9 @@ cublasStatus_t cublasLtMatmulPreferenceDestroy(cublasLtMatmulPreference_t prefer
     return CUBLAS_STATUS_SUCCESS;
 }
 
-cublasStatus_t
-cublasLtMatmulPreferenceSetAttribute(cublasLtMatmulPreference_t preference,
-                                     cublasLtMatmulPreferenceAttributes_t attribute,
-                                     const void *value, size_t bytes)
+cublasStatus_t cublasLtMatmulPreferenceSetAttribute(cublasLtMatmulPreference_t preference,
+                                                    cublasLtMatmulPreferenceAttributes_t attribute,
+                                                    const void *value, size_t bytes)
 {
     switch (attribute) {
     case CUBLASLT_MATMUL_PREF_MAX_WORKSPACE_BYTES:
@@ -309,9 +309,9 @@ static cublasStatus_t check_sizes(const product_desc &p, const layout &a, const 
 static cublasStatus_t check_types(const product_desc &p, const layout &a, const layout &b,
                                   const layout &c, const layout &d)
 {
-    const bool compute =
-        p.compute == CUBLAS_COMPUTE_32F || p.compute == CUBLAS_COMPUTE_32F_PEDANTIC ||
-        (p.compute == CUBLAS_COMPUTE_32F_FAST_TF32 && a.type == CUDA_R_32F);
+    const bool compute = p.compute == CUBLAS_COMPUTE_32F ||
+                         p.compute == CUBLAS_COMPUTE_32F_PEDANTIC ||
+                         (p.compute == CUBLAS_COMPUTE_32F_FAST_TF32 && a.type == CUDA_R_32F);
     const bool types = type_known(a.type) && a.type == b.type && type_known(d.type) &&
                        c.type == d.type && (d.type == CUDA_R_32F || d.type == a.type);
     const bool orders = a.order <= CUBLASLT_ORDER_ROW && b.order <= CUBLASLT_ORDER_ROW &&
@@ -321,8 +321,7 @@ static cublasStatus_t check_types(const product_desc &p, const layout &a, const 
                       (p.epilogue == CUBLASLT_EPILOGUE_DEFAULT ||
                        (p.epilogue == CUBLASLT_EPILOGUE_BIAS && p.bias != nullptr &&
                         (p.bias_type == -1 || type_known((uint32_t)p.bias_type))));
-    return compute && types && orders && rest ? CUBLAS_STATUS_SUCCESS
-                                              : CUBLAS_STATUS_NOT_SUPPORTED;
+    return compute && types && orders && rest ? CUBLAS_STATUS_SUCCESS : CUBLAS_STATUS_NOT_SUPPORTED;
 }
 
 static cublasStatus_t check(const product_desc &p, const layout &a, const layout &b,
@@ -341,9 +340,13 @@ static uint64_t alignment_of(uint64_t bits)
 
 static uint64_t hash_layout(uint64_t hash, const layout &m)
 {
-    const uint64_t words[] = {
-        m.type,         (uint64_t)m.order, m.rows, m.cols, (uint64_t)m.ld, (uint64_t)m.batches,
-        (uint64_t)m.batch_stride};
+    const uint64_t words[] = {m.type,
+                              (uint64_t)m.order,
+                              m.rows,
+                              m.cols,
+                              (uint64_t)m.ld,
+                              (uint64_t)m.batches,
+                              (uint64_t)m.batch_stride};
     for (uint64_t word : words) {
         hash = (hash ^ word) * 0x100000001B3U;
     }
@@ -368,11 +371,11 @@ static uint64_t pack_alignments(const uint32_t (&alignment)[4])
     return packed;
 }
 
-cublasStatus_t cublasLtMatmulAlgoGetHeuristic(
-    cublasLtHandle_t handle, cublasLtMatmulDesc_t product, cublasLtMatrixLayout_t a,
-    cublasLtMatrixLayout_t b, cublasLtMatrixLayout_t c, cublasLtMatrixLayout_t d,
-    cublasLtMatmulPreference_t preference, int wanted, cublasLtMatmulHeuristicResult_t results[],
-    int *found)
+cublasStatus_t cublasLtMatmulAlgoGetHeuristic(cublasLtHandle_t handle, cublasLtMatmulDesc_t product,
+                                              cublasLtMatrixLayout_t a, cublasLtMatrixLayout_t b,
+                                              cublasLtMatrixLayout_t c, cublasLtMatrixLayout_t d,
+                                              cublasLtMatmulPreference_t preference, int wanted,
+                                              cublasLtMatmulHeuristicResult_t results[], int *found)
 {
     *found = 0;
     if (handle == nullptr || wanted <= 0) {
@@ -509,14 +512,13 @@ static void store(const multiplication &x, int64_t batch, int64_t row, int64_t r
     int64_t c_along_col = 0;
     strides_of(x.c, CUBLAS_OP_N, &c_along_row, &c_along_col);
     const bool biased = x.product.epilogue == CUBLASLT_EPILOGUE_BIAS;
-    const uint32_t bias_type =
-        x.product.bias_type == -1 ? x.d.type : (uint32_t)x.product.bias_type;
+    const uint32_t bias_type = x.product.bias_type == -1 ? x.d.type : (uint32_t)x.product.bias_type;
     for (int64_t i = row; i < row + rows; i++) {
         float value = x.alpha * total[i - row];
         if (x.beta != 0.0F) {
-            value += x.beta * number_at(x.c.type, x.c_data,
-                                        batch * x.c.batch_stride + i * c_along_col +
-                                            col * c_along_row);
+            value +=
+                x.beta * number_at(x.c.type, x.c_data,
+                                   batch * x.c.batch_stride + i * c_along_col + col * c_along_row);
         }
         if (biased) {
             value += number_at(bias_type, x.product.bias, i);

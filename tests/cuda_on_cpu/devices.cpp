@@ -1,4 +1,5 @@
-/* Errors and devices of the runtime. TREX_CUDA_ON_CPU_DEVICES says how many there are, 1 if unset. */
+/* Errors and devices of the runtime. TREX_CUDA_ON_CPU_DEVICES says how many there are, 1 if unset.
+ */
 #include <algorithm>
 #include <map>
 #include <stdio.h>

@@ -6,7 +6,8 @@
 #include <ucontext.h>
 #include <unistd.h>
 
-#ifdef FIBER_SANITIZE /* the program has AddressSanitizer, this file has not: it must be told of stacks */
+#ifdef FIBER_SANITIZE /* the program has AddressSanitizer, this file has not: it must be told of   \
+                         stacks */
 #include <sanitizer/common_interface_defs.h>
 #endif
 
@@ -45,7 +46,7 @@ static void arrive(fiber *self)
 #endif
 }
 
-static fiber *entering;       /* the one that begins */
+static fiber *entering;              /* the one that begins */
 static void (*entry_of)() = nullptr; /* the same for all: what fibers run */
 
 static void begin()
@@ -57,8 +58,8 @@ static void begin()
 
 #ifdef FIBER_ASSEMBLY
 
-/* on_cpu_swap(void **save, void *load): pushes the registers that a function must keep, saves the stack pointer, loads
- * the other one, and pops them. */
+/* on_cpu_swap(void **save, void *load): pushes the registers that a function must keep, saves the
+ * stack pointer, loads the other one, and pops them. */
 asm(R"(
     .text
     .p2align 4

@@ -1,4 +1,5 @@
-/* A thread's stack that can be left and taken up again: how threads of a block wait for each other. */
+/* A thread's stack that can be left and taken up again: how threads of a block wait for each other.
+ */
 #ifndef FIBER_H
 #define FIBER_H
 
@@ -12,8 +13,8 @@ struct fiber {
     fiber *next;     /* in a list of whoever owns it */
 };
 
-/* A fiber that will call `run` when it is first switched to; `run` never returns. Ends the program if there is no
- * memory for it. */
+/* A fiber that will call `run` when it is first switched to; `run` never returns. Ends the program
+ * if there is no memory for it. */
 fiber *fiber_create(void (*run)());
 
 /* Leaves `from`, on which this runs, and takes up `to`; returns when someone switches back. */

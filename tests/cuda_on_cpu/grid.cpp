@@ -1,6 +1,6 @@
 #include "grid.h"
 
-#include <stdarg.h>
+#include <sanitizer/asan_interface.h>
 #include <stdio.h>
 #include <stdlib.h>
 
@@ -27,6 +27,7 @@ struct copy {
     const void *from;
     bool valid;
     int group;
+    on_cpu_site site;
 };
 
 struct thread {
@@ -55,8 +56,9 @@ struct warp {
 static struct {
     const on_cpu_grid *grid;
     int count; /* threads */
+    uint3 places[THREADS_MAX];
     int returned;
-    int current;                          /* the thread that runs */
+    int current;                         /* the thread that runs */
     uint64_t runnable[THREADS_MAX / 64]; /* one bit a thread */
     thread threads[THREADS_MAX];
     warp warps[THREADS_MAX / LANES];
@@ -144,13 +146,6 @@ static void runnable_add(int index)
 
 /* -- what went wrong -- */
 
-static uint3 index_of(int thread)
-{
-    const unsigned x = block.grid->threads.x;
-    const unsigned y = block.grid->threads.y;
-    return {(unsigned)thread % x, (unsigned)thread / x % y, (unsigned)thread / (x * y)};
-}
-
 static void print_where()
 {
     const dim3 blocks = block.grid->blocks;
@@ -160,7 +155,7 @@ static void print_where()
 
 static void print_thread(int thread)
 {
-    const uint3 at = index_of(thread);
+    const uint3 at = block.places[thread];
     fprintf(stderr, "thread (%u, %u, %u)", at.x, at.y, at.z);
 }
 
@@ -179,7 +174,8 @@ static bool same_wait(const thread &a, const thread &b)
            (a.state == RETURNED || (a.mask == b.mask && a.site.line == b.site.line));
 }
 
-/* Nobody can run, and not all have returned. Prints who is where, threads that wait together in one line. */
+/* Nobody can run, and not all have returned. Prints who is where, threads that wait together in one
+ * line. */
 [[noreturn]] static void fail_stuck()
 {
     print_where();
@@ -244,7 +240,7 @@ static void thread_resume(fiber *from, int next)
 
 static void thread_enter()
 {
-    threadIdx = index_of(block.current);
+    threadIdx = block.places[block.current];
 }
 
 /* The thread that runs waits, unless it was made runnable meanwhile and is next. */
@@ -417,9 +413,9 @@ void on_cpu_combine_match(on_cpu_lane *lanes, unsigned mask)
         if (mask >> lane & 1U) {
             uint64_t same = 0;
             for (unsigned other = 0; other < LANES; other++) {
-                same |= (uint64_t)((mask >> other & 1U) != 0 &&
-                                   lanes[other].in[0] == lanes[lane].in[0])
-                        << other;
+                same |=
+                    (uint64_t)((mask >> other & 1U) != 0 && lanes[other].in[0] == lanes[lane].in[0])
+                    << other;
             }
             lanes[lane].out[0] = same;
         }
@@ -437,12 +433,11 @@ void on_cpu_copy_16_bytes(void *to_shared, const void *from, bool valid, on_cpu_
     if (!shared_contains(to_shared, 16)) {
         on_cpu_fault("the target is not shared memory", site);
     }
-    if (valid) {
-        unsigned char now[16];
-        memcpy(now, from, sizeof(now)); /* so that a wrong address is seen where it is given */
+    if (valid && __asan_region_is_poisoned((void *)from, 16) != nullptr) {
+        on_cpu_fault("the source is not in a block of memory", site);
     }
     memset(to_shared, 0xFF, 16);
-    self.copies.push_back({to_shared, from, valid, self.groups});
+    self.copies.push_back({to_shared, from, valid, self.groups, site});
 }
 
 void on_cpu_copy_commit()
@@ -455,6 +450,10 @@ void on_cpu_copy_wait(int groups)
     thread &self = block.threads[block.current];
     auto done = self.copies.begin();
     for (; done != self.copies.end() && done->group < self.groups - groups; done++) {
+        if (__asan_region_is_poisoned(done->to, 16) != nullptr ||
+            (done->valid && __asan_region_is_poisoned((void *)done->from, 16) != nullptr)) {
+            on_cpu_fault("memory was given back while it was copied", done->site);
+        }
         if (done->valid) {
             memcpy(done->to, done->from, 16);
         } else {
@@ -504,13 +503,16 @@ void grid_run(const on_cpu_grid &grid)
     }
     block.grid = &grid;
     block.count = (int)(grid.threads.x * grid.threads.y * grid.threads.z);
+    for (unsigned i = 0; i < (unsigned)block.count; i++) {
+        const unsigned row = i / grid.threads.x;
+        block.places[i] = {i % grid.threads.x, row % grid.threads.y, row / grid.threads.y};
+    }
     blockDim = grid.threads;
     gridDim = grid.blocks;
     shared_open(grid.kernel, grid.shared_bytes);
     for (uint64_t i = 0; i < count; i++) {
         const uint64_t at = block_at(i, count, start, step);
-        blockIdx = {(unsigned)(at % grid.blocks.x),
-                    (unsigned)(at / grid.blocks.x % grid.blocks.y),
+        blockIdx = {(unsigned)(at % grid.blocks.x), (unsigned)(at / grid.blocks.x % grid.blocks.y),
                     (unsigned)(at / grid.blocks.x / grid.blocks.y)};
         block_run();
     }

@@ -4,7 +4,8 @@
 
 #include "on_cpu/launch.h"
 
-/* Runs all blocks of a grid that was found to be allowed; returns when they are done. Under the lock. */
+/* Runs all blocks of a grid that was found to be allowed; returns when they are done. Under the
+ * lock. */
 void grid_run(const on_cpu_grid &grid);
 
 #endif

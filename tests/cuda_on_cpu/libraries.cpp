@@ -1,4 +1,5 @@
-/* In place of kernels/cuda/library.cu: the libraries that the backend opens are part of the program. */
+/* In place of kernels/cuda/library.cu: the libraries that the backend opens are part of the
+ * program. */
 #include <cublasLt.h>
 #include <nccl.h>
 #include <string.h>
@@ -7,7 +8,7 @@
 
 #define FUNCTION(name)                                                                             \
     {                                                                                              \
-        #name, (void *)&name                                                                       \
+#name, (void *)&name                                                                       \
     }
 
 static const struct {

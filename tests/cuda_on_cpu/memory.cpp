@@ -1,5 +1,6 @@
-/* Memory of the devices, counted against a limit, and pinned memory of the host. Both are exact blocks of the heap, so
- * that AddressSanitizer sees what is beside them, and full of NaNs at first. */
+/* Memory of the devices, counted against a limit, and pinned memory of the host. Both are exact
+ * blocks of the heap, so that AddressSanitizer sees what is beside them, and full of NaNs at first.
+ */
 #include <map>
 #include <stdlib.h>
 #include <string.h>
@@ -134,7 +135,8 @@ cudaError_t cudaHostAlloc(void **pointer, size_t bytes, unsigned flags)
         return finish(forbidden != cudaSuccess ? forbidden : cudaErrorNoDevice);
     }
     *pointer = nullptr;
-    if ((flags & ~(cudaHostAllocPortable | cudaHostAllocMapped | cudaHostAllocWriteCombined)) != 0) {
+    if ((flags & ~(cudaHostAllocPortable | cudaHostAllocMapped | cudaHostAllocWriteCombined)) !=
+        0) {
         return finish(cudaErrorInvalidValue);
     }
     return finish(bytes == 0 ? cudaSuccess : block_make(pointer, bytes, PINNED));

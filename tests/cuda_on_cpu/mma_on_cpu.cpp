@@ -5,9 +5,12 @@
 
 enum { LANES = 32 };
 
-static float bf16_at(const uint64_t *words, int index)
+/* The two bf16 of a word, as f32. */
+static void unpack(float *low, float *high, uint64_t words, int which)
 {
-    return __uint_as_float((unsigned)(words[index / 4] >> (16 * (index % 4)) & 0xFFFFU) << 16);
+    const uint32_t pair = (uint32_t)(words >> (32 * which));
+    *low = __uint_as_float(pair << 16);
+    *high = __uint_as_float(pair & 0xFFFF0000U);
 }
 
 /* in: a[0..3], b[0..1]; out: the products' sums for d[0..3]. */
@@ -15,30 +18,36 @@ static void combine_mma(on_cpu_lane *lanes, unsigned mask)
 {
     float a[16][16];
     float b[8][16]; /* by column */
+    float rows[16][8];
+    float d[16][8] = {};
     (void)mask;
     for (int lane = 0; lane < LANES; lane++) {
         const uint64_t *in = lanes[lane].in;
         const int g = lane / 4;
-        const int t = lane % 4;
-        for (int half = 0; half < 2; half++) {
-            a[g][2 * t + half] = bf16_at(in, half);
-            a[g + 8][2 * t + half] = bf16_at(in, 2 + half);
-            a[g][2 * t + 8 + half] = bf16_at(in, 4 + half);
-            a[g + 8][2 * t + 8 + half] = bf16_at(in, 6 + half);
-            b[g][2 * t + half] = bf16_at(in, 8 + half);
-            b[g][2 * t + 8 + half] = bf16_at(in, 10 + half);
+        const int k = 2 * (lane % 4);
+        unpack(&a[g][k], &a[g][k + 1], in[0], 0);
+        unpack(&a[g + 8][k], &a[g + 8][k + 1], in[0], 1);
+        unpack(&a[g][k + 8], &a[g][k + 9], in[1], 0);
+        unpack(&a[g + 8][k + 8], &a[g + 8][k + 9], in[1], 1);
+        unpack(&b[g][k], &b[g][k + 1], in[2], 0);
+        unpack(&b[g][k + 8], &b[g][k + 9], in[2], 1);
+    }
+    for (int k = 0; k < 16; k++) {
+        for (int n = 0; n < 8; n++) {
+            rows[k][n] = b[n][k];
+        }
+    }
+    for (int m = 0; m < 16; m++) {
+        for (int k = 0; k < 16; k++) {
+            const float factor = a[m][k];
+            for (int n = 0; n < 8; n++) {
+                d[m][n] += factor * rows[k][n];
+            }
         }
     }
     for (int lane = 0; lane < LANES; lane++) {
-        float sums[4] = {};
-        for (int i = 0; i < 4; i++) {
-            const float *row = a[lane / 4 + 8 * (i / 2)];
-            const float *column = b[2 * (lane % 4) + i % 2];
-            for (int k = 0; k < 16; k++) {
-                sums[i] += row[k] * column[k];
-            }
-        }
-        memcpy(lanes[lane].out, sums, sizeof(sums));
+        memcpy(&lanes[lane].out[0], &d[lane / 4][2 * (lane % 4)], 2 * sizeof(float));
+        memcpy(&lanes[lane].out[1], &d[lane / 4 + 8][2 * (lane % 4)], 2 * sizeof(float));
     }
 }
 
@@ -94,7 +103,7 @@ void on_cpu_ldmatrix(uint32_t (&r)[4], const void *row, bool transposed, on_cpu_
     if (!shared_contains(row, 16)) {
         on_cpu_fault("the row is not in shared memory", site);
     }
-    const uint64_t *out = on_cpu_meet_warp(0xFFFFFFFFU, {(uint64_t)(uintptr_t)row, transposed, 0, 0},
-                                           combine_ldmatrix, site);
+    const uint64_t *out = on_cpu_meet_warp(
+        0xFFFFFFFFU, {(uint64_t)(uintptr_t)row, transposed, 0, 0}, combine_ldmatrix, site);
     memcpy(r, out, sizeof(r));
 }

@@ -1,4 +1,5 @@
-/* What kernels/cuda/mma.h does with tensor cores and asynchronous copies, by plain loops; layouts as stated there. */
+/* What kernels/cuda/mma.h does with tensor cores and asynchronous copies, by plain loops; layouts
+ * as stated there. */
 #ifndef MMA_ON_CPU_H
 #define MMA_ON_CPU_H
 

@@ -1,5 +1,6 @@
-/* NCCL for ranks that are threads of one process: sums in the order of the ranks, the same bits for all. A sum is done
- * when the last rank's stream comes to it; until then the streams of the others wait. */
+/* NCCL for ranks that are threads of one process: sums in the order of the ranks, the same bits for
+ * all. A sum is done when the last rank's stream comes to it; until then the streams of the others
+ * wait. */
 #include <map>
 #include <nccl.h>
 #include <random>
@@ -73,7 +74,8 @@ const char *ncclGetErrorString(ncclResult_t result)
     }
 }
 
-/* Ranks in other processes are out of reach here: then there is no group, and they add up through the host. */
+/* Ranks in other processes are out of reach here: then there is no group, and they add up through
+ * the host. */
 static bool one_process()
 {
     const char *ranks = getenv("OMPI_COMM_WORLD_SIZE");
@@ -160,7 +162,8 @@ static void reduce(const reduction &sum)
     }
 }
 
-/* The stream of a rank has come to the sum. Takes along those of other ranks as far as they have called. */
+/* The stream of a rank has come to the sum. Takes along those of other ranks as far as they have
+ * called. */
 static bool arrive(reduction &sum, int rank)
 {
     sum.parts[(size_t)rank].arrived = true;

@@ -21,7 +21,8 @@ struct range {
     size_t bytes;
 };
 
-/* A static array of a function. If the function is mangled as _Zname, it is _ZZname, E, the array. */
+/* A static array of a function. If the function is mangled as _Zname, it is _ZZname, E, the array.
+ */
 struct array {
     std::string name;
     range place;
@@ -65,8 +66,8 @@ static bool ends_with(const char *text, const char *end)
     return length >= strlen(end) && strcmp(text + length - strlen(end), end) == 0;
 }
 
-/* Adds a function, or an array that begins as zeros, if it may be a kernel's. `file` is the source that a local symbol
- * comes from. */
+/* Adds a function, or an array that begins as zeros, if it may be a kernel's. `file` is the source
+ * that a local symbol comes from. */
 static void symbol_add(symbols *out, const ElfW(Sym) & symbol, const char *name, const char *file,
                        bool zeros, uintptr_t base)
 {
@@ -182,8 +183,7 @@ void shared_forget()
 
 static bool range_contains(const range &range, uintptr_t from, size_t bytes)
 {
-    return from >= (uintptr_t)range.memory &&
-           from + bytes <= (uintptr_t)range.memory + range.bytes;
+    return from >= (uintptr_t)range.memory && from + bytes <= (uintptr_t)range.memory + range.bytes;
 }
 
 bool shared_contains(const void *address, size_t bytes)

@@ -1,4 +1,5 @@
-/* What the tests of the shim share: a stream, checked calls, and children that must die with a report. */
+/* What the tests of the shim share: a stream, checked calls, and children that must die with a
+ * report. */
 #ifndef SHIM_TEST_H
 #define SHIM_TEST_H
 
@@ -63,8 +64,8 @@ static inline void run(dim3 grid, dim3 threads, size_t shared_bytes, void (*kern
                        std::type_identity_t<P>... arguments)
 {
     cudaStream_t stream = stream_make();
-    CHECK(cuda_on_cpu_launch(stream, "a_kernel", grid, threads, shared_bytes, kernel,
-                             arguments...));
+    CHECK(
+        cuda_on_cpu_launch(stream, "a_kernel", grid, threads, shared_bytes, kernel, arguments...));
     CHECK(cudaStreamSynchronize(stream));
     CHECK(cudaStreamDestroy(stream));
 }

@@ -17,7 +17,8 @@ extern std::mutex shim_lock;
 /* Told when work that others may wait for was done. */
 extern std::condition_variable shim_progress;
 
-/* Something to do on a stream; returns false, and has done nothing, if it must wait for other streams. */
+/* Something to do on a stream; returns false, and has done nothing, if it must wait for other
+ * streams. */
 typedef std::function<bool()> operation;
 
 /* The work of one stream, in order. It outlives the stream while an event refers to it. */
@@ -66,7 +67,8 @@ void work_wait(std::unique_lock<std::mutex> &lock, std::shared_ptr<struct work> 
                uint64_t until);
 /* Works off all streams of a device. */
 void device_wait(std::unique_lock<std::mutex> &lock, int device);
-/* cudaErrorStreamCaptureUnsupported, and a failed capture, if a capture forbids what may wait or allocate. */
+/* cudaErrorStreamCaptureUnsupported, and a failed capture, if a capture forbids what may wait or
+ * allocate. */
 cudaError_t capture_forbids();
 
 #endif

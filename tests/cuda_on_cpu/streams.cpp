@@ -1,6 +1,7 @@
-/* Streams, events and graphs. Work runs when it is called; that of late streams as late as the order of streams and
- * events allows, so that an order that was forgotten shows. TREX_CUDA_ON_CPU_LATE=1 makes late what has a higher
- * priority than the least, which is how side streams are made, and 2 all streams. */
+/* Streams, events and graphs. Work runs when it is called; that of late streams as late as the
+ * order of streams and events allows, so that an order that was forgotten shows.
+ * TREX_CUDA_ON_CPU_LATE=1 makes late what has a higher priority than the least, which is how side
+ * streams are made, and 2 all streams. */
 #include <chrono>
 #include <set>
 #include <stdio.h>
@@ -25,7 +26,8 @@ struct CUgraphExec_st {
 
 enum {
     PATIENCE_S = 120,
-    QUERIES_MAX = 1000 /* that an event is not ready for: whoever asks in a loop must not do so forever */
+    QUERIES_MAX =
+        1000 /* that an event is not ready for: whoever asks in a loop must not do so forever */
 };
 
 /* Under the lock. */
@@ -194,8 +196,7 @@ cudaError_t cudaGraphInstantiate(cudaGraphExec_t *exec, cudaGraph_t graph, unsig
     if (graph == nullptr || flags != 0) {
         return finish(cudaErrorInvalidValue);
     }
-    *exec = new CUgraphExec_st{
-        std::make_shared<const std::vector<operation>>(graph->operations)};
+    *exec = new CUgraphExec_st{std::make_shared<const std::vector<operation>>(graph->operations)};
     return cudaSuccess;
 }
 
@@ -384,9 +385,8 @@ cudaError_t cudaStreamWaitEvent(cudaStream_t stream, cudaEvent_t event, unsigned
     if (event->capture != nullptr || event->work == nullptr) {
         return cudaSuccess;
     }
-    return finish(stream_push(stream, [work = event->work, place = event->place] {
-        return work_advance(*work, place);
-    }));
+    return finish(stream_push(
+        stream, [work = event->work, place = event->place] { return work_advance(*work, place); }));
 }
 
 cudaError_t cudaEventQuery(cudaEvent_t event)

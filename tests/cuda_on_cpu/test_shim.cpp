@@ -7,10 +7,8 @@
 
 static __global__ void place_kernel(uint32_t *seen)
 {
-    const uint64_t block =
-        blockIdx.x + gridDim.x * (blockIdx.y + (uint64_t)gridDim.y * blockIdx.z);
-    const uint32_t thread =
-        threadIdx.x + blockDim.x * (threadIdx.y + blockDim.y * threadIdx.z);
+    const uint64_t block = blockIdx.x + gridDim.x * (blockIdx.y + (uint64_t)gridDim.y * blockIdx.z);
+    const uint32_t thread = threadIdx.x + blockDim.x * (threadIdx.y + blockDim.y * threadIdx.z);
     atomicAdd(&seen[block * (blockDim.x * blockDim.y * blockDim.z) + thread], 1U);
 }
 
@@ -36,8 +34,7 @@ static void test_places(void **state)
 /* -- barriers and shared memory -- */
 
 /* The sum of a block's numbers by halving, in static or dynamic shared memory. */
-template <int THREADS, bool DYNAMIC>
-static __global__ void sum_kernel(int *sums, const int *values)
+template <int THREADS, bool DYNAMIC> static __global__ void sum_kernel(int *sums, const int *values)
 {
     __shared__ int fixed[THREADS];
     int *part = DYNAMIC ? (int *)cuda_on_cpu_shared() : fixed;
@@ -157,7 +154,8 @@ static __global__ void shuffle_kernel(int *found)
     for (int kind = 0; kind < KINDS; kind++) {
         found[(int)threadIdx.x * KINDS + kind] = results[kind];
     }
-    if (!__any_sync(half, lane == 3) != (lane >= 16) || !__all_sync(half, lane < 16) != (lane >= 16)) {
+    if (!__any_sync(half, lane == 3) != (lane >= 16) ||
+        !__all_sync(half, lane < 16) != (lane >= 16)) {
         found[0] = -1;
     }
 }
@@ -376,6 +374,7 @@ enum mistake {
     MISALIGNED_VECTOR,
     MISALIGNED_COPY,
     COPY_TO_GLOBAL,
+    COPY_FROM_BEYOND,
     LDMATRIX_OF_GLOBAL,
 };
 
@@ -420,6 +419,9 @@ static __global__ void mistake_kernel(int mistake, float *memory, int count)
     if (mistake == COPY_TO_GLOBAL) {
         copy_16_bytes(memory, memory + 4, true);
     }
+    if (mistake == COPY_FROM_BEYOND) {
+        copy_16_bytes(fixed, memory + count, true);
+    }
     if (mistake == LDMATRIX_OF_GLOBAL) {
         ldmatrix_x4(words, memory);
     }
@@ -446,6 +448,7 @@ static void test_mistakes(void **state)
     expect_death(make_mistake<MISALIGNED_VECTOR>, "misaligned address");
     expect_death(make_mistake<MISALIGNED_COPY>, "not a multiple of 16");
     expect_death(make_mistake<COPY_TO_GLOBAL>, "the target is not shared memory");
+    expect_death(make_mistake<COPY_FROM_BEYOND>, "the source is not in a block of memory");
     expect_death(make_mistake<LDMATRIX_OF_GLOBAL>, "the row is not in shared memory");
 }
 

@@ -14,9 +14,12 @@ static void test_bf16(void **state)
     (void)state;
     assert_int_equal(__bfloat16_as_ushort(__float2bfloat16_rn(1.0F)), 0x3F80);
     /* Halfway between two: to the even one. */
-    assert_int_equal(__bfloat16_as_ushort(__float2bfloat16_rn(__uint_as_float(0x3F808000))), 0x3F80);
-    assert_int_equal(__bfloat16_as_ushort(__float2bfloat16_rn(__uint_as_float(0x3F818000))), 0x3F82);
-    assert_int_equal(__bfloat16_as_ushort(__float2bfloat16_rn(__uint_as_float(0x3F808001))), 0x3F81);
+    assert_int_equal(__bfloat16_as_ushort(__float2bfloat16_rn(__uint_as_float(0x3F808000))),
+                     0x3F80);
+    assert_int_equal(__bfloat16_as_ushort(__float2bfloat16_rn(__uint_as_float(0x3F818000))),
+                     0x3F82);
+    assert_int_equal(__bfloat16_as_ushort(__float2bfloat16_rn(__uint_as_float(0x3F808001))),
+                     0x3F81);
     assert_int_equal(__bfloat16_as_ushort(__float2bfloat16_rn(CUDART_INF_F)), 0x7F80);
     assert_int_equal(__bfloat16_as_ushort(__float2bfloat16_rn(3.4e38F)), 0x7F80);
     assert_int_equal(__bfloat16_as_ushort(__float2bfloat16_rn(CUDART_NAN_F)), 0x7FFF);
@@ -51,7 +54,8 @@ static void test_device_functions(void **state)
 
 /* -- matrix products -- */
 
-/* One product: sizes, what is transposed, dtypes, how far apart columns are, and how many at once. */
+/* One product: sizes, what is transposed, dtypes, how far apart columns are, and how many at once.
+ */
 struct product {
     int m, n, k;
     bool transpose_a, transpose_b, in_bf16, out_bf16, by_rows;
@@ -182,7 +186,8 @@ static void check_product(const product &p, const numbers (&x)[3])
                 }
                 const size_t at = place_of(x[2], p, batch, false, i, j);
                 const double expected =
-                    (double)p.alpha * sum + (p.beta != 0.0F ? (double)p.beta * (double)x[2].host[at] : 0.0);
+                    (double)p.alpha * sum +
+                    (p.beta != 0.0F ? (double)p.beta * (double)x[2].host[at] : 0.0);
                 written[at] = true;
                 const double allowed =
                     p.out_bf16 ? 4e-3 * fabs(expected) + 1e-4 : 1e-5 * (fabs(expected) + 1.0);
@@ -232,10 +237,10 @@ static void test_products(void **state)
         const bool in_bf16 = variant & 4;
         const bool by_rows = variant & 8;
         const bool out_bf16 = in_bf16 && (variant & 16);
-        run_product({6, 10, 34, transpose_a, transpose_b, in_bf16, out_bf16, by_rows, 2, 1, 1.0F,
-                     0.0F});
-        run_product({514, 2, 300, transpose_a, transpose_b, in_bf16, out_bf16, by_rows, 0, 2, 0.5F,
-                     2.0F});
+        run_product(
+            {6, 10, 34, transpose_a, transpose_b, in_bf16, out_bf16, by_rows, 2, 1, 1.0F, 0.0F});
+        run_product(
+            {514, 2, 300, transpose_a, transpose_b, in_bf16, out_bf16, by_rows, 0, 2, 0.5F, 2.0F});
     }
 }
 
@@ -278,9 +283,9 @@ static void test_products_refused(void **state)
     CHECK_LT(cublasLtMatrixLayoutSetAttribute(lt.layout[0], CUBLASLT_MATRIX_LAYOUT_ROWS, &rows,
                                               sizeof(rows)));
     assert_int_equal(choose(), CUBLAS_STATUS_INVALID_VALUE);
-    assert_int_equal(cublasLtMatrixLayoutSetAttribute(lt.layout[0], CUBLASLT_MATRIX_LAYOUT_LD,
-                                                      &odd_ld, 4),
-                     CUBLAS_STATUS_INVALID_VALUE);
+    assert_int_equal(
+        cublasLtMatrixLayoutSetAttribute(lt.layout[0], CUBLASLT_MATRIX_LAYOUT_LD, &odd_ld, 4),
+        CUBLAS_STATUS_INVALID_VALUE);
     library_free(lt);
     CHECK(cudaStreamDestroy(stream));
     for (const numbers &matrix : x) {
@@ -292,7 +297,8 @@ static void test_products_refused(void **state)
 
 enum { RANKS = 3, COUNT = 1000, SUMS = 4 };
 
-/* A rank's thread: joins, and adds up its numbers several times over, with work before and after. */
+/* A rank's thread: joins, and adds up its numbers several times over, with work before and after.
+ */
 static void rank_run(ncclUniqueId id, int rank, float *found)
 {
     ncclComm_t comm = nullptr;

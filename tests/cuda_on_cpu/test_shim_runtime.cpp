@@ -1,4 +1,5 @@
-/* The shim's runtime: memory and its limit, streams and events, early or late, graphs, what launches may ask for. */
+/* The shim's runtime: memory and its limit, streams and events, early or late, graphs, what
+ * launches may ask for. */
 #include "shim_test.h"
 
 static __global__ void add_kernel(int *numbers, int count, int value)

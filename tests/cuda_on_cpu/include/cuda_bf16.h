@@ -1,4 +1,5 @@
-/* CUDA's bf16: the upper half of an f32. Conversions round to nearest even; every NaN becomes 0x7FFF, as on hardware. */
+/* CUDA's bf16: the upper half of an f32. Conversions round to nearest even; every NaN becomes
+ * 0x7FFF, as on hardware. */
 #ifndef ON_CPU_CUDA_BF16_H
 #define ON_CPU_CUDA_BF16_H
 

@@ -1,4 +1,5 @@
-/* The part of NCCL that kernels/cuda needs (nccl_on_cpu.cpp). Numbers of the enums are the library's. */
+/* The part of NCCL that kernels/cuda needs (nccl_on_cpu.cpp). Numbers of the enums are the
+ * library's. */
 #ifndef ON_CPU_NCCL_H
 #define ON_CPU_NCCL_H
 

@@ -1,5 +1,5 @@
-/* Starting a grid, and where in it a thread is. Blocks run one after another on the host's thread, the threads of a
- * block as fibers (grid.cpp). */
+/* Starting a grid, and where in it a thread is. Blocks run one after another on the host's thread,
+ * the threads of a block as fibers (grid.cpp). */
 #ifndef ON_CPU_LAUNCH_H
 #define ON_CPU_LAUNCH_H
 
@@ -28,7 +28,8 @@ struct on_cpu_grid {
 /* Starts a grid on a stream, or refuses it as the runtime would. */
 cudaError_t on_cpu_enqueue(cudaStream_t stream, on_cpu_grid &&grid);
 
-/* kernel<<<grid, block, shared_bytes, stream>>>(arguments...), and what cudaGetLastError says of it. */
+/* kernel<<<grid, block, shared_bytes, stream>>>(arguments...), and what cudaGetLastError says of
+ * it. */
 template <typename... Parameters>
 cudaError_t cuda_on_cpu_launch(cudaStream_t stream, const char *name, dim3 grid, dim3 block,
                                size_t shared_bytes, void (*kernel)(Parameters...),

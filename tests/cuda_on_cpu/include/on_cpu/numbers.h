@@ -1,5 +1,5 @@
-/* Arithmetic of the device language: what CUDA has beyond <math.h>, bits, and atomic operations. Functions that are
- * approximate on hardware are exact here. */
+/* Arithmetic of the device language: what CUDA has beyond <math.h>, bits, and atomic operations.
+ * Functions that are approximate on hardware are exact here. */
 #ifndef ON_CPU_NUMBERS_H
 #define ON_CPU_NUMBERS_H
 
@@ -287,7 +287,8 @@ static inline unsigned long long __umul64hi(unsigned long long x, unsigned long 
     return (unsigned long long)((unsigned __int128)x * y >> 64);
 }
 
-/* Byte i of the result is the byte of y:x that nibble i of `selector` names (the fourth bit: its sign, repeated). */
+/* Byte i of the result is the byte of y:x that nibble i of `selector` names (the fourth bit: its
+ * sign, repeated). */
 static inline unsigned __byte_perm(unsigned x, unsigned y, unsigned selector)
 {
     const unsigned long long both = (unsigned long long)y << 32 | x;

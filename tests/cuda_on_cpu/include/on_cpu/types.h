@@ -9,8 +9,8 @@
 #define __device__
 #define __global__
 #define __constant__
-/* One block runs at a time, so what its threads share can be static; AddressSanitizer guards it, and every block finds
- * it full of NaNs (shared.cpp). */
+/* One block runs at a time, so what its threads share can be static; AddressSanitizer guards it,
+ * and every block finds it full of NaNs (shared.cpp). */
 #define __shared__ static
 #define __forceinline__ inline __attribute__((always_inline))
 #define __align__(bytes) __attribute__((aligned(bytes)))
@@ -19,13 +19,16 @@
 
 /* name: the type of two, three and four numbers of `type`; aligned as CUDA does it. */
 #define ON_CPU_VECTORS(type, name)                                                                 \
-    struct alignas(2 * sizeof(type)) name##2 {                                                     \
+    struct alignas(2 * sizeof(type)) name##2                                                       \
+    {                                                                                              \
         type x, y;                                                                                 \
     };                                                                                             \
-    struct name##3 {                                                                               \
+    struct name##3                                                                                 \
+    {                                                                                              \
         type x, y, z;                                                                              \
     };                                                                                             \
-    struct alignas(sizeof(type) == 8 ? 16 : 4 * sizeof(type)) name##4 {                            \
+    struct alignas(sizeof(type) == 8 ? 16 : 4 * sizeof(type)) name##4                              \
+    {                                                                                              \
         type x, y, z, w;                                                                           \
     };                                                                                             \
     static inline name##2 make_##name##2(type x, type y)                                           \

@@ -1,5 +1,6 @@
-/* Where threads meet: barriers, shuffles and votes. Each is a rendezvous of the threads that it names; one that cannot
- * come about ends the program with the kernel, the block and the threads (grid.cpp). */
+/* Where threads meet: barriers, shuffles and votes. Each is a rendezvous of the threads that it
+ * names; one that cannot come about ends the program with the kernel, the block and the threads
+ * (grid.cpp). */
 #ifndef ON_CPU_WARP_H
 #define ON_CPU_WARP_H
 
@@ -24,8 +25,8 @@ struct on_cpu_lane {
 
 /* Waits for all threads of the block; returns how many of them brought a vote other than 0. */
 int on_cpu_meet_block(int vote, on_cpu_site site);
-/* Waits for the lanes of `mask`, which all bring the same `combine`; the last to come runs it over the warp's 32 lanes
- * and sets `out` of those of the mask. Returns the caller's `out`. */
+/* Waits for the lanes of `mask`, which all bring the same `combine`; the last to come runs it over
+ * the warp's 32 lanes and sets `out` of those of the mask. Returns the caller's `out`. */
 const uint64_t *on_cpu_meet_warp(unsigned mask, const uint64_t (&in)[4],
                                  void (*combine)(on_cpu_lane *lanes, unsigned mask),
                                  on_cpu_site site);
@@ -77,7 +78,8 @@ static inline T on_cpu_shuffle(unsigned mask, T value, unsigned source, on_cpu_s
     return result;
 }
 
-/* Shuffles act in groups of `width` lanes, a power of two; a source outside of the group is the lane itself. */
+/* Shuffles act in groups of `width` lanes, a power of two; a source outside of the group is the
+ * lane itself. */
 template <typename T>
 static inline T __shfl_sync(unsigned mask, T value, int source, int width = 32, ON_CPU_HERE)
 {
