@@ -81,10 +81,10 @@ static __device__ void number_put(struct tensor tensor, int64_t row, int64_t col
     }
 }
 
-/* Words of a lane's eight numbers as memory has them: they wait in half the registers. */
+/* A lane's eight numbers as memory has them: bf16 then wait in half the registers. */
 template <typename T> struct eight {
     static constexpr int PACKS = EIGHT / pack<T>::SIZE;
-    uint4 pack[PACKS];
+    uint4 packs[PACKS];
 };
 
 /* 16 bytes from anywhere; zeros instead of what lies beyond `count` numbers. */
@@ -114,11 +114,11 @@ static __device__ struct eight<T> eight_load(const T *head, int lane, int lanes,
     for (int p = 0; p < eight.PACKS; p++) {
         const int first = (lane + p * lanes) * pack<T>::SIZE;
         if (!ALIGNED) {
-            eight.pack[p] = pack_gather(head + first, dim - first);
+            eight.packs[p] = pack_gather(head + first, dim - first);
         } else if (first < dim) {
-            eight.pack[p] = *reinterpret_cast<const uint4 *>(head + first);
+            eight.packs[p] = *reinterpret_cast<const uint4 *>(head + first);
         } else {
-            eight.pack[p] = make_uint4(0U, 0U, 0U, 0U);
+            eight.packs[p] = make_uint4(0U, 0U, 0U, 0U);
         }
     }
     return eight;
@@ -129,16 +129,17 @@ eight_unpack(const struct eight<float> &eight, float (&to)[EIGHT])
 {
 #pragma unroll
     for (int p = 0; p < eight.PACKS; p++) {
-        to[4 * p] = __uint_as_float(eight.pack[p].x);
-        to[4 * p + 1] = __uint_as_float(eight.pack[p].y);
-        to[4 * p + 2] = __uint_as_float(eight.pack[p].z);
-        to[4 * p + 3] = __uint_as_float(eight.pack[p].w);
+        to[4 * p] = __uint_as_float(eight.packs[p].x);
+        to[4 * p + 1] = __uint_as_float(eight.packs[p].y);
+        to[4 * p + 2] = __uint_as_float(eight.packs[p].z);
+        to[4 * p + 3] = __uint_as_float(eight.packs[p].w);
     }
 }
 
 static __device__ void eight_unpack(const struct eight<bf16> &eight, float (&to)[EIGHT])
 {
-    const uint32_t word[4] = {eight.pack[0].x, eight.pack[0].y, eight.pack[0].z, eight.pack[0].w};
+    const uint32_t word[4] = {eight.packs[0].x, eight.packs[0].y, eight.packs[0].z,
+                              eight.packs[0].w};
 #pragma unroll
     for (int i = 0; i < 4; i++) {
         to[2 * i] = __uint_as_float(word[i] << 16);
@@ -549,7 +550,9 @@ void cuda_attention_decode(struct device *device, struct tensor out, struct tens
     d.heads = (int)shape->heads;
     d.group = (int)(shape->heads / shape->kv_heads);
     d.dim = (int)shape->head_dim;
-    for (d.lanes = 1; d.lanes * EIGHT < d.dim; d.lanes *= 2) {
+    d.lanes = 1;
+    while (d.lanes * EIGHT < d.dim) {
+        d.lanes *= 2;
     }
     if (cache->key.dtype == DTYPE_F32) {
         decode_heads<float>(device, &d);
