@@ -19,9 +19,9 @@ void cuda_launch_failed(struct device *device, cudaError_t result, const char *k
 
 /* kernel<<<grid, threads, shared_bytes>>>(arguments...) on the device's stream, unless an earlier
  * operation failed. `name` is for errors. An empty grid is nothing to do. More than 48 KiB of
- * shared memory is asked for here. */
+ * shared memory is asked for here. Static: files may give the structs of their kernels one name. */
 template <typename... Parameters, typename... Arguments>
-inline void cuda_launch(struct device *device, const char *name, void (*kernel)(Parameters...),
+static inline void cuda_launch(struct device *device, const char *name, void (*kernel)(Parameters...),
                         dim3 grid, unsigned threads, size_t shared_bytes, Arguments... arguments)
 {
     if (cuda_failed(device) || grid.x == 0 || grid.y == 0 || grid.z == 0) {
