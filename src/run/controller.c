@@ -527,6 +527,9 @@ static enum status check_stop(struct controller *c, struct error *err)
 /* Everything to disk, workers home. */
 static enum status end_run(struct controller *c, enum status outcome, struct error *err)
 {
+    if (!c->finish_recorded) {
+        TRY(controller_record_time(c, err));
+    }
     TRY(journal_flush(c->journal, err));
     TRY(controller_apply_durable(c, err));
     TRY(snapshot_wait(c->snapshot, err));

@@ -168,7 +168,7 @@ enum status controller_apply_durable(struct controller *c, struct error *err)
     return STATUS_OK;
 }
 
-static enum status record_time(struct controller *c, struct error *err)
+enum status controller_record_time(struct controller *c, struct error *err)
 {
     cJSON *event = controller_event("allocation_progress", -1, -1);
     c->recorded_time_s = clock_monotonic_s();
@@ -181,7 +181,7 @@ enum status controller_snapshot(struct controller *c, bool now, struct error *er
     double time_s = clock_monotonic_s();
     TRY(snapshot_check(c->snapshot, err));
     if (time_s - c->recorded_time_s >= time_record_interval_s && !c->finish_recorded) {
-        TRY(record_time(c, err));
+        TRY(controller_record_time(c, err));
     }
     bool due = time_s - c->snapshot_at_s >= snapshot_interval_s || now;
     if (!due || c->search.last_sequence == c->snapshot_sequence) {

@@ -78,6 +78,7 @@ static enum status send_test(struct controller *c, int32_t node, int32_t candida
 
 static enum status record_finish(struct controller *c, struct error *err)
 {
+    TRY(controller_record_time(c, err));
     cJSON *event = controller_event("finished", -1, -1);
     cJSON_AddStringToObject(event, "reason", c->end_reason);
     cJSON_AddNumberToObject(event, "winner_node", c->winner_node);

@@ -52,8 +52,7 @@ static void format_time_left(const struct controller *c, double elapsed_s, char 
 {
     int64_t done = c->search.tree.count - c->open_count - 1;
     int64_t left = c->options.job->rounds - done;
-    double spent_s =
-        c->search.allocation_seconds > elapsed_s ? c->search.allocation_seconds : elapsed_s;
+    double spent_s = c->search.earlier_seconds + elapsed_s;
     if (done < 1 || left < 0) {
         out[0] = '\0';
         return;

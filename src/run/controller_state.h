@@ -89,6 +89,8 @@ cJSON *controller_failure(int32_t node, int32_t candidate, const struct error *f
 enum status controller_emit(struct controller *c, cJSON *event, int worker, struct error *err);
 /* Applies what has reached the disk. */
 enum status controller_apply_durable(struct controller *c, struct error *err);
+/* Writes down how long this allocation has lasted. */
+enum status controller_record_time(struct controller *c, struct error *err);
 enum status controller_snapshot(struct controller *c, bool now, struct error *err);
 
 /* ---- controller_plan.c ---- */

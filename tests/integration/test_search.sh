@@ -69,9 +69,17 @@ wait $pid || code=$?
 [ $code = 85 ] || { cat stopped.txt; die "stopped search ended with $code, not 85"; }
 grep -q 'the same command goes on\|The same command goes on' stopped.txt || die "it does not say how to go on"
 ok "USR1 stops with exit code 85"
+spent() { # RUN: wall seconds of all its allocations
+    "$tree" status "$1" --json | tr -d '\t\n' | sed -E 's/.*"allocation_seconds": ?([0-9.e-]+).*/\1/'
+}
+first=$(spent stopped)
+awk -v s="$first" 'BEGIN { exit !(s > 0.1) }' || die "the stopped allocation lasted $first s, it says"
 kept=$(finished stopped)
 expect 0 '' "$tree" verify stopped
 expect 0 'resuming' mpirun -n 2 "$trex" search longer.json --out stopped
+both=$(spent stopped)
+awk -v a="$first" -v b="$both" 'BEGIN { exit !(b > a + 0.1) }' || die "two allocations lasted $both s, one $first s, it says"
+ok "the time of all allocations is recorded"
 for name in $kept; do
     finished stopped | grep -q "$name" || die "$name was finished before the stop and is lost"
 done
