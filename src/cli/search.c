@@ -30,13 +30,17 @@ static int run(const struct cli_command *command, int argc, char **argv)
     json_problems_init(&problems);
     int rank = 0;
     MPI_Comm_rank(MPI_COMM_WORLD, &rank);
-    enum status status = launch_search(&launch, &problems, &err);
+    bool begun = false;
+    enum status status = launch_search(&launch, &problems, &begun, &err);
     /* Rank 0 speaks for all; another rank only of what happened to it alone. */
     exit_code = CLI_DONE;
     if (rank == 0 && status == STATUS_INTERRUPTED) {
         exit_code = LAUNCH_EXIT_RESUMABLE;
     } else if (status != STATUS_OK && (rank == 0 || err.message[0] != '\0')) {
         exit_code = cli_fail(&err, rank == 0 ? &problems : NULL);
+    }
+    if (begun && exit_code == CLI_WRONG_INPUT) {
+        exit_code = CLI_FAILED; /* batch scripts never try again what is wrong input */
     }
     json_problems_fini(&problems);
     MPI_Finalize();
@@ -54,7 +58,8 @@ const struct cli_command cli_search = {
         "  --out DIR   run folder instead of the job's \"output\"\n"
         "  --quiet     only warnings and errors\n"
         "  --verbose   more\n\n"
-        "exit codes: 0 finished, 1 failed, 2 wrong input, 85 stopped and can be resumed\n\n"
+        "exit codes: 0 finished, 1 failed, 2 wrong input, 75 the run folder is in use,\n"
+        "85 stopped and can be resumed\n\n"
         "example: mpirun -n 3 trex search jobs/ftbench/sst2.json --out runs/sst2\n",
     .run = run,
 };

@@ -274,8 +274,9 @@ static enum status open_all(struct launch *launch, struct error *err)
 }
 
 enum status launch_search(const struct launch_options *options, struct json_problems *problems,
-                          struct error *err)
+                          bool *begun, struct error *err)
 {
+    *begun = false;
     struct launch launch;
     memset(&launch, 0, sizeof(launch));
     launch.log.fd = -1;
@@ -291,6 +292,7 @@ enum status launch_search(const struct launch_options *options, struct json_prob
     TRY_CLEANUP(mailbox_create(MPI_COMM_WORLD, &launch.mailbox, err));
     stop_install();
     TRY_CLEANUP(open_all(&launch, err));
+    *begun = true;
     status = run_rank(&launch, err);
     if (status == STATUS_DEVICE && launch.layout.comm != MPI_COMM_NULL) {
         abort_group(&launch, err);

@@ -22,9 +22,9 @@ struct launch_options {
 /* Runs the search; collective over MPI_COMM_WORLD, between MPI_Init and MPI_Finalize. Every rank
  * returns: rank 0 with the search's outcome (STATUS_OK, STATUS_INTERRUPTED or the failure, in words
  * in *err and the job's mistakes in *problems), the others with STATUS_OK unless they failed
- * themselves. */
+ * themselves. *begun: the job was accepted and the search ran, so a failure is not the job's. */
 enum status launch_search(const struct launch_options *options, struct json_problems *problems,
-                          struct error *err);
+                          bool *begun, struct error *err);
 
 /* CPU threads of one rank: the job's wish, or what the node has over its workers, within this
  * process's affinity. */

@@ -69,6 +69,22 @@ ok "random bytes as weights are refused by name"
 : > file
 expect 2 'file' mpirun -n 2 "$trex" search job.json --out file/run
 expect 2 'no-run' "$tree" status no-run
+
+# A search whose folder goes away while it runs has failed (1); its job was right (2 would end the batch script's tries).
+sed 's/"threads": 1/"threads": 1, "backend": "cpu"/; s/^{/{"search": {"rounds": 20}, /' job.json > long.json
+"$trex" search long.json --out gone > out.txt 2>&1 &
+pid=$!
+for i in $(seq 200); do
+    grep -qs 'n0000-c0' gone/log.jsonl && break
+    sleep 0.1
+done
+mv gone elsewhere
+kill -USR1 $pid
+code=0; wait $pid || code=$?
+[ $code = 1 ] || { cat out.txt; die "a folder that went away: exit code $code, not 1"; }
+grep -q 'gone.*No such file' out.txt || { cat out.txt; die "the folder that went away is not named"; }
+ok "a folder that goes away while the search runs is no wrong input"
+
 if mkdir mounted && mount -t tmpfs -o size=1m tmpfs mounted 2> /dev/null; then
     code=0
     mpirun -n 2 "$trex" search job.json --out mounted/run > out.txt 2>&1 || code=$?
