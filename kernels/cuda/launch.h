@@ -13,22 +13,28 @@ extern __shared__ __align__(16) unsigned char cuda_shared_bytes[];
 #define SHARED_BYTES(name) unsigned char *const name = cuda_shared_bytes
 #endif
 
+/* A block has 48 KiB of shared memory unless it asks for more. The kernel's static arrays are part
+ * of them, and how large those are is not known here: so whatever leaves less than 16 KiB for them
+ * is asked for. */
+enum { CUDA_SHARED_UNASKED_BYTES = 32 * 1024 };
+
 /* For the record of a failed launch. */
 void cuda_launch_failed(struct device *device, cudaError_t result, const char *kernel, dim3 grid,
                         unsigned threads, size_t shared_bytes);
 
 /* kernel<<<grid, threads, shared_bytes>>>(arguments...) on the device's stream, unless an earlier
- * operation failed. `name` is for errors. An empty grid is nothing to do. More than 48 KiB of
- * shared memory is asked for here. Static: files may give the structs of their kernels one name. */
+ * operation failed. `name` is for errors. An empty grid is nothing to do. Much shared memory is
+ * asked for here. Static: files may give the structs of their kernels one name. */
 template <typename... Parameters, typename... Arguments>
-static inline void cuda_launch(struct device *device, const char *name, void (*kernel)(Parameters...),
-                        dim3 grid, unsigned threads, size_t shared_bytes, Arguments... arguments)
+static inline void cuda_launch(struct device *device, const char *name,
+                               void (*kernel)(Parameters...), dim3 grid, unsigned threads,
+                               size_t shared_bytes, Arguments... arguments)
 {
     if (cuda_failed(device) || grid.x == 0 || grid.y == 0 || grid.z == 0) {
         return;
     }
     cudaError_t result = cudaSuccess;
-    if (shared_bytes > 48 * 1024) {
+    if (shared_bytes > CUDA_SHARED_UNASKED_BYTES) {
         result = cudaFuncSetAttribute(
             (const void *)kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, (int)shared_bytes);
     }

@@ -301,10 +301,10 @@ static cudaError_t launch_error(cudaStream_t stream, const on_cpu_grid &grid)
         return cudaErrorInvalidConfiguration;
     }
     const auto allowed = shared_allowed.find(grid.kernel);
-    const int most = allowed == shared_allowed.end() ? 0 : allowed->second;
+    const size_t asked = allowed == shared_allowed.end() ? 0 : (size_t)allowed->second;
     const size_t declared = shared_static_bytes(grid.kernel);
     if (declared > SHARED_DEFAULT || declared + grid.shared_bytes > SHARED_MAX ||
-        grid.shared_bytes > (size_t)std::max(most, (int)SHARED_DEFAULT)) {
+        grid.shared_bytes > std::max(asked, SHARED_DEFAULT - declared)) {
         return cudaErrorInvalidValue;
     }
     if (stream != nullptr && stream->device != current) {

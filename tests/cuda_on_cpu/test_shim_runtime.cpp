@@ -155,6 +155,13 @@ static __global__ void nothing_kernel()
 {
 }
 
+static __global__ void array_kernel(int *sum)
+{
+    __shared__ int array[64];
+    array[threadIdx.x] = (int)threadIdx.x;
+    *sum = array[threadIdx.x];
+}
+
 static cudaError_t launch(dim3 grid, dim3 threads, size_t shared_bytes)
 {
     cudaStream_t stream = stream_make();
@@ -181,6 +188,23 @@ static void test_launches_that_hardware_refuses(void **state)
     CHECK_FAILS(cudaFuncSetAttribute(kernel, most, 227 * 1024 + 1), cudaErrorInvalidValue);
     CHECK(cudaFuncSetAttribute(kernel, most, 227 * 1024));
     CHECK(launch(1, 1, 227 * 1024));
+}
+
+/* A kernel's own arrays are part of the 48 KiB that nobody asks for. */
+static void test_static_and_dynamic_shared_memory(void **state)
+{
+    (void)state;
+    const size_t most = 48 * 1024 - 64 * sizeof(int);
+    int *sum = device_make<int>(1);
+    cudaStream_t stream = stream_make();
+    CHECK(cuda_on_cpu_launch(stream, "array", 1, 1, most, array_kernel, sum));
+    CHECK_FAILS(cuda_on_cpu_launch(stream, "array", 1, 1, most + 1, array_kernel, sum),
+                cudaErrorInvalidValue);
+    CHECK(cudaFuncSetAttribute((const void *)array_kernel,
+                               cudaFuncAttributeMaxDynamicSharedMemorySize, (int)most + 1));
+    CHECK(cuda_on_cpu_launch(stream, "array", 1, 1, most + 1, array_kernel, sum));
+    CHECK(cudaStreamDestroy(stream));
+    CHECK(cudaFree(sum));
 }
 
 /* -- streams and events -- */
@@ -358,6 +382,7 @@ int main(void)
         cmocka_unit_test(test_fresh_memory_is_no_number),
         cmocka_unit_test(test_copies_know_their_sides),
         cmocka_unit_test(test_launches_that_hardware_refuses),
+        cmocka_unit_test(test_static_and_dynamic_shared_memory),
         cmocka_unit_test(test_late_streams),
         cmocka_unit_test(test_times),
         cmocka_unit_test(test_graphs),

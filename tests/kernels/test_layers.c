@@ -556,6 +556,8 @@ static void test_cross_entropy(struct bench *bench)
     check_cross_entropy(bench, 70, 512, 3.0, false);
     check_cross_entropy(bench, 5, 2049, 30.0, false);
     check_cross_entropy(bench, 5, 100, 3.0, true);
+    check_cross_entropy(bench, 2, 12288, 3.0, false); /* rows of 48 KiB, a GPU's limit */
+    check_cross_entropy(bench, 2, 24576, 3.0, false);
     check_cross_entropy(bench, 3, 50257, 3.0, false);
     check_cross_entropy(bench, 1, 151936, 3.0, false);
 }
