@@ -134,6 +134,7 @@ static enum status fault_status(const struct cuda_fault *fault, struct error *er
 enum status cuda_check(struct device *device, struct error *err)
 {
     struct cuda_device *cuda = cuda_of(device);
+    cuda_group_check(device); /* before what would wait for a broken one */
     (void)cuda_went_well(device, cudaStreamSynchronize(cuda->stream), "operations on the GPU");
     (void)cuda_went_well(device, cudaStreamSynchronize(cuda->side_stream), "copies beside them");
     cuda_group_check(device);
@@ -261,13 +262,16 @@ static enum status create_fault(struct cuda_device *cuda, struct error *err)
 /* Also of a device that was opened in part. */
 static void destroy(struct cuda_device *cuda)
 {
+    struct device *device = &cuda->base;
+    cuda_group_check(device); /* a broken one is left before what would wait for it */
     if (cuda->stream != NULL) {
-        (void)cudaStreamSynchronize(cuda->stream);
+        (void)cuda_went_well(device, cudaStreamSynchronize(cuda->stream), "operations on the GPU");
     }
     if (cuda->side_stream != NULL) {
-        (void)cudaStreamSynchronize(cuda->side_stream);
+        (void)cuda_went_well(device, cudaStreamSynchronize(cuda->side_stream),
+                             "copies beside them");
     }
-    cuda_group_check(&cuda->base); /* a broken one is left in another way */
+    cuda_group_check(device);
     cuda_group_destroy(cuda->group);
     cuda_matmul_destroy(cuda->matmul);
     cuda_side_destroy(cuda->side);

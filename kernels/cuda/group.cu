@@ -29,7 +29,7 @@ struct nccl {
 struct cuda_group {
     struct nccl library;
     ncclComm_t members;
-    bool broken; /* NCCL reported a failure: leaving in good order would wait for the others */
+    bool broken; /* it failed and was left, or the GPU is lost: no sums any more */
 };
 
 static enum status nccl_load(struct nccl *out, struct error *err)
@@ -94,22 +94,29 @@ cleanup:
     return status;
 }
 
+/* With a lost GPU there is no way to leave that does not wait for ranks which may wait for this
+ * one: that is for the end of the process, which is near. */
 void cuda_group_destroy(struct cuda_group *group)
 {
     if (group != NULL) {
-        (void)(group->broken ? group->library.abort(group->members)
-                             : group->library.leave(group->members));
+        if (!group->broken) {
+            (void)group->library.leave(group->members);
+        }
         free(group);
     }
 }
 
+/* Sums under way would wait for the others for ever, and whoever waits for the stream with them: so
+ * they are ended at once. */
 static void record_failure(struct device *device, ncclResult_t result)
 {
     struct cuda_group *group = cuda_of(device)->group;
-    group->broken = true;
     CUDA_FAIL(device, STATUS_DEVICE,
               "sum over the group: NCCL says %s (NCCL_DEBUG=WARN tells more)",
               group->library.error_text(result));
+    (void)group->library.abort(group->members);
+    group->members = NULL;
+    group->broken = true;
 }
 
 void cuda_group_check(struct device *device)

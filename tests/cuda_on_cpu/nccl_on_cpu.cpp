@@ -139,6 +139,7 @@ ncclResult_t ncclCommAbort(ncclComm_t comm)
     std::lock_guard<std::mutex> guard(shim_lock);
     comm->members->broken = true;
     delete comm;
+    shim_progress.notify_all();
     return ncclSuccess;
 }
 
@@ -211,7 +212,9 @@ ncclResult_t ncclAllReduce(const void *from, void *to, size_t count, ncclDataTyp
     if (++sum->called == members.size) {
         members.reductions.erase(number);
     }
-    (void)stream_push(stream, [sum, rank = comm->rank] { return arrive(*sum, rank); });
+    (void)stream_push(stream, [sum, rank = comm->rank, members = comm->members] {
+        return arrive(*sum, rank) || members->broken; /* an abort ends what is under way */
+    });
     shim_progress.notify_all();
     return ncclSuccess;
 }

@@ -1,6 +1,7 @@
 /* What only the shim can show of the CUDA device: machines with no GPU, several, or little memory;
  * failed launches; a GPU whose state is lost; writing past the end of cached memory; groups of
  * several ranks. */
+#include <atomic>
 #include <string>
 #include <thread>
 
@@ -377,6 +378,64 @@ static void test_group_of_ranks(void **state)
     unsetenv("TREX_CUDA_ON_CPU_DEVICES");
 }
 
+/* The second of two ranks adds up what is no device memory, after the first has begun its sum. Both
+ * learn that the group is broken, and nothing waits for it any more. */
+static void break_group(int rank, const unsigned char *id, std::atomic<int> *begun,
+                        enum status *status, std::string *problem)
+{
+    struct device_options options = {};
+    struct device *device = NULL;
+    struct error err = {};
+    void *memory = NULL;
+    float host[4] = {};
+    options.index = rank;
+    if (device_open("cuda", &options, &device, &err) != STATUS_OK ||
+        device->ops->group_join(device, id, rank, 2, &err) != STATUS_OK ||
+        device->ops->alloc(device, sizeof(host), "a gradient", &memory, &err) != STATUS_OK) {
+        *problem = err.message;
+        *begun = 2;
+        return;
+    }
+    while (*begun < rank) {
+        std::this_thread::yield();
+    }
+    (void)device->ops->side_sum(device, rank == 0 ? static_cast<float *>(memory) : host, 4);
+    ++*begun;
+    while (*begun < 2) {
+        std::this_thread::yield();
+    }
+    *status = device->ops->check(device, &err);
+    *problem = err.message;
+    (void)device->ops->side_sum(device, static_cast<float *>(memory), 4);
+    if (device->ops->check(device, &err) != STATUS_DEVICE) {
+        *problem = "a broken group adds up";
+    }
+    device->ops->free(device, memory);
+    device_close(device);
+}
+
+static void test_broken_group(void **state)
+{
+    (void)state;
+    unsigned char id[DEVICE_GROUP_ID_BYTES];
+    std::atomic<int> begun = 0;
+    enum status found[2] = {STATUS_OK, STATUS_OK};
+    std::string problems[2];
+    struct error err = {};
+    setenv("TREX_CUDA_ON_CPU_DEVICES", "2", 1);
+    struct device *device = open_device(0);
+    assert_int_equal(device->ops->group_id(device, id, &err), STATUS_OK);
+    std::thread other(break_group, 1, id, &begun, &found[1], &problems[1]);
+    break_group(0, id, &begun, &found[0], &problems[0]);
+    other.join();
+    for (int rank = 0; rank < 2; rank++) {
+        assert_non_null(strstr(problems[rank].c_str(), "NCCL says"));
+        assert_int_equal(found[rank], STATUS_DEVICE);
+    }
+    device_close(device);
+    unsetenv("TREX_CUDA_ON_CPU_DEVICES");
+}
+
 static void test_group_errors(void **state)
 {
     (void)state;
@@ -413,6 +472,7 @@ int main(void)
         cmocka_unit_test(test_recording_rules),
         cmocka_unit_test(test_group_of_ranks),
         cmocka_unit_test(test_group_errors),
+        cmocka_unit_test(test_broken_group),
         cmocka_unit_test(test_tf32),
         cmocka_unit_test(test_product_without_library),
     };
