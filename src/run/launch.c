@@ -1,5 +1,6 @@
 #include "run/launch.h"
 
+#include <limits.h>
 #include <sched.h>
 #include <stdlib.h>
 #include <string.h>
@@ -35,6 +36,18 @@ struct launch {
     struct worker *worker;         /* ranks that work */
 };
 
+/* ---- what the launcher says ---- */
+
+/* The count that an environment variable begins with ("4", "4,2"), 0 if there is none. */
+static int count_from_environment(const char *name)
+{
+    const char *text = getenv(name);
+    char *end = NULL;
+    long count = text != NULL ? strtol(text, &end, 10) : 0;
+    bool fits = count > 0 && count <= INT_MAX && (*end == '\0' || *end == ',');
+    return fits ? (int)count : 0;
+}
+
 int launch_threads(const struct job *job, int node_workers)
 {
     if (job->threads > 0) {
@@ -44,9 +57,32 @@ int launch_threads(const struct job *job, int node_workers)
     CPU_ZERO(&set);
     int allowed = sched_getaffinity(0, sizeof(set), &set) == 0 ? CPU_COUNT(&set) : 1;
     int online = (int)sysconf(_SC_NPROCESSORS_ONLN);
-    int share = node_workers > 0 ? online / node_workers : online;
-    int threads = allowed < share ? allowed : share;
+    int threads = count_from_environment("OMP_NUM_THREADS");
+    threads = threads > 0 ? threads : count_from_environment("SLURM_CPUS_PER_TASK");
+    threads = threads > 0 ? threads : online / (node_workers > 0 ? node_workers : 1);
+    threads = threads < allowed ? threads : allowed;
     return threads > 0 ? threads : 1;
+}
+
+enum status launch_check_size(int size, struct error *err)
+{
+    /* The nearest launcher comes first: mpirun's own ranks may stand in a step of Slurm. */
+    static const char *const names[] = {"OMPI_COMM_WORLD_SIZE", "PMI_SIZE", "SLURM_STEP_NUM_TASKS"};
+    int started = 0;
+    size_t i = 0;
+    while (i < sizeof(names) / sizeof(names[0]) &&
+           (started = count_from_environment(names[i])) == 0) {
+        i++;
+    }
+    if (size > 1 || started <= 1) {
+        return STATUS_OK;
+    }
+    return FAIL(err, STATUS_INVALID,
+                "MPI knows of %d rank, but %d were started (%s): launcher and MPI do not fit, and "
+                "every rank would be a search of its own in the same folder; try srun --mpi=pmix "
+                "(srun --mpi=list names what there is), or the mpirun of the MPI that trex was "
+                "built with (trex version)",
+                size, started, names[i]);
 }
 
 /* ---- rank 0 ---- */
@@ -283,7 +319,10 @@ enum status launch_search(const struct launch_options *options, struct json_prob
     launch.layout.comm = MPI_COMM_NULL;
     int rank = 0;
     TRY_MPI(MPI_Comm_set_errhandler(MPI_COMM_WORLD, MPI_ERRORS_RETURN));
+    int size = 1;
     TRY_MPI(MPI_Comm_rank(MPI_COMM_WORLD, &rank));
+    TRY_MPI(MPI_Comm_size(MPI_COMM_WORLD, &size));
+    TRY(launch_check_size(size, err));
     enum status status = open_job(&launch, options, problems, rank, err);
     TRY_CLEANUP(agree(rank, status, err));
     TRY_CLEANUP(group_create(launch.job.ranks_per_candidate, &launch.layout, err));
