@@ -89,6 +89,16 @@ struct adamw_step {
     float clip_norm; /* gradients are scaled so that their norm is at most this; 0: never */
 };
 
+enum { LOW_RANK_PARTS_MAX = 3 };
+
+/* What low_rank_add adds to one range of columns: y[:, first..first+W) += scale * u_i b^T, where u_i is
+ * u[:, first_inner..first_inner+r). */
+struct low_rank_part {
+    int64_t first;       /* column of y */
+    int64_t first_inner; /* column of u */
+    struct tensor b;     /* (W, r) */
+};
+
 struct sampling {
     float temperature; /* 0: greedy, lowest id on ties */
     int32_t top_k;     /* 0: all */
@@ -159,6 +169,12 @@ struct ops {
     /* c = alpha * op(a) op(b) + beta * c, op(x) = x or its transpose. a and b have one dtype, c is f32 or it. */
     void (*matmul)(struct device *device, struct tensor c, struct tensor a, bool transpose_a, struct tensor b,
                    bool transpose_b, float alpha, float beta);
+
+    /* Adds to each of 1..LOW_RANK_PARTS_MAX ranges of columns of y, which do not overlap, a product of few inner
+     * columns; the other columns stay. y (N,.), u (N,.), parts (count). u and all b have one dtype, y is f32 or it.
+     * Source: LoRA, arXiv 2106.09685. */
+    void (*low_rank_add)(struct device *device, struct tensor y, struct tensor u, const struct low_rank_part *parts,
+                         int count, float scale);
 
     /* -- transformer, forward ---------------------------------------------------------------------------------- */
     /* If residual is not NULL: x += *residual first. Then out = x * rstd * weight with rstd = 1/sqrt(mean(x^2)+eps).

@@ -87,6 +87,8 @@ void cpu_run_recorded(struct device *device, struct recording **recording,
 void cpu_recording_free(struct device *device, struct recording *recording);
 void cpu_matmul(struct device *device, struct tensor c, struct tensor a, bool transpose_a,
                 struct tensor b, bool transpose_b, float alpha, float beta);
+void cpu_low_rank_add(struct device *device, struct tensor y, struct tensor u,
+                      const struct low_rank_part *parts, int count, float scale);
 
 /* -- one table an instruction set (isa/table.c) -- */
 #if defined(__x86_64__)

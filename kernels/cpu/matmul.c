@@ -28,6 +28,20 @@ void cpu_matmul(struct device *device, struct tensor c, struct tensor a, bool tr
     }
 }
 
+void cpu_low_rank_add(struct device *device, struct tensor y, struct tensor u,
+                      const struct low_rank_part *parts, int count, float scale)
+{
+    assert(count >= 1 && count <= LOW_RANK_PARTS_MAX);
+    for (int i = 0; i < count; i++) {
+        const struct low_rank_part *part = &parts[i];
+        assert(part->first >= 0 && part->first + part->b.rows <= y.cols);
+        assert(part->first_inner >= 0 && part->first_inner + part->b.cols <= u.cols);
+        cpu_matmul(device, tensor_cols(y, part->first, part->b.rows),
+                   tensor_cols(u, part->first_inner, part->b.cols), false, part->b, true, scale,
+                   1.0F);
+    }
+}
+
 bool cpu_fast_bf16(struct device *device)
 {
     return matmul_fast_bf16(&cpu_of(device)->features);

@@ -60,6 +60,10 @@ void cuda_scatter_add_rows(struct device *device, struct tensor table, struct te
 void cuda_matmul(struct device *device, struct tensor c, struct tensor a, bool transpose_a,
                  struct tensor b, bool transpose_b, float alpha, float beta);
 
+/* -- low_rank.cu -- */
+void cuda_low_rank_add(struct device *device, struct tensor y, struct tensor u,
+                       const struct low_rank_part *parts, int count, float scale);
+
 /* -- norms.cu -- */
 void cuda_rmsnorm_forward(struct device *device, struct tensor out, float *rstd, struct tensor x,
                           const struct tensor *residual, struct tensor weight, float epsilon);

@@ -35,6 +35,7 @@ const struct ops cuda_ops = {
     .gather_rows = cuda_gather_rows,
     .scatter_add_rows = cuda_scatter_add_rows,
     .matmul = cuda_matmul,
+    .low_rank_add = cuda_low_rank_add,
     .rmsnorm_forward = cuda_rmsnorm_forward,
     .qk_norm_rope_forward = cuda_qk_norm_rope_forward,
     .attention_forward = cuda_attention_forward,

@@ -200,14 +200,15 @@ void projection_forward(struct device *device, const struct projection *projecti
         return;
     }
     ops->matmul(device, u, x, false, projection->a, true, 1.0f, 0.0f);
+    struct low_rank_part adapted[PROJECTION_PARTS_MAX];
+    int count = 0;
     for (int i = 0; i < projection->part_count; i++) {
         const struct projection_part *part = &projection->parts[i];
         if (part->b.data != NULL) {
-            ops->matmul(device, tensor_cols(y, part->first, part->count),
-                        tensor_cols(u, part->first_inner, part->b.cols), false, part->b, true,
-                        projection->scale, 1.0f);
+            adapted[count++] = (struct low_rank_part){part->first, part->first_inner, part->b};
         }
     }
+    ops->low_rank_add(device, y, u, adapted, count, projection->scale);
 }
 
 /* Gradients of the adapters, and d_u, that of x A^T. */

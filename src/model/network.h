@@ -5,7 +5,7 @@
 
 #include "model/transformer.h"
 
-enum { PROJECTION_PARTS_MAX = 3 };
+enum { PROJECTION_PARTS_MAX = LOW_RANK_PARTS_MAX };
 
 /* One of up to three matrices that lie one under the other and read the same input. */
 struct projection_part {

@@ -99,6 +99,58 @@ static void bench_matmuls(struct bench *b)
     bench_linear(b, "lora down", rows, m->width, 8, PRODUCTS);
 }
 
+/* -- adapters -- */
+
+enum { LOW_RANK_PARTS = 3 };
+
+/* y += u B' for query, key and value. */
+static void run_low_rank_add(struct bench *b, const struct job *j)
+{
+    struct low_rank_part parts[LOW_RANK_PARTS];
+    int64_t first = 0;
+    int64_t first_inner = 0;
+    for (int i = 0; i < LOW_RANK_PARTS; i++) {
+        parts[i] = (struct low_rank_part){first, first_inner, j->t[2 + i]};
+        first += j->t[2 + i].rows;
+        first_inner += j->t[2 + i].cols;
+    }
+    b->ops->low_rank_add(b->device, j->t[0], j->t[1], parts, LOW_RANK_PARTS, 1.0F);
+}
+
+static void bench_low_rank(struct bench *b, const char *detail, int64_t rank)
+{
+    const struct model_shape *m = b->model;
+    const int64_t rows = m->length * m->batch;
+    const int64_t query = m->heads * m->dim;
+    const int64_t key = m->kv_heads * m->dim;
+    const int64_t width = query + 2 * key;
+    const double bytes = (double)dtype_bytes(b->dtype) *
+                         (double)(2 * rows * width + rows * LOW_RANK_PARTS * rank + width * rank);
+    struct turns turns;
+    if (!wanted(b, "low_rank_add")) {
+        return;
+    }
+    turns.count = turns_of(b, bytes);
+    for (int i = 0; i < turns.count; i++) {
+        struct tensor y = make(b, b->dtype, rows, width);
+        turns.jobs[i] = (struct job){
+            .t = {y, make(b, b->dtype, rows, LOW_RANK_PARTS * rank), make(b, b->dtype, query, rank),
+                  make(b, b->dtype, key, rank), make(b, b->dtype, key, rank)},
+            .changing = y,
+        };
+    }
+    const struct test_case test = {
+        .op = "low_rank_add",
+        .detail = detail,
+        .flop = 2.0 * (double)(rows * width * rank),
+        .bytes = bytes,
+        .dimensions = {rows, query, key, key, rank},
+        .run = run_low_rank_add,
+    };
+    measure(b, &test, &turns);
+    clear(b);
+}
+
 /* -- attention -- */
 
 static void run_attention_forward(struct bench *b, const struct job *j)
@@ -506,6 +558,8 @@ static void bench_model(struct bench *b)
     const struct model_shape *m = b->model;
     bench_moving(b);
     bench_matmuls(b);
+    bench_low_rank(b, "qkv, rank 16", 16);
+    bench_low_rank(b, "qkv, rank 64", 64);
     bench_attention(b, m->length, m->batch);
     if (m->long_length > 0) {
         bench_attention(b, m->long_length, m->length * m->batch / m->long_length);

@@ -18,7 +18,7 @@ from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
 ROUNDS = 5
-PEER_OPS = {"copy", "matmul", "attention_forward", "attention_backward"}
+PEER_OPS = {"copy", "matmul", "low_rank_add", "attention_forward", "attention_backward"}
 # Shares of the seconds; what a part leaves goes to the next.
 SHARES = {"kernels": 0.22, "full": 0.30, "lora": 0.26, "decode": 0.22}
 

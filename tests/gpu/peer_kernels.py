@@ -1,5 +1,5 @@
-"""Products, attention and copies of bench_kernels in PyTorch: one case a line in, as bench_kernels prints it, one line out
-with the median "us" of an operation (null where there is no peer for it).
+"""Products, adapters, attention and copies of bench_kernels in PyTorch: one case a line in, as bench_kernels prints it, one
+line out with the median "us" of an operation (null where there is no peer for it).
 
     peer_kernels.py [--device cuda|cpu]
 
@@ -68,6 +68,18 @@ def products(case, dtype, device):
     return [runs]
 
 
+def low_rank(case, dtype, device):
+    """y += u b' for each part, in place."""
+    rows, *widths, rank = case["dimensions"]
+    runs = []
+    for _ in range(sets_of(case["bytes"], device)):
+        y, u = random((rows, sum(widths)), dtype, device), random((rows, len(widths) * rank), dtype, device)
+        parts = [(part, inner, random((part.shape[1], rank), dtype, device).t())
+                 for part, inner in zip(y.split(widths, dim=1), u.split(rank, dim=1))]
+        runs.append(lambda parts=parts: [part.addmm_(inner, b) for part, inner, b in parts])
+    return [runs]
+
+
 def attention(case, dtype, device):
     """The runs of each backend that can do the case."""
     sequences, length, heads, kv_heads, size = case["dimensions"]
@@ -102,7 +114,8 @@ def attention(case, dtype, device):
     return ways
 
 
-MAKERS = {"copy": copies, "matmul": products, "attention_forward": attention, "attention_backward": attention}
+MAKERS = {"copy": copies, "matmul": products, "low_rank_add": low_rank, "attention_forward": attention,
+          "attention_backward": attention}
 
 
 def main():

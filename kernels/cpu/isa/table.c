@@ -33,6 +33,7 @@ const struct ops ISA(cpu_ops) = {
     .gather_rows = ISA(gather_rows),
     .scatter_add_rows = ISA(scatter_add_rows),
     .matmul = cpu_matmul,
+    .low_rank_add = cpu_low_rank_add,
     .rmsnorm_forward = ISA(rmsnorm_forward),
     .qk_norm_rope_forward = ISA(qk_norm_rope_forward),
     .attention_forward = ISA(attention_forward),
