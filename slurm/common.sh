@@ -8,6 +8,7 @@
 #   TREX          the program; without it $TREX_HOME/build/trex, else trex on the PATH (trex-tree lies beside it)
 #   TREX_LAUNCH   srun or mpirun; without it srun where Slurm has the plugin that the program's MPI needs, else mpirun
 #   TREX_TRIES    how often ranks that died soon after their start are started again in one allocation (4)
+#   TREX_WAIT     seconds to wait for a run folder that another job still uses (1800)
 #   TREX_CHAIN    set by slurm/chain: never requeue, the next job of the chain goes on
 
 say() { echo "trex: $(date -u +%FT%TZ) $*"; }
@@ -215,9 +216,29 @@ obey_stop() {
     esac
 }
 
+# A sleep that ends when a signal comes.
+doze() { # SECONDS
+    local nap
+    sleep "$1" &
+    nap=$!
+    wait $nap || kill $nap 2> /dev/null || true
+}
+
+# The folder's old job may still be ending, after a requeue above all. Later and later, at most every 30 s.
+wait_for_folder() {
+    if [ $((SECONDS - folder_s)) -ge "${TREX_WAIT:-1800}" ]; then
+        say "given up: the run folder is still in use"
+        exit 75
+    fi
+    say "the run folder is in use; tried again in $folder_nap s"
+    doze $folder_nap
+    folder_nap=$((folder_nap < 15 ? folder_nap * 2 : 30))
+    tries=$((tries - 1))
+}
+
 trex_search() { # JOB [--out DIR]
     set -u
-    local stop='' running='' woken='' code=0 stopped_s=0 begun_s tries=0
+    local stop='' running='' woken='' code=0 stopped_s=0 begun_s tries=0 folder_s=$SECONDS folder_nap=2
     [ $# -ge 1 ] || { say "no job file: sbatch slurm/search.sbatch jobs/my.json [--out DIR]"; exit 2; }
     trap 'stop_ranks limit' USR1
     trap on_term TERM
@@ -239,12 +260,14 @@ trex_search() { # JOB [--out DIR]
         case $code in
             0) ! ended || end_here 0 ;; # srun also ends with 0 when it could start nothing
             2) say "the job or its data are wrong: not requeued"; end_here 2 ;;
+            75) wait_for_folder; continue ;;
             85) stop=${stop:-limit} ;; # stopped by another's signal
         esac
         obey_stop
         [ $((SECONDS - begun_s)) -lt 600 ] || tries=0
+        folder_s=$SECONDS
         say "the ranks ended with code $code; what is on disk goes on (try $tries)"
-        sleep $((tries * tries)) # what is left of them may need a moment to end
+        doze $((tries * tries)) # what is left of them may need a moment to end
     done
     say "given up: the ranks keep dying soon after their start"
     exit 1

@@ -93,6 +93,8 @@ int cli_fail(const struct error *err, const struct json_problems *problems)
     switch (err->code) {
     case STATUS_INTERRUPTED:
         return LAUNCH_EXIT_RESUMABLE;
+    case STATUS_BUSY:
+        return CLI_IN_USE;
     case STATUS_INVALID:
     case STATUS_NOT_FOUND:
     case STATUS_FORMAT:

@@ -11,9 +11,9 @@
 #include "base/status.h"
 #include "run/workspace.h"
 
-/* Exit codes: 0 done, 1 failed, 2 the command line or an input file is wrong, 85 stopped and can be
- * resumed. */
-enum { CLI_DONE = 0, CLI_FAILED = 1, CLI_WRONG_INPUT = 2 };
+/* Exit codes: 0 done, 1 failed, 2 the command line or an input file is wrong, 75 (EX_TEMPFAIL of
+ * sysexits.h) the run folder is in use, 85 stopped and can be resumed. */
+enum { CLI_DONE = 0, CLI_FAILED = 1, CLI_WRONG_INPUT = 2, CLI_IN_USE = 75 };
 
 struct cli_command {
     const char *name;

@@ -34,6 +34,11 @@ case $3 in
         fi
         until [ "$(wc -l < deaths)" -gt 2 ]; do sleep 0.1; done ;;
     hopeless) exit 1 ;;
+    taken) # by another job, which ends after a while
+        [ "$PMIX_RANK" = 0 ] || exit 0
+        echo taken >> takings
+        [ "$(wc -l < takings)" -gt 2 ] || exit 75 ;;
+    kept) exit 75 ;;
 esac
 SH
 chmod +x stand-in/trex
@@ -56,6 +61,22 @@ expect_end "$job" 60 0 0
 expect_end "$other" 60 1 0
 says "$other" 'given up'
 ok "ranks that die are started again, those that always die are given up"
+
+# A folder in use is waited for, for a while; neither counts as a try.
+export TREX=$PWD/stand-in/trex
+job=$(TREX_TRIES=1 submit --ntasks-per-node=2 "$root/slurm/search.sbatch" job.json taken)
+other=$(TREX_WAIT=3 submit --ntasks-per-node=2 "$root/slurm/search.sbatch" job.json kept)
+third=$(submit --ntasks-per-node=1 "$root/slurm/search.sbatch" job.json kept)
+export TREX=$trex
+expect_end "$job" 60 0 0
+[ "$(wc -l < takings)" = 3 ] || lost "$job" "$(wc -l < takings) starts, not 3"
+expect_end "$other" 60 75 0
+says "$other" 'given up: the run folder is still in use'
+wait_until "$third" 60 "it waits for longer" grep -q 'tried again in 8 s' "trex-$third.log"
+signal_limit "$third"
+wait_until "$third" 5 "it hears the time limit's signal at once" grep -q 'requeued, the next' "trex-$third.log"
+scancel "$third"
+ok "a run folder in use is waited for, until it is free, for half an hour, or until the time limit"
 
 # A wrong job file, no job file, a program that is not there.
 sed 's/"metric": "accuracy"/"metric": "luck"/' job.json > wrong.json
