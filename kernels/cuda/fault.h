@@ -25,10 +25,13 @@ struct cuda_fault {
     int64_t limit;
 };
 
+/* The record lies in host memory. The GPU's threads alone compete for it, and the host looks after
+ * they have ended: so an atomic of the device's own is enough, which works over any bus; those of
+ * the whole system need one whose host takes part (cudaDevAttrHostNativeAtomicSupported). */
 __device__ inline void fault_report(struct cuda_fault *fault, int kind, int64_t row, int64_t found,
                                     int64_t limit)
 {
-    if (atomicCAS_system(&fault->kind, CUDA_FAULT_NONE, kind) == CUDA_FAULT_NONE) {
+    if (atomicCAS(&fault->kind, CUDA_FAULT_NONE, kind) == CUDA_FAULT_NONE) {
         fault->row = row;
         fault->found = found;
         fault->limit = limit;
