@@ -7,8 +7,10 @@
  *
  * Bytes, bf16, with W = (H+2K)*D numbers a row: forward 4 W (2 K D of them for the values less
  * where it works in place), backward 4 (H+K) D, and 2 (H+K) D more with norms. For N = 16,384, H =
- * 16, K = 8, D = 128 on an H200 (4.3 TB/s): 62 microseconds forward, 70 backward. About 10
- * operations a number. The cosines are read once a head, from the nearest cache.
+ * 16, K = 8, D = 128 on an H200 (4.3 TB/s): 62 microseconds forward, 70 backward. 20
+ * and 27 instructions a number, 35 and 46 microseconds of the SMs beside the memory: so what is the
+ * same for all numbers of a head is kept short. The cosines are read once a head, from the nearest
+ * cache.
  *
  * A head belongs to `lanes` neighbours of a warp, a power of two: 8 for D = 128 in bf16, so that a
  * warp has four heads. Each lane holds PACKS accesses of the first half of the head, and those of
@@ -21,7 +23,8 @@
 #include "kernels/cuda/partial_sums.h"
 
 constexpr int THREADS = 256;
-constexpr int RESIDENT = 3; /* blocks of the backward pass that an SM has room for */
+constexpr int RESIDENT = 3;         /* blocks of the backward pass that an SM has room for, */
+constexpr int FORWARD_RESIDENT = 5; /* and of the forward pass */
 
 struct rope {
     struct tensor to;   /* forward: y; backward: d_qkv */
@@ -34,8 +37,11 @@ struct rope {
     int64_t heads;
     int64_t turned; /* H + K: the rest of a row are values */
     int64_t all;    /* heads of a row that are touched: `turned`, or H + 2 K to copy the values */
-    int64_t half;   /* D/2 */
-    int lanes;      /* a head */
+    int half;       /* D/2 */
+    int lanes;      /* a head: a power of two, */
+    int lane_bits;  /* this one of it */
+    bool ragged;    /* some lanes have less than others, or nothing */
+    float inverse;  /* 1 / D */
     bool norm;
     float sign; /* of the sines: -1 turns back */
     float epsilon;
@@ -48,13 +54,19 @@ template <int PACKS, int WIDTH> struct halves {
     float b[PACKS][WIDTH];
 };
 
-/* Where pack p of a lane begins in each half; some lanes may lie past its end. */
-template <int WIDTH> static __device__ inline int64_t pack_start(const struct rope &rope, int p)
+/* The thread's place among those of its head. */
+static __device__ inline int lane_of(const struct rope &rope)
 {
-    return (p * rope.lanes + (int64_t)threadIdx.x % rope.lanes) * WIDTH;
+    return (int)threadIdx.x & (rope.lanes - 1);
 }
 
-/* Zeros past the end of the half. */
+/* Where pack p of a lane begins in each half; some lanes may lie past its end. */
+template <int WIDTH> static __device__ inline int pack_start(const struct rope &rope, int p)
+{
+    return (p * rope.lanes + lane_of(rope)) * WIDTH;
+}
+
+/* Any numbers of the head past the end of the half. */
 template <typename T, int PACKS>
 static __device__ inline void halves_load(const struct rope &rope, const struct tensor &from,
                                           int64_t row, int64_t column,
@@ -63,17 +75,26 @@ static __device__ inline void halves_load(const struct rope &rope, const struct 
     constexpr int WIDTH = access<T>::WIDTH;
 #pragma unroll
     for (int p = 0; p < PACKS; p++) {
-        const int64_t i = min(pack_start<WIDTH>(rope, p), rope.half - WIDTH);
+        const int i = min(pack_start<WIDTH>(rope, p), rope.half - WIDTH);
         tensor_load<T>(from, row, column + i, to.a[p]);
         tensor_load<T>(from, row, column + rope.half + i, to.b[p]);
+    }
+}
+
+/* Zeros past the end of the half: for a factor of each sum over the head. */
+template <int PACKS, int WIDTH>
+static __device__ inline void halves_end(const struct rope &rope, struct halves<PACKS, WIDTH> &x)
+{
+    if (!rope.ragged) {
+        return;
     }
 #pragma unroll
     for (int p = 0; p < PACKS; p++) {
         const bool inside = pack_start<WIDTH>(rope, p) < rope.half;
 #pragma unroll
         for (int i = 0; i < WIDTH; i++) {
-            to.a[p][i] = inside ? to.a[p][i] : 0.0F;
-            to.b[p][i] = inside ? to.b[p][i] : 0.0F;
+            x.a[p][i] = inside ? x.a[p][i] : 0.0F;
+            x.b[p][i] = inside ? x.b[p][i] : 0.0F;
         }
     }
 }
@@ -85,7 +106,7 @@ static __device__ inline void halves_store(const struct rope &rope, int64_t row,
     constexpr int WIDTH = access<T>::WIDTH;
 #pragma unroll
     for (int p = 0; p < PACKS; p++) {
-        const int64_t i = pack_start<WIDTH>(rope, p);
+        const int i = pack_start<WIDTH>(rope, p);
         if (i < rope.half) {
             tensor_store<T>(rope.to, row, column + i, from.a[p]);
             tensor_store<T>(rope.to, row, column + rope.half + i, from.b[p]);
@@ -101,7 +122,7 @@ static __device__ inline void halves_turn(const struct rope &rope, int32_t posit
     const float *row = (const float *)rope.cos_sin.data + position * rope.cos_sin.stride;
 #pragma unroll
     for (int p = 0; p < PACKS; p++) {
-        const int64_t start = min(pack_start<WIDTH>(rope, p), rope.half - WIDTH);
+        const int start = min(pack_start<WIDTH>(rope, p), rope.half - WIDTH);
         float c[WIDTH];
         float s[WIDTH];
         span_load(row + start, c);
@@ -141,7 +162,7 @@ static __device__ inline int32_t position_of(const struct rope &rope, int64_t ro
 {
     const int32_t position = rope.position[row];
     *inside = position >= 0 && position < rope.cos_sin.rows;
-    if (!*inside && threadIdx.x % rope.lanes == 0) {
+    if (!*inside && lane_of(rope) == 0) {
         fault_report(rope.fault, CUDA_FAULT_POSITION, row, position, rope.cos_sin.rows);
     }
     return *inside ? position : 0;
@@ -158,41 +179,46 @@ static void check_rope(const struct rope &rope, const struct attention_shape *sh
     assert(rope.to.cols == (shape->heads + 2 * shape->kv_heads) * shape->head_dim);
     assert(rope.to.rows == rope.from.rows && rope.to.cols == rope.from.cols);
     assert(rope.cos_sin.dtype == DTYPE_F32 && rope.cos_sin.cols == shape->head_dim);
-    assert(rope.half <= (int64_t)WARP * LONG_PACKS);
+    assert(shape->head_dim <= (int64_t)2 * WARP * LONG_PACKS);
     (void)rope;
     (void)shape;
 }
 
-/* How the halves of heads can be reached, and by how many lanes. */
+/* How the halves of heads can be reached, by how many lanes, and whether these are all busy. */
 static enum way rope_plan(struct rope *rope)
 {
     const struct tensor all[] = {rope->to, rope->from, rope->norm ? rope->query_weight : rope->to,
                                  rope->norm ? rope->key_weight : rope->to};
     enum way way = rows_aligned(rope->cos_sin) ? way_of(all, 4, rope->half) : WAY_MIXED;
-    if (way != WAY_MIXED && rope->half > (int64_t)WARP * way_width(way)) {
+    if (way != WAY_MIXED && rope->half > WARP * way_width(way)) {
         way = WAY_MIXED;
     }
+    rope->lane_bits = 5;
     rope->lanes = WARP;
     while (way != WAY_MIXED && rope->lanes / 2 * way_width(way) >= rope->half) {
         rope->lanes /= 2;
+        rope->lane_bits--;
     }
+    rope->ragged = way == WAY_MIXED || rope->lanes * way_width(way) != rope->half;
+    rope->inverse = 1.0F / (float)(2 * rope->half);
     return way;
 }
 
 /* The form of a kernel for the plan. */
 #define ROPE_KERNEL(way, rope, kernel)                                                             \
-    ((way) == WAY_BF16                             ? kernel<bf16, 1>                               \
-     : (way) == WAY_F32                            ? kernel<float, 1>                              \
-     : (rope)->half <= WARP * (int64_t)MIXED_PACKS ? kernel<mixed, MIXED_PACKS>                    \
-                                                   : kernel<mixed, LONG_PACKS>)
+    ((way) == WAY_BF16                    ? kernel<bf16, 1>                                        \
+     : (way) == WAY_F32                   ? kernel<float, 1>                                       \
+     : (rope)->half <= WARP * MIXED_PACKS ? kernel<mixed, MIXED_PACKS>                             \
+                                          : kernel<mixed, LONG_PACKS>)
 
 /* -- forward; and backward without norms -- */
 
 /* One head a group of lanes; values, if they are among them, are copied. */
 template <typename T, int PACKS>
-static __global__ void __launch_bounds__(THREADS) forward_kernel(struct rope rope)
+static __global__ void __launch_bounds__(THREADS, PACKS == 1 ? FORWARD_RESIDENT : 1)
+    forward_kernel(struct rope rope)
 {
-    const int64_t item = ((int64_t)blockIdx.x * THREADS + threadIdx.x) / rope.lanes;
+    const int64_t item = ((int64_t)blockIdx.x * THREADS + threadIdx.x) >> rope.lane_bits;
     const bool mine = item < rope.to.rows * rope.all; /* all lanes of a warp go on for the sums */
     const struct place at = place_of(mine ? item : 0, rope.all); /* (row, head) */
     const int64_t column = at.part * 2 * rope.half;
@@ -201,12 +227,11 @@ static __global__ void __launch_bounds__(THREADS) forward_kernel(struct rope rop
     bool inside = true;
     const int32_t position = at.part < rope.turned ? position_of(rope, at.row, &inside) : 0;
     if (rope.norm) {
-        const float squares = halves_dot(rope, x, x);
-        const float rstd = 1.0F / sqrtf(squares / (float)(2 * rope.half) + rope.epsilon);
+        struct halves<PACKS, access<T>::WIDTH> w; /* loaded before the sum needs x */
+        halves_load<T>(rope, at.part < rope.heads ? rope.query_weight : rope.key_weight, 0, 0, w);
+        halves_end(rope, x);
+        const float rstd = rsqrtf(halves_dot(rope, x, x) * rope.inverse + rope.epsilon);
         if (at.part < rope.turned) {
-            struct halves<PACKS, access<T>::WIDTH> w;
-            halves_load<T>(rope, at.part < rope.heads ? rope.query_weight : rope.key_weight, 0, 0,
-                           w);
 #pragma unroll
             for (int p = 0; p < PACKS; p++) {
 #pragma unroll
@@ -215,7 +240,7 @@ static __global__ void __launch_bounds__(THREADS) forward_kernel(struct rope rop
                     x.b[p][i] *= rstd * w.b[p][i];
                 }
             }
-            if (mine && inside && rope.rstd != NULL && threadIdx.x % rope.lanes == 0) {
+            if (mine && inside && rope.rstd != NULL && lane_of(rope) == 0) {
                 rope.rstd[at.row * rope.turned + at.part] = rstd;
             }
         }
@@ -254,7 +279,7 @@ void cuda_qk_norm_rope_forward(struct device *device, struct tensor to, float *r
     rope.heads = shape->heads;
     rope.turned = turned;
     rope.all = to.data == from.data ? turned : turned + shape->kv_heads;
-    rope.half = shape->head_dim / 2;
+    rope.half = (int)(shape->head_dim / 2);
     rope.norm = norm;
     rope.sign = 1.0F;
     rope.epsilon = epsilon;
@@ -291,7 +316,7 @@ through_norm(const struct rope &rope, float rstd, const struct halves<PACKS, WID
         }
     }
     const float dots = halves_dot(rope, d, x);
-    const float pull = dots / (float)(2 * rope.half) * rstd * rstd * rstd;
+    const float pull = dots * rope.inverse * rstd * rstd * rstd;
 #pragma unroll
     for (int p = 0; p < PACKS; p++) {
 #pragma unroll
@@ -318,7 +343,7 @@ static __device__ inline void leave_part(const struct rope_backward &b, const st
                 d_weight.b[p][i] += __shfl_xor_sync(0xFFFFFFFFU, d_weight.b[p][i], distance);
             }
         }
-        const int64_t start = pack_start<WIDTH>(rope, p);
+        const int start = pack_start<WIDTH>(rope, p);
         if ((int)threadIdx.x % WARP < rope.lanes && start < rope.half) {
             span_store(to + start, d_weight.a[p]);
             span_store(to + rope.half + start, d_weight.b[p]);
@@ -336,11 +361,11 @@ static __global__ void __launch_bounds__(THREADS, RESIDENT) backward_kernel(stru
     const int64_t blocks = query ? b.query_blocks : gridDim.x - b.query_blocks;
     const int64_t heads = query ? rope.heads : rope.turned - rope.heads;
     const int64_t items = rope.to.rows * heads;
-    const int64_t groups = THREADS / rope.lanes;
+    const int64_t groups = THREADS >> rope.lane_bits;
     struct halves<PACKS, WIDTH> d_weight = {
     };
     for (int64_t first = block * groups; first < items; first += blocks * groups) {
-        const int64_t item = first + threadIdx.x / rope.lanes;
+        const int64_t item = first + (threadIdx.x >> rope.lane_bits);
         struct place at = place_of(min(item, items - 1), heads);
         at.part += query ? 0 : rope.heads;
         const int64_t column = at.part * 2 * rope.half;
@@ -350,6 +375,7 @@ static __global__ void __launch_bounds__(THREADS, RESIDENT) backward_kernel(stru
         halves_load<T>(rope, rope.to, at.row, column, d);
         halves_load<T>(rope, rope.from, at.row, column, x);
         halves_load<T>(rope, query ? rope.query_weight : rope.key_weight, 0, 0, w);
+        halves_end(rope, x);
         bool inside;
         halves_turn(rope, position_of(rope, at.row, &inside), d);
         const bool mine = item < items && inside;
@@ -370,7 +396,7 @@ static void turn_back_through_norms(struct device *device, struct rope_backward 
     const char *const name = "qk_norm_rope_backward";
     struct rope *rope = &b->rope;
     const enum way way = rope_plan(rope);
-    const int64_t dim = 2 * rope->half;
+    const int64_t dim = 2 * (int64_t)rope->half;
     const int64_t kv_heads = rope->turned - rope->heads;
     const int64_t resident = RESIDENT * (int64_t)cuda_of(device)->multiprocessors;
     const int64_t most = cuda_blocks(rope->to.rows * rope->turned, THREADS / rope->lanes);
@@ -420,7 +446,7 @@ void cuda_qk_norm_rope_backward(struct device *device, struct tensor d_qkv, floa
     b.rope.heads = shape->heads;
     b.rope.turned = shape->heads + shape->kv_heads;
     b.rope.all = b.rope.turned;
-    b.rope.half = shape->head_dim / 2;
+    b.rope.half = (int)(shape->head_dim / 2);
     b.rope.norm = norm;
     b.rope.sign = -1.0F;
     b.rope.fault = cuda_of(device)->fault;
