@@ -164,7 +164,12 @@ static __device__ inline void second_pass(T *row, const typename reach<T, PACKED
 #pragma unroll
             for (int i = 0; i < WIDTH; i++) {
                 x[i] = exponential<T>(x[i] - gradient.lse) * gradient.factor;
-                x[i] = at + i == gradient.target ? gradient.at_target : x[i];
+            }
+            if (at <= gradient.target && gradient.target < at + WIDTH) {
+#pragma unroll
+                for (int i = 0; i < WIDTH; i++) { /* no index: x stays in registers */
+                    x[i] = at + i == gradient.target ? gradient.at_target : x[i];
+                }
             }
             if (start + k * step < end) {
                 span_store(row + at, x);
