@@ -9,7 +9,7 @@
 
 constexpr int COLUMNS = WARP;
 constexpr int WARPS = 32;
-constexpr int AHEAD = 4;
+constexpr int AHEAD = 16; /* parts that a thread reads before it adds the first: few blocks run */
 
 static __global__ void __launch_bounds__(COLUMNS *WARPS)
     add_parts_kernel(float *to, const float *parts, int64_t count, int64_t columns)
@@ -20,9 +20,16 @@ static __global__ void __launch_bounds__(COLUMNS *WARPS)
     const int64_t column = (int64_t)blockIdx.x * COLUMNS + lane;
     float sum = 0.0F;
     if (column < columns) {
-#pragma unroll AHEAD
-        for (int64_t part = warp; part < count; part += WARPS) {
-            sum += parts[part * columns + column];
+        for (int64_t first = warp; first < count; first += AHEAD * WARPS) {
+            float x[AHEAD];
+#pragma unroll
+            for (int k = 0; k < AHEAD; k++) { /* past the end: the last one, not added below */
+                x[k] = parts[min(first + k * WARPS, count - 1) * columns + column];
+            }
+#pragma unroll
+            for (int k = 0; k < AHEAD; k++) {
+                sum = first + k * WARPS < count ? sum + x[k] : sum;
+            }
         }
     }
     sums[warp][lane] = sum;
