@@ -7,7 +7,7 @@
  * never change and no atomics are needed. The first kernel sorts the rows by (index, row): each row
  * counts the rows that come before it, N^2 comparisons of numbers in shared memory, two
  * instructions each: 5.4e8 for N = 16,384, about 20 microseconds of all SMs, and no bytes to speak
- * of. In the second a block takes each run of equal indices and reads and writes its row of the
+ * of. In the second, blocks take each run of equal indices and read and write its row of the
  * table once: N * C * 2 bytes and up to 8 * N * C more where all indices differ, 336 MB or 78
  * microseconds. The longest run takes longest: 4,000 times the same token are 500 rounds of 8 rows,
  * about 0.4 ms. */
@@ -150,6 +150,7 @@ static __global__ void __launch_bounds__(THREADS)
 }
 
 constexpr int SCATTER_THREADS = 128;
+constexpr int64_t PARTS_MAX = 64; /* of a row's columns */
 constexpr int AHEAD = 8;
 
 template <int WIDTH>
@@ -161,8 +162,9 @@ static __device__ inline void add_to(float (&sum)[WIDTH], const float (&x)[WIDTH
     }
 }
 
-/* The block at the first place of a run of equal indices adds all of its rows; the other blocks of
- * the run have nothing to do. AHEAD rows are under way at a time. */
+/* The blocks at the first place of a run of equal indices add all of its rows, each a part of the
+ * columns; those at the run's other places have nothing to do. AHEAD rows are under way at a time.
+ */
 template <typename T>
 static __global__ void __launch_bounds__(SCATTER_THREADS, 6)
     scatter_kernel(struct tensor table, struct tensor from, const struct sorted_row *sorted)
@@ -175,8 +177,9 @@ static __global__ void __launch_bounds__(SCATTER_THREADS, 6)
     }
     const int64_t count = from.rows;
     float *const to = (float *)table.data + own * table.stride;
-    for (int64_t column = threadIdx.x * WIDTH; column < from.cols;
-         column += SCATTER_THREADS * WIDTH) {
+    constexpr int64_t PART = SCATTER_THREADS * WIDTH;
+    for (int64_t column = blockIdx.y * PART + threadIdx.x * WIDTH; column < from.cols;
+         column += gridDim.y * PART) {
         float sum[WIDTH];
         span_load(to + column, sum);
         int64_t place = first;
@@ -222,7 +225,9 @@ void cuda_scatter_add_rows(struct device *device, struct tensor table, struct te
     cuda_launch(device, "scatter_add_rows (sort)", sort_kernel, cuda_blocks(from.rows, SORT_ROWS),
                 THREADS, 0, sorted, index, from.rows, table.rows, cuda_of(device)->fault);
     const enum way way = rows_aligned(table) ? way_of(&from, 1, from.cols) : WAY_MIXED;
+    const int64_t part = (int64_t)SCATTER_THREADS * way_width(way);
+    const int64_t parts = (from.cols + part - 1) / part;
     cuda_launch(device, "scatter_add_rows", WAY_KERNEL(way, scatter_kernel),
-                cuda_blocks(from.rows, 1), SCATTER_THREADS, 0, table, from,
-                (const struct sorted_row *)sorted);
+                dim3(cuda_blocks(from.rows, 1), (unsigned)(parts < PARTS_MAX ? parts : PARTS_MAX)),
+                SCATTER_THREADS, 0, table, from, (const struct sorted_row *)sorted);
 }
