@@ -239,6 +239,7 @@ static enum status call_step(struct trainer *trainer, enum status status,
     } else {
         struct error sums_error;
         if (status != STATUS_OK) {
+            trainer->device->ops->side_fence(trainer->device); /* sums that were begun read them */
             fill_gradients(trainer, NAN);
         }
         enum status summed = trainer_sums_finish(trainer, &sums_error);
