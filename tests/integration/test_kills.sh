@@ -17,6 +17,9 @@ for i in $(seq "$kills"); do
     pkill -KILL -f "trex search job.json --out run$search" 2> /dev/null || true
     kill -KILL $pid 2> /dev/null || true
     wait $pid 2> /dev/null || true
+    if [ ! -s known.txt ] && [ ! -e run$search/run.h5 ] && [ ! -e run$search/journal.jsonl ]; then
+        continue # it came before the search began
+    fi
     "$tree" verify run$search > verify.txt 2>&1 || { cat verify.txt log.txt; die "verify fails after kill $i"; }
     finished run$search > now.txt
     lost=$(comm -23 known.txt now.txt)
