@@ -1,6 +1,7 @@
 #include "run/controller.h"
 
 #include <math.h>
+#include <signal.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
@@ -16,10 +17,6 @@
 #include "run/stop.h"
 #include "run/training_file.h"
 #include "train/trainer.h"
-
-/* Longest wait for workers to put their state on disk after a stop; what is not safe by then is
- * lost to its last checkpoint, no further. */
-static const double stop_patience_s = 600.0;
 
 /* ---- opening ---- */
 
@@ -464,6 +461,7 @@ static enum status on_message(struct controller *c, struct message *message, str
         return FAIL(err, STATUS_FORMAT, "rank %d is no worker", message->rank);
     }
     struct controller_worker *worker = &c->workers[index];
+    worker->heard_s = clock_monotonic_s();
     if (kind == MESSAGE_HELLO) {
         on_hello(c, index, message);
         return STATUS_OK;
@@ -521,7 +519,8 @@ static enum status check_stop(struct controller *c, struct error *err)
     c->stop_asked_s = clock_monotonic_s();
     log_write(c->options.log, LOG_INFO, "run",
               "signal %d: stopping; candidates save their state at the next step", stop_signal());
-    return controller_send_all(c, MESSAGE_STOP, true, err);
+    c->patience_s = stop_patience_s(c->options.deadline_s, clock_wall_s());
+    return controller_send_all(c, MESSAGE_STOP, err); /* idle workers too: they see that we live */
 }
 
 /* Everything to disk, workers home. */
@@ -537,7 +536,7 @@ static enum status end_run(struct controller *c, enum status outcome, struct err
         TRY(controller_snapshot(c, true, err));
         TRY(snapshot_wait(c->snapshot, err));
     }
-    TRY(controller_send_all(c, MESSAGE_QUIT, false, err));
+    TRY(controller_send_all(c, MESSAGE_QUIT, err));
     log_write(c->options.log, LOG_DEBUG, "run", "controller: %lld messages, %.1f us each",
               (long long)c->messages, controller_micros_per_message(c));
     c->outcome = outcome;
@@ -546,14 +545,30 @@ static enum status end_run(struct controller *c, enum status outcome, struct err
     return STATUS_OK;
 }
 
+/* Whether a worker's state may still reach the disk. What is not safe at the time limit is lost to
+ * its last checkpoint, no further. After SIGTERM a worker that says nothing at all has died: that
+ * is when launchers send it. */
+static bool worth_waiting(const struct controller *c)
+{
+    double waited_s = clock_monotonic_s() - c->stop_asked_s;
+    bool silence_tells = stop_signal() == SIGTERM && waited_s >= STOP_GRACE_S;
+    for (int i = 0; i < c->options.leader_count; i++) {
+        const struct controller_worker *worker = &c->workers[i];
+        bool silent = worker->heard_s < c->stop_asked_s;
+        if (worker->work != WORK_NONE && silent && silence_tells) {
+            return false;
+        }
+    }
+    return waited_s < c->patience_s;
+}
+
 static enum status check_end(struct controller *c, struct error *err)
 {
     if (c->search.end == SEARCH_FINISHED && c->first_pending == NULL) {
         return end_run(c, STATUS_OK, err);
     }
     if (c->stopping) {
-        bool patience = clock_monotonic_s() - c->stop_asked_s < stop_patience_s;
-        if (controller_busy_workers(c) == 0 || !patience) {
+        if (controller_busy_workers(c) == 0 || !worth_waiting(c)) {
             return end_run(c, STATUS_INTERRUPTED, err);
         }
     }
@@ -585,6 +600,11 @@ enum status controller_turn(struct controller *c, bool *done, struct error *err)
 enum status controller_outcome(const struct controller *controller)
 {
     return controller->outcome;
+}
+
+bool controller_waits(const struct controller *controller)
+{
+    return controller_busy_workers(controller) > 0;
 }
 
 const struct search *controller_search(const struct controller *controller)

@@ -29,6 +29,7 @@ struct controller_options {
     int ranks_per_candidate;
     int threads;                 /* of a rank, for core-hours */
     int node_workers;            /* on this node, for memory estimates */
+    double deadline_s;           /* of the wall clock: when the allocation ends, 0: unknown */
     struct workspace *workspace; /* for splits; it needs no device */
     struct machine machine;      /* of the workers */
     const struct model *model;   /* inspected */
@@ -45,6 +46,10 @@ enum status controller_turn(struct controller *controller, bool *done, struct er
 
 /* How it ended, after done: STATUS_OK (finished) or STATUS_INTERRUPTED (resumable). */
 enum status controller_outcome(const struct controller *controller);
+
+/* Whether a worker still has work; after done: it was not waited for any longer. */
+bool controller_waits(const struct controller *controller);
+
 const struct search *controller_search(const struct controller *controller);
 
 /* Microseconds of its own work per message so far, for the benchmark. */

@@ -96,13 +96,9 @@ enum status controller_drop_ready(struct controller *c, const char *reason, stru
     return STATUS_OK;
 }
 
-enum status controller_send_all(struct controller *c, enum message_kind kind, bool busy_only,
-                                struct error *err)
+enum status controller_send_all(struct controller *c, enum message_kind kind, struct error *err)
 {
     for (int i = 0; i < c->options.leader_count; i++) {
-        if (busy_only && c->workers[i].work == WORK_NONE) {
-            continue;
-        }
         struct message message = {.header = {.kind = (uint32_t)kind}};
         TRY(mailbox_send(c->options.mailbox, c->workers[i].rank, MESSAGE_TO_WORKER, &message, err));
     }

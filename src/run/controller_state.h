@@ -25,6 +25,7 @@ struct controller_worker {
     bool unrecorded;         /* its last result is not on disk yet */
     int32_t phase;
     int64_t done, total;
+    double heard_s; /* when its last message came */
 };
 
 /* An event that is written but not yet known to be on disk. */
@@ -72,6 +73,7 @@ struct controller {
     bool stopping;
     bool done;
     enum status outcome;
+    double patience_s; /* after stop_asked_s */
     double started_s, stop_asked_s, snapshot_at_s, reported_at_s, recorded_time_s;
     int64_t snapshot_sequence;
     int64_t messages;
@@ -107,8 +109,7 @@ enum status controller_dispatch(struct controller *c, struct error *err);
 enum status controller_drop_ready(struct controller *c, const char *reason, struct error *err);
 enum status controller_send_order(struct controller *c, int worker, enum work work, int32_t node,
                                   int32_t candidate, struct error *err);
-enum status controller_send_all(struct controller *c, enum message_kind kind, bool busy_only,
-                                struct error *err);
+enum status controller_send_all(struct controller *c, enum message_kind kind, struct error *err);
 int controller_busy_workers(const struct controller *c);
 
 /* ---- controller_weights.c ---- */

@@ -1,7 +1,9 @@
 #include "run/launch.h"
 
 #include <limits.h>
+#include <math.h>
 #include <sched.h>
+#include <signal.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
@@ -85,6 +87,16 @@ enum status launch_check_size(int size, struct error *err)
                 size, started, names[i]);
 }
 
+/* When the allocation ends, in seconds of the wall clock; the batch scripts know. 0: unknown. */
+static double read_deadline(void)
+{
+    const char *text = getenv("TREX_DEADLINE");
+    char *end = NULL;
+    double deadline_s = text != NULL ? strtod(text, &end) : 0.0;
+    bool fits = isfinite(deadline_s) && deadline_s > 0.0 && *end == '\0';
+    return fits ? deadline_s : 0.0;
+}
+
 /* ---- rank 0 ---- */
 
 static enum status open_folder(struct launch *launch, struct error *err)
@@ -122,6 +134,7 @@ static enum status open_controller(struct launch *launch, struct error *err)
         .ranks_per_candidate = job->ranks_per_candidate,
         .threads = launch->threads,
         .node_workers = launch->layout.node_workers,
+        .deadline_s = read_deadline(),
         .workspace = &launch->workspace,
         .machine = launch->machine,
         .model = launch->model,
@@ -268,6 +281,17 @@ static void abort_group(struct launch *launch, const struct error *err)
     MPI_Abort(MPI_COMM_WORLD, EXIT_FAILURE);
 }
 
+/* Workers that were not waited for would be at MPI's end: they are dead, or the time limit is near.
+ * After a rank's death the job failed, to be started again at once. Everything is on disk. */
+static void leave_workers(struct launch *launch)
+{
+    log_write(
+        &launch->log, LOG_WARNING, "run",
+        "not all workers saved their state; those candidates go on from their last checkpoint");
+    bool died = stop_signal() == SIGTERM;
+    MPI_Abort(MPI_COMM_WORLD, died ? EXIT_FAILURE : LAUNCH_EXIT_RESUMABLE);
+}
+
 static void close_launch(struct launch *launch)
 {
     controller_destroy(launch->controller);
@@ -329,12 +353,16 @@ enum status launch_search(const struct launch_options *options, struct json_prob
     TRY_CLEANUP(check_layout(&launch, err));
     launch.threads = launch_threads(&launch.job, launch.layout.node_workers);
     TRY_CLEANUP(mailbox_create(MPI_COMM_WORLD, &launch.mailbox, err));
-    stop_install();
+    stop_install_rank(rank);
     TRY_CLEANUP(open_all(&launch, err));
     *begun = true;
     status = run_rank(&launch, err);
     if (status == STATUS_DEVICE && launch.layout.comm != MPI_COMM_NULL) {
         abort_group(&launch, err);
+    }
+    if (rank == 0 && size > 1 && status == STATUS_INTERRUPTED &&
+        controller_waits(launch.controller)) {
+        leave_workers(&launch);
     }
 cleanup:
     close_launch(&launch);

@@ -26,8 +26,8 @@ struct launch_options {
 enum status launch_search(const struct launch_options *options, struct json_problems *problems,
                           bool *begun, struct error *err);
 
-/* CPU threads of one rank: the job's wish; else what OMP_NUM_THREADS or SLURM_CPUS_PER_TASK says, or
- * what the node has over its workers, within this process's affinity. */
+/* CPU threads of one rank: the job's wish; else what OMP_NUM_THREADS or SLURM_CPUS_PER_TASK says,
+ * or what the node has over its workers, within this process's affinity. */
 int launch_threads(const struct job *job, int node_workers);
 
 /* STATUS_INVALID if MPI has one rank but the launcher's environment tells of more. */

@@ -11,6 +11,7 @@
 #include "base/mem.h"
 #include "run/candidate.h"
 #include "run/group.h"
+#include "run/stop.h"
 #include "run/workspace.h"
 #include "store/store.h"
 
@@ -149,6 +150,7 @@ static enum status read_while_busy(struct worker *worker, struct error *err)
         if (message.header.kind == MESSAGE_STOP || message.header.kind == MESSAGE_QUIT) {
             worker->stop_asked = true;
             worker->quit_asked = message.header.kind == MESSAGE_QUIT;
+            stop_heard();
         } else {
             log_write(worker->options.log, LOG_WARNING, "run",
                       "worker: a message of kind %u while busy is ignored", message.header.kind);
@@ -160,8 +162,14 @@ static enum status read_while_busy(struct worker *worker, struct error *err)
 static enum status leader_tick(struct worker *worker, const char *phase, int64_t done,
                                int64_t total, struct error *err)
 {
+    if (worker->turn != NULL) {
+        TRY(worker->turn(worker->turn_context, err));
+    }
+    TRY(read_while_busy(worker, err));
     double now_s = clock_monotonic_s();
-    if (now_s - worker->reported_at_s >= progress_interval_s) {
+    bool due = now_s - worker->reported_at_s >= progress_interval_s;
+    if (due ||
+        worker->stop_asked) { /* rank 0 learns that STOP was heard before the state is safe */
         worker->reported_at_s = now_s;
         struct message message = {.header = {.kind = MESSAGE_PROGRESS,
                                              .node = worker->node,
@@ -171,10 +179,7 @@ static enum status leader_tick(struct worker *worker, const char *phase, int64_t
                                              .total = total}};
         TRY(mailbox_send(worker->options.mailbox, 0, MESSAGE_TO_CONTROLLER, &message, err));
     }
-    if (worker->turn != NULL) {
-        TRY(worker->turn(worker->turn_context, err));
-    }
-    return read_while_busy(worker, err);
+    return STATUS_OK;
 }
 
 static enum status on_tick(void *context, const char *phase, int64_t done, int64_t total,
@@ -193,6 +198,7 @@ static enum status on_tick(void *context, const char *phase, int64_t done, int64
         TRY(group_share_int(worker->group, &stop, err));
     }
     if (stop != 0) {
+        stop_heard();
         return FAIL(err, STATUS_INTERRUPTED, "stopped on request");
     }
     return STATUS_OK;
@@ -393,6 +399,9 @@ enum status worker_step(struct worker *worker, bool *done, struct error *err)
         TRY(share_message(worker, &message, err)); /* the others wait here for the next order */
     }
     enum status status = STATUS_OK;
+    if (message.header.kind == MESSAGE_QUIT || message.header.kind == MESSAGE_STOP) {
+        stop_heard();
+    }
     if (message.header.kind == MESSAGE_QUIT) {
         *done = true;
     } else if (message.header.kind == MESSAGE_ORDER) {

@@ -85,4 +85,22 @@ for name in $kept; do
 done
 expect 0 '' "$tree" verify stopped
 ok "the resumed search keeps what was finished and ends"
+
+# A worker that does not save its state before the time limit is left behind; the search can be resumed all the same.
+sed 's/"seed": 3/"seed": 9/' longer.json > late.json
+TREX_DEADLINE=1 mpirun -n 3 "$trex" search late.json --out late > late.txt 2>&1 &
+pid=$!
+for i in $(seq 100); do
+    [ "$(finished late | wc -l)" -ge 1 ] && grep -q 'of 2 busy' late.txt && break
+    sleep 0.2
+done
+kill -STOP "$(pgrep -f "^$trex search late.json" | tail -n 1)"
+kill -USR1 $pid
+code=0
+wait $pid || code=$?
+[ $code = 85 ] || { cat late.txt; die "a search that left a worker behind ended with $code, not 85"; }
+grep -q 'not all workers saved their state' late.txt || { cat late.txt; die "it does not say that a worker was late"; }
+expect 0 '' "$tree" verify late
+expect 0 'the search has ended' mpirun -n 3 "$trex" search late.json --out late
+ok "a worker that is not done at the time limit is left behind"
 echo "$passed passed, 0 failed"

@@ -26,6 +26,10 @@ sed 's/"model": "model"/"model": "${TREX_NOT_SET}"/' job.json > unset.json
 expect 2 'TREX_NOT_SET' "$trex" check unset.json
 expect 2 'TREX_NOT_SET' mpirun -n 2 "$trex" search unset.json
 
+# a launcher that MPI does not know: every rank would be the first of one
+expect 2 '1 rank, but 3 were started' env SLURM_STEP_NUM_TASKS=3 "$trex" search job.json
+[ ! -e run ] || die "a rank that was refused has made the run folder"
+
 # the model
 sed 's/"model": "model"/"model": "nowhere"/' job.json > nomodel.json
 expect 2 'nowhere' "$trex" check nomodel.json
