@@ -106,6 +106,14 @@ choose_launcher() {
         "$OMP_NUM_THREADS thread(s) a rank, ${SLURM_GPUS_ON_NODE:-no} GPUs a node"
 }
 
+# When the allocation ends, in seconds of the clock: after a stop the ranks wait for each other no longer than that.
+find_deadline() {
+    local at=${SLURM_JOB_END_TIME:+@$SLURM_JOB_END_TIME}
+    at=${at:-$(timeout 10 squeue -h -j "$SLURM_JOB_ID" -o %e 2> /dev/null)}
+    TREX_DEADLINE=$([ -z "$at" ] || date -d "$at" +%s 2> /dev/null) # none where there is no limit
+    export TREX_DEADLINE
+}
+
 # ---- where it stands ----------------------------------------------------------------------------------------------
 
 ended() { # the run folder says so; where it is not known, an exit code of 0 has to do
@@ -251,6 +259,7 @@ trex_search() { # JOB [--out DIR]
     find_folder "$@"
     place_ranks
     choose_launcher
+    find_deadline
     keep_comment &
     trap "kill $! 2> /dev/null" EXIT
     while [ $((tries += 1)) -le "${TREX_TRIES:-4}" ]; do

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # A rank is killed, a node loses power, the node of the batch script does: the same job goes on to the end each time.
 . "$(dirname "$0")/common.sh"
-start_cluster 2
+CLUSTER_KILL_WAIT=30 start_cluster 2
 "$trex" init model --hidden 128 --layers 4 --heads 2 --positions 64 > /dev/null
 make_task ', "search": {"rounds": 4, "configurations": 3, "seed": 7}, "limits": {"samples": 300, "steps": 240}'
 run=$scratch/run
@@ -25,13 +25,24 @@ lose_node() { # JOB NODE RESTARTS
     ok "$2 lost its power; requeued, and nothing is lost"
 }
 
+# The rank is killed; the others end before Slurm kills them, and all start again in the same allocation.
+lose_rank() { # JOB RANK TRY
+    local began=$EPOCHREALTIME pid
+    for pid in $(pgrep -f "^$trex search job.json --out $run"); do
+        ! grep -qzx "PMIX_RANK=$2" "/proc/$pid/environ" || kill -KILL "$pid"
+    done
+    wait_until "$1" 60 "the ranks are started again" grep -q "what is on disk goes on (try $3)" "trex-$1.log"
+    awk -v from="$began" -v to="$EPOCHREALTIME" 'BEGIN { exit !(to - from < 25) }' ||
+        lost "$1" "rank $2 died, and the others waited for Slurm to kill them"
+    goes_on "$1"
+    [ "$(field "$1" Restarts)" = 0 ] || lost "$1" "requeued for a rank"
+    ok "rank $2 was killed; started again in the same allocation, and nothing is lost"
+}
+
 job=$(submit --nodes=2 --ntasks-per-node=2 --time=20 "$root/slurm/search.sbatch" job.json --out "$run")
 goes_on "$job"
-kill -KILL "$(pgrep -f "^$trex search job.json --out $run" | tail -n 1)"
-wait_until "$job" 60 "the ranks are started again" grep -q 'what is on disk goes on (try 1)' "trex-$job.log"
-goes_on "$job"
-[ "$(field "$job" Restarts)" = 0 ] || lost "$job" "requeued for a rank"
-ok "a rank was killed; started again in the same allocation, and nothing is lost"
+lose_rank "$job" 3 1
+lose_rank "$job" 0 2
 
 lose_node "$job" n2 1
 lose_node "$job" n1 2

@@ -26,6 +26,7 @@ cat > stand-in/trex <<'SH'
 #!/bin/sh
 [ "$1" = version ] && { echo "Open MPI"; exit 0; }
 echo "rank $PMIX_RANK on $SLURMD_NODENAME sees ${CUDA_VISIBLE_DEVICES-}, $OMP_NUM_THREADS threads, $OMP_WAIT_POLICY"
+[ "$PMIX_RANK" != 0 ] || echo "rank 0 has $((TREX_DEADLINE - $(date +%s))) s"
 case $3 in
     dies) # the first two times
         if [ "$PMIX_RANK" = 0 ]; then
@@ -49,7 +50,8 @@ for launcher in srun mpirun; do
     for place in '0 on n1' '1 on n1' '2 on n1' '3 on n2' '4 on n2'; do
         says "$job" "^rank $place sees 0,1, 2 threads, passive"
     done
-    [ "$(grep -c '^rank' trex-"$job".log)" = 5 ] || lost "$job" "not 5 ranks"
+    says "$job" '^rank 0 has 14[0-9]{3} s' # of four hours
+    [ "$(grep -c '^rank . on' trex-"$job".log)" = 5 ] || lost "$job" "not 5 ranks"
 done
 ok "with GPUs the first node has rank 0 and a worker a GPU, the others a worker a GPU; each sees all of its node"
 
@@ -120,6 +122,7 @@ scancel "$job"
 wait_until "$job" 60 "its end" is_over "$job"
 wait_until "$job" 20 "the ranks' end" eval '! squeue -h -t completing | grep -q .'
 says "$job" 'told to stop \(end\)'
+says "$job" 'the ranks ended [0-9]+ s after that, with code 85' # and none has lost its state by SIGTERM
 [ "$(field "$job" Restarts)" = 0 ] || lost "$job" "requeued after scancel"
 expect 0 '' "$tree" verify cancelled
 expect_end "$(submit --ntasks-per-node=2 "$root/slurm/search.sbatch" longer.json --out cancelled)" 120 0 0
