@@ -1,10 +1,22 @@
 """What the peers share: the device, the clock, and one line of JSON a result."""
+import argparse
 import json
 import statistics
 import sys
 import time
 
 import torch
+
+
+def case_arguments():
+    """The command line of a peer that runs one case: its JSON, as our programs list it, and how long to measure."""
+    parser = argparse.ArgumentParser()
+    parser.add_argument("case", type=json.loads)
+    parser.add_argument("--device", default="cuda", choices=["cuda", "cpu"])
+    parser.add_argument("--steps", type=int, default=5)
+    parser.add_argument("--each", type=int, default=2)
+    parser.add_argument("--limit-s", type=float, default=1e9)
+    return parser.parse_args()
 
 
 def open_device(name):

@@ -5,13 +5,10 @@
 CASE is what bench_decode --list prints. Modes: generate() with a static cache, which compiles the step into CUDA graphs,
 and generate() with its ordinary cache.
 """
-import argparse
-import json
-
 import torch
 from transformers import Qwen3ForCausalLM
 
-from peer_common import median_seconds, open_device, peak_mb, reset_peak, try_modes
+from peer_common import case_arguments, median_seconds, open_device, peak_mb, reset_peak, try_modes
 from peer_lora import config_of
 
 
@@ -41,10 +38,5 @@ def measure(mode, case, device):
 
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser()
-    parser.add_argument("case", type=json.loads)
-    parser.add_argument("--device", default="cuda", choices=["cuda", "cpu"])
-    parser.add_argument("--steps", type=int, default=5)
-    parser.add_argument("--limit-s", type=float, default=1e9)
-    ARGUMENTS = parser.parse_args()
+    ARGUMENTS = case_arguments()
     try_modes(["static", "dynamic"], ARGUMENTS.case, open_device(ARGUMENTS.device), ARGUMENTS.limit_s, measure)

@@ -4,14 +4,11 @@
 
 CASE is what bench_train_step --list prints. Modes: eager as most people run it, and with each layer compiled.
 """
-import argparse
-import json
-
 import torch
 from peft import LoraConfig, get_peft_model
 from transformers import Qwen3Config, Qwen3ForCausalLM
 
-from peer_common import median_seconds, open_device, peak_mb, reset_peak, try_modes
+from peer_common import case_arguments, median_seconds, open_device, peak_mb, reset_peak, try_modes
 
 WARMUP_STEPS = 2
 TARGETS = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
@@ -64,11 +61,5 @@ def measure(mode, case, device):
 
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser()
-    parser.add_argument("case", type=json.loads)
-    parser.add_argument("--device", default="cuda", choices=["cuda", "cpu"])
-    parser.add_argument("--steps", type=int, default=5)
-    parser.add_argument("--each", type=int, default=2)
-    parser.add_argument("--limit-s", type=float, default=1e9)
-    ARGUMENTS = parser.parse_args()
+    ARGUMENTS = case_arguments()
     try_modes(["eager", "compile"], ARGUMENTS.case, open_device(ARGUMENTS.device), ARGUMENTS.limit_s, measure)

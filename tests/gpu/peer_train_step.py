@@ -6,13 +6,10 @@ CASE is what bench_train_step --list prints. Query, key, value and gate, up are 
 with its loss are compiled (once for all layers: compiling them together takes minutes and gains nothing that was seen).
 Two modes: pure (bf16 weights and moments: less memory, other numbers) and masters (f32 weights, autocast), as TREX does.
 """
-import argparse
-import json
-
 import torch
 import torch.nn.functional as F
 
-from peer_common import emit, median_seconds, open_device, peak_mb, reset_peak, try_modes
+from peer_common import case_arguments, emit, median_seconds, open_device, peak_mb, reset_peak, try_modes
 
 WARMUP_STEPS = 2
 EPSILON = 1e-5
@@ -125,12 +122,6 @@ def measure(mode, case, device):
 
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser()
-    parser.add_argument("case", type=json.loads)
-    parser.add_argument("--device", default="cuda", choices=["cuda", "cpu"])
-    parser.add_argument("--steps", type=int, default=5)
-    parser.add_argument("--each", type=int, default=2)
-    parser.add_argument("--limit-s", type=float, default=1e9)
-    ARGUMENTS = parser.parse_args()
+    ARGUMENTS = case_arguments()
     MODES = ["pure_compile", "masters_compile", "pure"]
     try_modes(MODES, ARGUMENTS.case, open_device(ARGUMENTS.device), ARGUMENTS.limit_s, measure)
