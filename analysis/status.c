@@ -149,7 +149,7 @@ static void print_status(const struct view *view)
     paint_duration(view->search.allocation_seconds, wall);
     label("spent");
     printf("%s of work by ranks, %s in %d allocation%s\n", work, wall,
-           (int)view->search.allocations, view->search.allocations == 1 ? "" : "s");
+           (int)view->search.allocation_count, view->search.allocation_count == 1 ? "" : "s");
     if (view->note[0] != '\0') {
         label("note");
         printf("%s\n", view->note);
@@ -199,7 +199,7 @@ static cJSON *status_json(const struct view *view)
                                            : cJSON_CreateNull());
     cJSON_AddNumberToObject(object, "rank_seconds", search->rank_seconds);
     cJSON_AddNumberToObject(object, "allocation_seconds", search->allocation_seconds);
-    cJSON_AddNumberToObject(object, "allocations", search->allocations);
+    cJSON_AddNumberToObject(object, "allocations", search->allocation_count);
     cJSON_AddNumberToObject(object, "last_sequence", (double)search->last_sequence);
     cJSON_AddNumberToObject(object, "last_write_age_seconds", view->age_s);
     cJSON_AddStringToObject(object, "note", view->note);

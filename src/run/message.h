@@ -3,8 +3,8 @@
  *   controller (rank 0)                     worker (leader of a group)
  *                        <-- HELLO          what it is: host, threads, device, memory
  *   ORDER {train | test} -->
- *                        <-- PROGRESS       phase, done, total; now and then
- *   STOP                 -->                at the next step boundary
+ *                        <-- PROGRESS       phase, done, total, times; now and then
+ *   STOP                 -->                once `done` steps are done (0: at the next boundary)
  *                        <-- RESULT | FAILED | SUSPENDED
  *   QUIT                 --> */
 #ifndef RUN_MESSAGE_H
@@ -18,7 +18,7 @@
 
 #include "base/status.h"
 
-enum { MESSAGE_MAGIC = 0x54524558, MESSAGE_VERSION = 1, MESSAGE_MAX_BYTES = 64 << 20 };
+enum { MESSAGE_MAGIC = 0x54524558, MESSAGE_VERSION = 2, MESSAGE_MAX_BYTES = 64 << 20 };
 
 /* Every MPI tag of the program. */
 enum message_tag {
@@ -38,7 +38,7 @@ enum message_kind {
     MESSAGE_KIND_COUNT
 };
 
-/* As it travels: 48 bytes, same layout on all ranks of one binary. */
+/* As it travels: 72 bytes, same layout on all ranks of one binary. */
 struct message_header {
     uint32_t magic;
     uint32_t version;
@@ -46,8 +46,11 @@ struct message_header {
     int32_t node;
     int32_t candidate;
     int32_t phase; /* PROGRESS: index into message_phases */
-    int64_t done;  /* PROGRESS */
+    int64_t done; /* PROGRESS: units of the phase; STOP: step to stop after, 0: the next boundary */
     int64_t total;
+    double step_s; /* PROGRESS: of the last whole training steps, mean; 0: none yet */
+    double save_s; /* PROGRESS: longest save of a training state so far; 0: none yet */
+    double gap_s; /* PROGRESS: longest time between two boundaries at which it could have stopped */
     uint64_t payload_bytes; /* JSON that follows */
 };
 

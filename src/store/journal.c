@@ -285,11 +285,12 @@ static enum status start_thread(struct journal *journal, struct error *err)
     return STATUS_OK;
 }
 
-enum status journal_open(const char *folder, int64_t last_sequence, struct journal **out,
-                         struct error *err)
+enum status journal_open(const char *folder, const struct store_lock *lock, int64_t last_sequence,
+                         struct journal **out, struct error *err)
 {
     enum status status = STATUS_OK;
     struct journal_scan scan;
+    (void)lock;
     struct journal *journal = mem_calloc(1, sizeof(*journal));
     if (journal == NULL) {
         return mem_fail(err, sizeof(*journal), "the journal");

@@ -53,7 +53,7 @@ static void take_identity(const struct search *search, struct run_image *image)
         .allocation_seconds = search->allocation_seconds,
         .earlier_seconds = search->earlier_seconds,
         .end_reason = search_text(search->end_reason),
-        .allocations = search->allocations,
+        .allocations = search->allocation_count,
         .winner_node = search->winner_node,
         .winner_candidate = search->winner_candidate,
         .end = (signed char)search->end,

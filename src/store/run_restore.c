@@ -73,7 +73,7 @@ static enum status restore_totals(struct restorer *from)
     to->rank_seconds = row->rank_seconds;
     to->allocation_seconds = row->allocation_seconds;
     to->earlier_seconds = row->earlier_seconds;
-    to->allocations = row->allocations;
+    to->allocation_count = row->allocations;
     to->end = (enum search_end)row->end;
     to->winner_node = row->winner_node;
     to->winner_candidate = row->winner_candidate;

@@ -37,11 +37,16 @@ enum status store_run_load(const char *folder, struct search *out, char *note, s
 
 /* ---- journal (store/journal.c) ---- */
 
+struct store_lock; /* of the folder, below */
+
 /* Appends events from a thread of its own, so that the caller never waits for the disk. */
 struct journal; /* opaque */
 
-/* Opens for appending after the events up to last_sequence; truncates a cut last line. */
-enum status journal_open(const char *folder, int64_t last_sequence, struct journal **out, struct error *err);
+/* Opens for appending after the events up to last_sequence; drops a cut last line. The file is written anew and
+ * renamed, so that a process that lost the folder and does not know it yet writes into a file that no longer counts.
+ * lock: of the folder, borrowed; NULL: none (tests). */
+enum status journal_open(const char *folder, const struct store_lock *lock, int64_t last_sequence,
+                         struct journal **out, struct error *err);
 
 /* Queues an event; takes it, whatever the outcome. Its "sequence" must be the last one's + 1. */
 enum status journal_append(struct journal *journal, cJSON *event, struct error *err);
@@ -109,13 +114,28 @@ const char *store_arrays_attribute(const struct store_file *file, const char *na
 void store_arrays_close(struct store_file *file);
 size_t store_type_bytes(enum store_type type);
 
-/* ---- the folder (store/folder.c) ---- */
+/* ---- the folder (store/folder.c, store/lock.c) ---- */
 
-/* Makes the folder and its subfolders and locks it (flock on `lock`, which holds host, pid, job and time as JSON).
- * STATUS_BUSY names the holder. The lock ends with the process, however it dies. */
+/* Makes the folder and its subfolders and takes its lock. Two things guard it, because clusters have file systems on
+ * which either alone fails:
+ *   flock      at once, where the file system has it for all nodes; ends with the process, however it dies
+ *   heartbeat  the file `lock` holds as JSON who has the folder (host, pid, Slurm job and restart, since), a fence
+ *              number that grows with every owner, and a beat that a thread counts up every STORE_BEAT_S
+ * A folder whose last owner did not unlock it is taken over at once if that owner is surely dead (its process on this
+ * host, an earlier start within this very Slurm allocation), else when its beat has stood still for STORE_SILENCE_S.
+ * STATUS_BUSY names the holder. Clocks are not compared between hosts. */
+enum { STORE_BEAT_S = 2, STORE_SILENCE_S = 12 };
 struct store_lock; /* opaque */
 enum status store_folder_lock(const char *folder, struct store_lock **out, struct error *err);
-void store_folder_unlock(struct store_lock *lock);
+void store_folder_unlock(struct store_lock *lock); /* NULL allowed */
+
+/* STATUS_BUSY if somebody has taken the folder over since: this process must write nothing into it any more. Reads the
+ * file; from any thread. The journal asks before it writes, the snapshot before its file counts. */
+enum status store_lock_check(const struct store_lock *lock, struct error *err);
+
+/* Who had the folder and never unlocked it ("process 12 on n1, Slurm job 7, since ..."), "" if it was left in order. */
+const char *store_lock_taken_from(const struct store_lock *lock);
+int64_t store_lock_fence(const struct store_lock *lock);
 
 /* Who locked the folder last and has not unlocked it: a running search, or one that was killed. */
 enum store_alive { STORE_ALIVE_UNKNOWN /* it is of another host */, STORE_ALIVE_NO, STORE_ALIVE_YES };

@@ -25,8 +25,9 @@ enum {
     SEARCH_CURVE_MAX = 1024
 };
 
-/* Set aside after it was running this many times when its job died. */
-enum { SEARCH_ATTEMPTS_MAX = 3 };
+/* A candidate is set aside after it was running this many times when its job died and nobody saw
+ * why, or after it was seen to end its rank so many times. */
+enum { SEARCH_ATTEMPTS_MAX = 3, SEARCH_KILLS_MAX = 2 };
 
 /* Longest texts of an event; one that is longer is refused. */
 enum { SEARCH_TEXT_MAX_BYTES = 256 * 1024, SEARCH_JOB_MAX_BYTES = 4 * 1024 * 1024 };
@@ -73,8 +74,10 @@ enum candidate_state {
 /* One configuration of a round: a training and its result. Named n0007-c2. */
 struct candidate {
     enum candidate_state state;
-    char *config;       /* JSON of train/config.h; "{}" for the baseline */
-    int32_t attempts;   /* times it was started and has not come back */
+    char *config;     /* JSON of train/config.h; "{}" for the baseline */
+    int32_t attempts; /* times it was started and has not come back */
+    int32_t
+        kills; /* times its rank died, hung or lost its device with it: incidents that blame it */
     int64_t steps_done; /* when suspended or finished */
     int64_t samples;    /* rows trained on */
     int64_t tokens;     /* trained on */
@@ -88,6 +91,8 @@ struct candidate {
     struct search_confusion *confusions;
     int32_t confusion_count;
     double rank_seconds; /* cost: seconds times ranks */
+    double core_seconds; /* the same times the cores of a rank, as they were in each allocation */
+    double gpu_seconds;  /* likewise */
     bool weights_kept;   /* weights/n0007-c2.h5 is there */
     struct error error;  /* when failed */
     char *log_tail;      /* when failed: what its rank said last */
@@ -107,6 +112,36 @@ struct search_node {
     double closed_at_s;
     char *recipe_report; /* JSON: what each step of the recipe did; NULL before the first result */
 };
+
+/* From a start of the ranks to their end; Slurm may start a search several times in one of its own
+ * allocations. */
+struct search_allocation {
+    double started_s; /* wall time */
+    double seconds;   /* that it lasted, as far as was written down */
+    int32_t ranks, workers, nodes;
+    int32_t threads;  /* of a rank */
+    int32_t gpus;     /* of a rank that trains: 0 or 1 */
+    char *job;        /* Slurm's number; "" without Slurm */
+    int32_t restarts; /* how often Slurm had requeued that job */
+    char *host;       /* of rank 0 */
+    char *end; /* why it ended: "finished", "stopped: ...", "halted: ...", "failed: ..."; "" while
+                  it goes on, and for ever if it died */
+    double predicted_s,
+        safe_s; /* from the wish to stop until all was safe: foreseen, measured; NaN: none */
+};
+
+/* Something that went wrong, or that somebody changed: what a reader should know of the run. */
+struct search_incident {
+    double time_s;      /* wall time */
+    int32_t allocation; /* index, -1: before the first */
+    char *kind; /* "killed", "rank lost", "rank hung", "device lost", "disk", "damaged file", "taken
+                   over", "limits", "clock", ... */
+    char *message;           /* one line for people */
+    int32_t node, candidate; /* that it is about, -1: none */
+    double lost_s;           /* rank-seconds of work that have to be done again; NaN: unknown */
+};
+
+enum { SEARCH_INCIDENTS_MAX = 10000 /* later ones are counted, not kept */ };
 
 struct search_insight {
     char *text;
@@ -134,11 +169,16 @@ struct search {
     int32_t node_capacity;
     struct search_insight *insights;
     int32_t insight_count;
-    int64_t last_sequence;     /* number of the last event applied; 0: none */
-    double rank_seconds;       /* spent by candidates, failed ones included */
-    double allocation_seconds; /* wall time of all allocations up to the last event */
-    double earlier_seconds;    /* of it, before the allocation that is running */
-    int32_t allocations;
+    int64_t last_sequence;                 /* number of the last event applied; 0: none */
+    double rank_seconds;                   /* spent by candidates, failed ones included */
+    double allocation_seconds;             /* wall time of all allocations up to the last event */
+    double earlier_seconds;                /* of it, before the allocation that is running */
+    double core_seconds, gpu_seconds;      /* spent by candidates, like rank_seconds */
+    struct search_allocation *allocations; /* in order */
+    int32_t allocation_count;
+    struct search_incident *incidents; /* in order, at most SEARCH_INCIDENTS_MAX */
+    int32_t incident_count;
+    int64_t incidents_seen; /* also those that are not kept */
     enum search_end end;
     char *end_reason;                      /* "rounds", "budget", "goal", ... */
     int32_t winner_node, winner_candidate; /* -1 until finished */
@@ -159,15 +199,15 @@ enum status search_copy(const struct search *from, struct search *out, struct er
 /* Events: {"sequence": 12, "time_s": wall, "event": "<kind>", ...}; sequence is last_sequence + 1.
  *
  *   started              job, model_hash, task_hash, metric, larger_is_better, version, seed
- *   allocation_started   ranks, host
+ *   allocation_started   ranks, host [, workers, nodes, threads, gpus, job, restarts]
  *   allocation_progress  seconds                   wall seconds of this allocation so far
- *   node_planned         node, parent, strategy, goal, rationale, recipe[], configs[{}], researcher
- *   candidate_started    node, candidate, rank
- *   candidate_suspended  node, candidate, steps_done, rank_seconds
- *   candidate_finished   node, candidate, result{...}, weights_kept
- *   candidate_failed     node, candidate, error{code, message, file, line, rank}, log_tail,
- *                        rank_seconds
- *   node_closed          node, diagnosis, insights[{text, nodes[]}]
+ *   allocation_ended     reason [, predicted_s, safe_s]
+ *   incident             kind, message [, node, candidate, lost_s, blames]   blames: the
+ * candidate's kills go up by one node_planned         node, parent, strategy, goal, rationale,
+ * recipe[], configs[{}], researcher candidate_started    node, candidate, rank candidate_suspended
+ * node, candidate, steps_done, rank_seconds candidate_finished   node, candidate, result{...},
+ * weights_kept candidate_failed     node, candidate, error{code, message, file, line, rank},
+ * log_tail, rank_seconds node_closed          node, diagnosis, insights[{text, nodes[]}]
  *   weights_dropped      node, candidate           its weights file was removed
  *   test_scored          node, candidate, score{...}
  *   finished             reason, winner_node, winner_candidate   (-1, -1: no candidate finished)

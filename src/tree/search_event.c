@@ -83,10 +83,10 @@ static enum status apply_allocation_started(struct search *search, struct event 
     require_int(event, "ranks", 1, INT32_MAX);
     json_read_string(&event->reader, "host", "");
     TRY(event_check(event, err));
-    if (search->allocations == INT32_MAX) {
+    if (search->allocation_count == INT32_MAX) {
         return FAIL(err, STATUS_INVALID, "%s: too many allocations", event->name);
     }
-    search->allocations++;
+    search->allocation_count++;
     search->earlier_seconds = search->allocation_seconds;
     return STATUS_OK;
 }
@@ -96,7 +96,7 @@ static enum status apply_allocation_progress(struct search *search, struct event
 {
     double seconds = read_seconds(event, "seconds");
     TRY(event_check(event, err));
-    if (search->allocations == 0) {
+    if (search->allocation_count == 0) {
         return FAIL(err, STATUS_INVALID, "%s: no allocation has started", event->name);
     }
     search->allocation_seconds =

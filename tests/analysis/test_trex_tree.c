@@ -51,7 +51,7 @@ static void make_run(const char *folder)
     struct journal *journal = NULL;
     struct search search;
     assert_int_equal(store_folder_lock(folder, &lock, NULL), STATUS_OK);
-    assert_int_equal(journal_open(folder, 0, &journal, NULL), STATUS_OK);
+    assert_int_equal(journal_open(folder, NULL, 0, &journal, NULL), STATUS_OK);
     sample_append(journal, 1, LAST);
     journal_close(journal);
     sample_search(&search, 10);

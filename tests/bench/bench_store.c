@@ -275,7 +275,7 @@ static void bench_journal(const char *folder)
     struct error err;
     char path[FILE_PATH_BYTES];
     if (file_join(folder, "journal.jsonl", path, &err) != STATUS_OK ||
-        journal_open(folder, 0, &journal, &err) != STATUS_OK) {
+        journal_open(folder, NULL, 0, &journal, &err) != STATUS_OK) {
         stop("journal", &err);
     }
     double begun_s = clock_monotonic_s();

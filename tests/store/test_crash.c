@@ -58,7 +58,7 @@ static enum status run_search(const char *folder, struct error *err)
     bool started = false;
     int64_t durable = 0;
     TRY(store_run_load(folder, &search, note, sizeof(note), err));
-    TRY_CLEANUP(journal_open(folder, search.last_sequence, &journal, err));
+    TRY_CLEANUP(journal_open(folder, NULL, search.last_sequence, &journal, err));
     TRY_CLEANUP(snapshot_create(folder, journal, &snapshot, err));
     while (search.last_sequence < AFTER) {
         int64_t next = search.last_sequence + 1;
@@ -82,7 +82,7 @@ cleanup:
 static void begin(const char *folder)
 {
     struct journal *journal = NULL;
-    assert_int_equal(journal_open(folder, 0, &journal, NULL), STATUS_OK);
+    assert_int_equal(journal_open(folder, NULL, 0, &journal, NULL), STATUS_OK);
     sample_append(journal, 1, BEFORE);
     journal_close(journal);
     write_mark(folder, BEFORE);
@@ -306,7 +306,7 @@ static void test_read_only_disk(void **state)
     assert_int_not_equal(store_run_save(*state, &search, &err), STATUS_OK);
     assert_non_null(strstr(err.message, *state));
     assert_int_not_equal(write_new_arrays("/proc/none/a.h5", &err), STATUS_OK);
-    assert_int_not_equal(journal_open(*state, 0, &journal, &err), STATUS_OK);
+    assert_int_not_equal(journal_open(*state, NULL, 0, &journal, &err), STATUS_OK);
     assert_int_not_equal(store_folder_lock(*state, &lock, &err), STATUS_OK);
     assert_non_null(strstr(err.message, *state));
     search_fini(&search);

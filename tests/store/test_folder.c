@@ -177,7 +177,7 @@ static void make_run(const char *folder)
     struct search search;
     bool started = false;
     assert_int_equal(store_folder_lock(folder, &lock, NULL), STATUS_OK);
-    assert_int_equal(journal_open(folder, 0, &journal, NULL), STATUS_OK);
+    assert_int_equal(journal_open(folder, NULL, 0, &journal, NULL), STATUS_OK);
     assert_int_equal(snapshot_create(folder, journal, &snapshot, NULL), STATUS_OK);
     sample_append(journal, 1, LAST);
     for (int64_t last = 8; last <= LAST; last += 6) {

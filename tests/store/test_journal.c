@@ -25,7 +25,7 @@ static struct journal *open_journal(const char *folder, int64_t last)
 {
     struct journal *journal = NULL;
     struct error err = {0};
-    if (journal_open(folder, last, &journal, &err) != STATUS_OK) {
+    if (journal_open(folder, NULL, last, &journal, &err) != STATUS_OK) {
         fail_msg("%s", err.message);
     }
     return journal;
@@ -74,7 +74,7 @@ static void test_wrong_sequence_is_refused(void **state)
     journal_close(journal);
     assert_folder_holds(*state, 1, 1);
     /* The caller does not know event 1: it must not write it again. */
-    assert_int_equal(journal_open(*state, 0, &journal, &err), STATUS_INVALID);
+    assert_int_equal(journal_open(*state, NULL, 0, &journal, &err), STATUS_INVALID);
     assert_non_null(strstr(err.message, "journal.jsonl"));
 }
 
@@ -296,7 +296,7 @@ static void test_run_file_ahead_of_the_journal(void **state)
 static enum status write_to_full_disk(const char *folder, struct error *err)
 {
     struct journal *journal = NULL;
-    TRY(journal_open(folder, 10, &journal, err));
+    TRY(journal_open(folder, NULL, 10, &journal, err));
     struct rlimit limit = {0, 0};
     char path[FILE_PATH_BYTES];
     TRY(file_join(folder, "journal.jsonl", path, err));
@@ -337,10 +337,10 @@ static void test_unusable_folder(void **state)
     struct journal *journal = NULL;
     struct error err = {0};
     char path[FILE_PATH_BYTES];
-    assert_int_equal(journal_open("/no/such/folder", 0, &journal, &err), STATUS_NOT_FOUND);
+    assert_int_equal(journal_open("/no/such/folder", NULL, 0, &journal, &err), STATUS_NOT_FOUND);
     sample_path(*state, "journal.jsonl", path);
     assert_int_equal(file_make_folders(path, NULL), STATUS_OK);
-    assert_int_not_equal(journal_open(*state, 0, &journal, &err), STATUS_OK);
+    assert_int_not_equal(journal_open(*state, NULL, 0, &journal, &err), STATUS_OK);
     assert_non_null(strstr(err.message, path));
 }
 

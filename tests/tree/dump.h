@@ -72,7 +72,7 @@ static inline char *dump_search(const struct search *search)
                   search_text(identity->version), identity->seed);
     buffer_printf(&out, "%" PRId64 " %a %a %a %d %d %s %d %d\n", search->last_sequence,
                   search->rank_seconds, search->allocation_seconds, search->earlier_seconds,
-                  (int)search->allocations, (int)search->end, search_text(search->end_reason),
+                  (int)search->allocation_count, (int)search->end, search_text(search->end_reason),
                   (int)search->winner_node, (int)search->winner_candidate);
     for (int32_t i = 0; i < search->tree.count; i++) {
         dump_node(&out, search, i);

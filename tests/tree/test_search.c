@@ -172,7 +172,7 @@ static void test_whole_life(void **state)
     assert_int_equal(search.last_sequence, LIFE_EVENTS);
     assert_string_equal(search.identity.job, "{\"goal\":\"g\"}");
     assert_int_equal(search.identity.seed, 7);
-    assert_int_equal(search.allocations, 2);
+    assert_int_equal(search.allocation_count, 2);
     assert_true(search.allocation_seconds == 25.0);
     assert_true(search.rank_seconds == 10.0 + 3.0 + 10.0 + 2.0 + 10.0 + 2.0);
     assert_int_equal(search.end, SEARCH_FINISHED);
