@@ -4,6 +4,10 @@
 #include <stdio.h>
 #include <time.h>
 
+#include "base/fault.h"
+
+#define FAULT_JUMP_S 86400.0
+
 static double seconds_of(clockid_t id)
 {
     struct timespec now;
@@ -18,7 +22,11 @@ double clock_monotonic_s(void)
 
 double clock_wall_s(void)
 {
-    return seconds_of(CLOCK_REALTIME);
+    double now_s = seconds_of(CLOCK_REALTIME);
+    if (fault_from("clock", "ahead")) {
+        return now_s + FAULT_JUMP_S;
+    }
+    return fault_from("clock", "back") ? now_s - FAULT_JUMP_S : now_s;
 }
 
 void clock_format_utc(double wall_s, char *out, size_t out_bytes)

@@ -1,14 +1,28 @@
-/* Named points at which a test makes this process die or an operation fail.
+/* Named points at which a test makes this process die or hang, an operation fail, or the machine
+ * look different from what it is.
  *
- * TREX_FAULT="<point>[:<n>]=<what>" arms one point, at its n-th passing (default 1). what: kill
- * (SIGKILL, as a power failure would), enospc, eio, stop (SIGTERM to itself). Unset, a point costs
- * one comparison. */
+ * TREX_FAULT="<point>[:<n>]=<what>" arms one point, at its n-th passing (default 1). Unset, a point
+ * costs one comparison. what:
+ *
+ *   kill      SIGKILL, as a power failure would       enospc, eio   the operation fails
+ *   stop      SIGTERM to itself                       slow          it takes 5 s longer
+ *   hang      the calling thread sleeps for ever
+ *
+ * and, for points that are asked from the n-th passing on (fault_from):
+ *
+ *   clock     ahead, back: the wall clock is a day ahead or behind
+ *   flock     absent: the file system has no flock */
 #ifndef BASE_FAULT_H
 #define BASE_FAULT_H
+
+#include <stdbool.h>
 
 #include "base/status.h"
 
 /* STATUS_OK, or the failure that was armed for this point. Names: "<room>.<file>.<moment>". */
 enum status fault_point(const char *point, struct error *err);
+
+/* Whether `what` was armed for this point and its n-th passing has come. */
+bool fault_from(const char *point, const char *what);
 
 #endif

@@ -444,6 +444,79 @@ static void test_a_kill_leaves_old_or_new_and_nothing_else(void **state)
     assert_int_equal(WEXITSTATUS(status), 0);
 }
 
+/* ---- faults ---- */
+
+enum { FAULT_OK = 100 };
+
+/* A child that passes the point "here" while `fault` is armed. */
+static pid_t pass_in_child(const char *fault)
+{
+    pid_t child = fork();
+    if (child == 0) {
+        struct error err = {0};
+        setenv("TREX_FAULT", fault, 1);
+        signal(SIGTERM, SIG_DFL);
+        _exit(fault_point("here", &err) == STATUS_OK ? FAULT_OK : (int)err.code);
+    }
+    return child;
+}
+
+static void test_faults_fail_delay_and_hang(void **state)
+{
+    (void)state;
+    int status = 0;
+    double start_s = clock_monotonic_s();
+    pid_t slow = pass_in_child("here=slow");
+    pid_t hung = pass_in_child("here=hang");
+    static const struct {
+        const char *fault;
+        int exit;
+    } cases[] = {{"there=eio", FAULT_OK},       {"here", FAULT_OK},
+                 {"here:2=eio", FAULT_OK},      {"herein=eio", FAULT_OK},
+                 {"here=eio", STATUS_IO},       {"here=enospc", STATUS_NO_SPACE},
+                 {"here:1=eio", STATUS_IO},     {"here=dance", STATUS_INVALID},
+                 {"here=ahead", STATUS_INVALID}};
+    for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
+        pid_t child = pass_in_child(cases[i].fault);
+        assert_int_equal(waitpid(child, &status, 0), child);
+        assert_true(WIFEXITED(status));
+        assert_int_equal(WEXITSTATUS(status), cases[i].exit);
+    }
+    pid_t stopped = pass_in_child("here=stop");
+    assert_int_equal(waitpid(stopped, &status, 0), stopped);
+    assert_true(WIFSIGNALED(status) && WTERMSIG(status) == SIGTERM);
+    assert_int_equal(waitpid(slow, &status, 0), slow);
+    assert_int_equal(WEXITSTATUS(status), FAULT_OK);
+    assert_true(clock_monotonic_s() - start_s > 4.9);
+    assert_int_equal(waitpid(hung, &status, WNOHANG), 0);
+    kill(hung, SIGTERM);
+    assert_int_equal(waitpid(hung, &status, 0), hung);
+    assert_true(WIFSIGNALED(status));
+}
+
+static void test_the_wall_clock_can_be_made_to_jump(void **state)
+{
+    (void)state;
+    const double day_s = 86400.0;
+    double start_s = clock_wall_s();
+    double start_monotonic_s = clock_monotonic_s();
+    setenv("TREX_FAULT", "clock:3=ahead", 1); /* no other point of this process was passed armed */
+    assert_true(clock_wall_s() < start_s + 0.5 * day_s);
+    assert_true(clock_wall_s() < start_s + 0.5 * day_s);
+    assert_true(clock_wall_s() >= start_s + day_s);
+    assert_true(clock_wall_s() >= start_s + day_s);
+    setenv("TREX_FAULT", "clock=back", 1);
+    assert_true(clock_wall_s() < start_s - 0.5 * day_s);
+    assert_true(clock_monotonic_s() < start_monotonic_s + 0.5 * day_s);
+    assert_false(fault_from("clock", "ahead"));
+    assert_false(fault_from("flock", "absent"));
+    setenv("TREX_FAULT", "flock=absent", 1);
+    assert_true(fault_from("flock", "absent"));
+    unsetenv("TREX_FAULT");
+    assert_false(fault_from("flock", "absent"));
+    assert_true(clock_wall_s() < start_s + 0.5 * day_s);
+}
+
 /* ---- log and clock ---- */
 
 static void test_log_lines_are_json(void **state)
@@ -523,6 +596,8 @@ int main(void)
         cmocka_unit_test(test_bad_paths_are_named),
         cmocka_unit_test(test_commit_keeps_the_previous_generation),
         cmocka_unit_test(test_a_kill_leaves_old_or_new_and_nothing_else),
+        cmocka_unit_test(test_faults_fail_delay_and_hang),
+        cmocka_unit_test(test_the_wall_clock_can_be_made_to_jump),
         cmocka_unit_test(test_log_lines_are_json),
         cmocka_unit_test(test_log_tail_keeps_the_last_whole_lines),
         cmocka_unit_test(test_deadlines),
