@@ -6,5 +6,6 @@
 #define FOLDER_INFLIGHT "inflight"
 #define FOLDER_DATA "data"
 #define FOLDER_LOCK "lock"
+#define FOLDER_CONTROL "control.json"
 
 #endif

@@ -5,6 +5,7 @@
  *   weights/n0007-c2.h5     weights of a kept candidate
  *   inflight/n0009-c1.h5    training state of a candidate that was cut
  *   data/<hash>.h5          prepared data
+ *   control.json            what trex-tree wants of the search (store/control.h)
  *   lock                    owner of the folder
  *
  * One writer a file. Every array has a checksum (attribute xxh3_128) that is verified on read. A cut, damaged or foreign
