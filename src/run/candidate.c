@@ -160,6 +160,25 @@ static bool keeps_state(const struct training *training)
     return training->order->state_path != NULL && leads(training->group);
 }
 
+/* Bytes of the state as it is now. */
+static double state_bytes(const struct trainer *trainer)
+{
+    struct trainer_array arrays[TRAINER_ARRAYS_MAX];
+    int count = trainer_state_arrays(trainer, arrays);
+    double bytes = 0.0;
+    for (int i = 0; i < count; i++) {
+        bytes += (double)training_array_bytes(&arrays[i]);
+    }
+    return bytes;
+}
+
+static void note_save(const struct training *training, double seconds)
+{
+    if (training->order->pace != NULL) {
+        pace_saved(training->order->pace, state_bytes(training->trainer), seconds);
+    }
+}
+
 /* Writes the state as it is now, and waits until it is on disk. */
 static enum status save_state(struct training *training, struct error *err)
 {
@@ -174,6 +193,7 @@ static enum status save_state(struct training *training, struct error *err)
     TRY(training_file_write(training->order->state_path, training->trainer, &training->label, err));
     training->saved_at_s = clock_monotonic_s();
     training->save_took_s = training->saved_at_s - begun_s;
+    note_save(training, training->save_took_s);
     return STATUS_OK;
 }
 
@@ -216,6 +236,16 @@ static enum status begin_save(struct training *training, struct error *err)
     return STATUS_OK;
 }
 
+static enum status poll_writer(struct training *training, struct error *err)
+{
+    bool busy = state_writer_busy(training->writer);
+    TRY(state_writer_poll(training->writer, err));
+    if (busy && !state_writer_busy(training->writer)) {
+        note_save(training, state_writer_seconds(training->writer));
+    }
+    return STATUS_OK;
+}
+
 /* After each whole step: the trainer's state may be read. */
 static enum status on_step(void *context, const char *phase, int64_t done, int64_t total,
                            struct error *err)
@@ -226,7 +256,7 @@ static enum status on_step(void *context, const char *phase, int64_t done, int64
         return STATUS_OK;
     }
     if (training->writer != NULL) {
-        TRY(state_writer_poll(training->writer, err));
+        TRY(poll_writer(training, err));
     }
     if (clock_monotonic_s() - training->saved_at_s >= save_interval_s(training) && done < total) {
         TRY(begin_save(training, err));
@@ -359,6 +389,8 @@ static enum status train_and_validate(struct training *training, double started_
 {
     const struct model *model = training->model;
     TRY(resume(training, err));
+    TRY(progress_tick(training->outer, "train", trainer_steps_done(training->trainer),
+                      trainer_steps_total(training->trainer), err));
     training->saved_at_s = clock_monotonic_s();
     TRY(run_training(training, err));
     if (!leads(training->group)) {
@@ -456,6 +488,9 @@ static enum status begin_training(struct training *training, struct error *err)
         status = trainer_create(workspace->device, &inputs, &training->trainer, err);
     }
     TRY(status);
+    if (order->pace != NULL) {
+        pace_expect_state(order->pace, state_bytes(training->trainer));
+    }
     if (keeps_state(training) && workspace->device->ops->asynchronous) {
         TRY(state_writer_create(workspace->device, training->trainer, order->state_path,
                                 &training->label, &training->writer, err));

@@ -4,6 +4,7 @@
 #define RUN_CANDIDATE_H
 
 #include "base/progress.h"
+#include "run/pace.h"
 #include "run/workspace.h"
 #include "train/trainer.h"
 
@@ -15,6 +16,7 @@ struct candidate_order {
         *weights_path; /* where the weights go (training) or come from (test; NULL: the base) */
     const char *state_path;  /* training state: resumed from if it is there; NULL: none is kept */
     const char *data_folder; /* cache of prepared data; NULL: none */
+    struct pace *pace;       /* is told of saves; NULL: nobody asks */
 };
 
 /* The configuration that an order's JSON means here: defaults, the device's precision, the job's

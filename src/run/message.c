@@ -1,5 +1,6 @@
 #include "run/message.h"
 
+#include <math.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -7,7 +8,18 @@
 #include "base/json.h"
 #include "base/mem.h"
 
-const char *const message_phases[] = {"", "data", "train", "validate", "evaluate", NULL};
+const char *const message_phases[] = {"",         "load",     "data", "train",
+                                      "validate", "evaluate", "save", NULL};
+
+enum message_phase message_find_phase(const char *name)
+{
+    for (int i = MESSAGE_NO_PHASE + 1; i < MESSAGE_PHASE_COUNT; i++) {
+        if (strcmp(message_phases[i], name) == 0) {
+            return (enum message_phase)i;
+        }
+    }
+    return MESSAGE_NO_PHASE;
+}
 
 /* A send that MPI has not finished with. */
 struct outgoing {
@@ -124,6 +136,27 @@ cleanup:
     return status;
 }
 
+static bool is_duration(double seconds)
+{
+    return isfinite(seconds) && seconds >= 0.0 && seconds <= MESSAGE_MAX_S;
+}
+
+/* What any kind of message may carry, wherever it means something. */
+static enum status check_progress(const struct message_header *header, struct error *err)
+{
+    if (header->phase < 0 || header->phase >= MESSAGE_PHASE_COUNT || header->done < 0 ||
+        header->total < 0) {
+        return FAIL(err, STATUS_FORMAT, "a message of kind %u: phase %d, %lld of %lld",
+                    header->kind, header->phase, (long long)header->done, (long long)header->total);
+    }
+    if (!is_duration(header->step_s) || !is_duration(header->save_s) ||
+        !is_duration(header->gap_s)) {
+        return FAIL(err, STATUS_FORMAT, "a message of kind %u: times of %g, %g and %g s",
+                    header->kind, header->step_s, header->save_s, header->gap_s);
+    }
+    return STATUS_OK;
+}
+
 enum status message_parse(const void *bytes, size_t len_bytes, struct message *out,
                           struct error *err)
 {
@@ -139,11 +172,11 @@ enum status message_parse(const void *bytes, size_t len_bytes, struct message *o
                     header->version, MESSAGE_VERSION);
     }
     if (header->kind >= MESSAGE_KIND_COUNT ||
-        header->payload_bytes != len_bytes - sizeof(message.header) || header->phase < 0 ||
-        header->phase > 4) {
+        header->payload_bytes != len_bytes - sizeof(message.header)) {
         return FAIL(err, STATUS_FORMAT, "a message of kind %u with %llu bytes of payload in %zu",
                     header->kind, (unsigned long long)header->payload_bytes, len_bytes);
     }
+    TRY(check_progress(header, err));
     if (header->payload_bytes > 0) {
         TRY(json_parse((const char *)bytes + sizeof(message.header), (size_t)header->payload_bytes,
                        "message", &message.payload, err));

@@ -20,6 +20,9 @@
 
 enum { MESSAGE_MAGIC = 0x54524558, MESSAGE_VERSION = 2, MESSAGE_MAX_BYTES = 64 << 20 };
 
+/* No time that a message tells of is longer: 3 years. */
+#define MESSAGE_MAX_S 1e8
+
 /* Every MPI tag of the program. */
 enum message_tag {
     MESSAGE_TO_WORKER = 1,
@@ -38,6 +41,18 @@ enum message_kind {
     MESSAGE_KIND_COUNT
 };
 
+/* What a worker does. In all phases but MESSAGE_SAVE it can stop. */
+enum message_phase {
+    MESSAGE_NO_PHASE, /* nothing was said yet */
+    MESSAGE_LOAD,     /* model, splits, a training's state: arrays */
+    MESSAGE_DATA,     /* recipe and encoding: rows */
+    MESSAGE_TRAIN,    /* steps */
+    MESSAGE_VALIDATE, /* the loss within a training: batches */
+    MESSAGE_EVALUATE, /* the score behind it: rows */
+    MESSAGE_SAVE,     /* a training's state or weights: arrays */
+    MESSAGE_PHASE_COUNT
+};
+
 /* As it travels: 72 bytes, same layout on all ranks of one binary. */
 struct message_header {
     uint32_t magic;
@@ -45,7 +60,7 @@ struct message_header {
     uint32_t kind;
     int32_t node;
     int32_t candidate;
-    int32_t phase; /* PROGRESS: index into message_phases */
+    int32_t phase; /* PROGRESS: enum message_phase */
     int64_t done; /* PROGRESS: units of the phase; STOP: step to stop after, 0: the next boundary */
     int64_t total;
     double step_s; /* PROGRESS: of the last whole training steps, mean; 0: none yet */
@@ -54,7 +69,12 @@ struct message_header {
     uint64_t payload_bytes; /* JSON that follows */
 };
 
-extern const char *const message_phases[]; /* "", "data", "train", "validate", "evaluate", NULL */
+/* The names that progress_tick knows phases by: "", "load", "data", "train", "validate",
+ * "evaluate", "save"; NULL behind the last. */
+extern const char *const message_phases[];
+
+/* Index of a phase by its name; MESSAGE_NO_PHASE if it has none. */
+enum message_phase message_find_phase(const char *name);
 
 struct message {
     struct message_header header;

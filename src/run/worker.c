@@ -7,10 +7,12 @@
 #include <unistd.h>
 
 #include "base/clock.h"
+#include "base/fault.h"
 #include "base/json.h"
 #include "base/mem.h"
 #include "run/candidate.h"
 #include "run/group.h"
+#include "run/pace.h"
 #include "run/stop.h"
 #include "run/workspace.h"
 #include "store/store.h"
@@ -31,8 +33,12 @@ struct worker {
     int32_t node, candidate;
     int64_t steps_done; /* of its training, as far as this order got */
     bool stop_asked;
-    bool quit_asked; /* QUIT came while busy */
+    int64_t stop_after;       /* with stop_asked: goes on until so many steps are done */
+    bool stop_told;           /* rank 0 knows that it was heard */
+    bool quit_asked;          /* QUIT came while busy */
+    enum message_phase phase; /* that was last told of */
     double reported_at_s;
+    struct pace pace;
 };
 
 enum status worker_create(const struct worker_options *options, struct worker **out,
@@ -127,16 +133,6 @@ enum status worker_hello(struct worker *worker, struct error *err)
 
 /* ---- while an order is carried out ---- */
 
-static int32_t phase_index(const char *phase)
-{
-    for (int32_t i = 0; message_phases[i] != NULL; i++) {
-        if (strcmp(message_phases[i], phase) == 0) {
-            return i;
-        }
-    }
-    return 0;
-}
-
 /* Messages that may come meanwhile: only STOP and QUIT mean anything now. */
 static enum status read_while_busy(struct worker *worker, struct error *err)
 {
@@ -149,7 +145,9 @@ static enum status read_while_busy(struct worker *worker, struct error *err)
         }
         if (message.header.kind == MESSAGE_STOP || message.header.kind == MESSAGE_QUIT) {
             worker->stop_asked = true;
+            worker->stop_told = false;
             worker->quit_asked = message.header.kind == MESSAGE_QUIT;
+            worker->stop_after = worker->quit_asked ? 0 : message.header.done;
             stop_heard();
         } else {
             log_write(worker->options.log, LOG_WARNING, "run",
@@ -159,42 +157,85 @@ static enum status read_while_busy(struct worker *worker, struct error *err)
     }
 }
 
-static enum status leader_tick(struct worker *worker, const char *phase, int64_t done,
-                               int64_t total, struct error *err)
+static enum status send_progress(struct worker *worker, enum message_phase phase, int64_t done,
+                                 int64_t total, struct error *err)
 {
-    if (worker->turn != NULL) {
+    struct message message = {.header = {.kind = MESSAGE_PROGRESS,
+                                         .node = worker->node,
+                                         .candidate = worker->candidate,
+                                         .phase = (int32_t)phase,
+                                         .done = done,
+                                         .total = total,
+                                         .step_s = pace_step_s(&worker->pace),
+                                         .save_s = pace_save_s(&worker->pace),
+                                         .gap_s = worker->pace.gap_s}};
+    return mailbox_send(worker->options.mailbox, 0, MESSAGE_TO_CONTROLLER, &message, err);
+}
+
+/* Within a save the controller has no turn: it may want the file library, which the save holds. */
+static enum status leader_tick(struct worker *worker, enum message_phase phase, int64_t done,
+                               int64_t total, double now_s, struct error *err)
+{
+    if (worker->turn != NULL && phase != MESSAGE_SAVE) {
         TRY(worker->turn(worker->turn_context, err));
     }
     TRY(read_while_busy(worker, err));
-    double now_s = clock_monotonic_s();
+    bool heard = worker->stop_asked && !worker->stop_told;
     bool due = now_s - worker->reported_at_s >= progress_interval_s;
-    if (due ||
-        worker->stop_asked) { /* rank 0 learns that STOP was heard before the state is safe */
+    bool slow = phase != worker->phase; /* the next word may be long in coming */
+    if (due || heard || slow) {
         worker->reported_at_s = now_s;
-        struct message message = {.header = {.kind = MESSAGE_PROGRESS,
-                                             .node = worker->node,
-                                             .candidate = worker->candidate,
-                                             .phase = phase_index(phase),
-                                             .done = done,
-                                             .total = total}};
-        TRY(mailbox_send(worker->options.mailbox, 0, MESSAGE_TO_CONTROLLER, &message, err));
+        worker->stop_told = worker->stop_asked;
+        worker->phase = phase;
+        TRY(send_progress(worker, phase, done, total, err));
     }
     return STATUS_OK;
 }
 
-static enum status on_tick(void *context, const char *phase, int64_t done, int64_t total,
+static enum status pass_faults(const struct worker *worker, enum message_phase phase, int64_t done,
+                               struct error *err)
+{
+    if (phase == MESSAGE_TRAIN) {
+        char name[SEARCH_NAME_BYTES];
+        char point[SEARCH_NAME_BYTES + 16];
+        search_candidate_name(worker->node, worker->candidate, name);
+        snprintf(point, sizeof(point), "run.worker.%s", name);
+        TRY(fault_point("run.worker.step", err));
+        return fault_point(point, err);
+    }
+    if (phase == MESSAGE_SAVE && done == 0) {
+        return fault_point("run.worker.save", err);
+    }
+    return phase == MESSAGE_EVALUATE ? fault_point("run.worker.evaluate", err) : STATUS_OK;
+}
+
+/* Whether the work ends here. A training that has ended before the step that was asked for is over:
+ * what comes behind it stops at once. */
+static bool stops_here(const struct worker *worker, enum message_phase phase)
+{
+    bool far_enough = phase == MESSAGE_EVALUATE || worker->steps_done >= worker->stop_after;
+    return worker->stop_asked && phase != MESSAGE_SAVE && far_enough;
+}
+
+static enum status on_tick(void *context, const char *name, int64_t done, int64_t total,
                            struct error *err)
 {
     struct worker *worker = context;
-    if (strcmp(phase, "train") == 0) {
+    enum message_phase phase = message_find_phase(name);
+    double now_s = clock_monotonic_s();
+    TRY(pass_faults(worker, phase, done, err));
+    if (phase == MESSAGE_TRAIN) {
         worker->steps_done = done;
+        pace_mark_step(&worker->pace, done, now_s);
+    } else {
+        pace_mark(&worker->pace, phase != MESSAGE_SAVE, now_s);
     }
     if (worker->leader) {
-        TRY(leader_tick(worker, phase, done, total, err));
+        TRY(leader_tick(worker, phase, done, total, now_s, err));
     }
     /* Evaluation is the leader's alone; in training the whole group stops at one step. */
-    int stop = worker->stop_asked ? 1 : 0;
-    if (worker->group != MPI_COMM_NULL && strcmp(phase, "train") == 0) {
+    int stop = stops_here(worker, phase) ? 1 : 0;
+    if (worker->group != MPI_COMM_NULL && phase == MESSAGE_TRAIN) {
         TRY(group_share_int(worker->group, &stop, err));
     }
     if (stop != 0) {
@@ -240,6 +281,7 @@ static enum status carry_out(struct worker *worker, const cJSON *order, cJSON **
                              struct error *err)
 {
     struct order_paths paths;
+    TRY(fault_point("run.worker.order", err));
     TRY(make_paths(worker, &paths, err));
     const cJSON *work = cJSON_GetObjectItemCaseSensitive(order, "work");
     const cJSON *recipe = cJSON_GetObjectItemCaseSensitive(order, "recipe");
@@ -256,6 +298,7 @@ static enum status carry_out(struct worker *worker, const cJSON *order, cJSON **
         .weights_path = paths.weights,
         .state_path = paths.state,
         .data_folder = paths.data,
+        .pace = &worker->pace,
     };
     const struct train_group *group = worker->group != MPI_COMM_NULL ? &worker->train_group : NULL;
     if (strcmp(work->valuestring, "test") == 0) {
@@ -336,11 +379,15 @@ static enum status do_order(struct worker *worker, const struct message *message
 {
     worker->node = message->header.node;
     worker->candidate = message->header.candidate;
+    double started_s = clock_monotonic_s();
     worker->stop_asked = false;
+    worker->stop_after = 0;
+    worker->stop_told = false;
     worker->steps_done = 0;
+    worker->phase = MESSAGE_NO_PHASE;
     worker->reported_at_s = 0.0;
     worker->tail.len_bytes = 0;
-    double started_s = clock_monotonic_s();
+    pace_begin(&worker->pace, started_s);
     cJSON *result = NULL;
     struct error failure = {0};
     enum status outcome = carry_out(worker, message->payload, &result, &failure);

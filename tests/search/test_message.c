@@ -1,4 +1,5 @@
 /* Messages between ranks are parsed as if hostile. */
+#include <math.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -86,6 +87,50 @@ static void test_wrong_headers_are_refused(void **state)
     assert_int_equal(parse(&framed, whole), STATUS_FORMAT);
 }
 
+/* What a controller would compute a margin from. */
+static void test_wrong_progress_is_refused(void **state)
+{
+    (void)state;
+    static const double wrong[] = {-1e-9, NAN, INFINITY, -INFINITY, 2.0 * MESSAGE_MAX_S};
+    static const size_t times[] = {offsetof(struct message_header, step_s),
+                                   offsetof(struct message_header, save_s),
+                                   offsetof(struct message_header, gap_s)};
+    struct framed framed = good_message();
+    framed.header.kind = MESSAGE_PROGRESS;
+    framed.header.phase = MESSAGE_SAVE;
+    framed.header.step_s = MESSAGE_MAX_S;
+    framed.header.save_s = 0.5;
+    assert_int_equal(parse(&framed, whole), STATUS_OK);
+    for (size_t i = 0; i < sizeof(times) / sizeof(times[0]); i++) {
+        for (size_t k = 0; k < sizeof(wrong) / sizeof(wrong[0]); k++) {
+            struct framed bad = framed;
+            memcpy((char *)&bad.header + times[i], &wrong[k], sizeof(wrong[k]));
+            assert_int_equal(parse(&bad, whole), STATUS_FORMAT);
+        }
+    }
+    framed.header.phase = MESSAGE_PHASE_COUNT;
+    assert_int_equal(parse(&framed, whole), STATUS_FORMAT);
+    framed.header.phase = MESSAGE_TRAIN;
+    framed.header.done = -1;
+    assert_int_equal(parse(&framed, whole), STATUS_FORMAT);
+    framed.header.done = 1;
+    framed.header.total = -1;
+    assert_int_equal(parse(&framed, whole), STATUS_FORMAT);
+}
+
+static void test_phases_have_names(void **state)
+{
+    (void)state;
+    for (int i = MESSAGE_NO_PHASE; i < MESSAGE_PHASE_COUNT; i++) {
+        assert_non_null(message_phases[i]);
+        assert_int_equal(message_find_phase(message_phases[i]), i);
+    }
+    assert_null(message_phases[MESSAGE_PHASE_COUNT]);
+    assert_int_equal(message_find_phase("train"), MESSAGE_TRAIN);
+    assert_int_equal(message_find_phase("save"), MESSAGE_SAVE);
+    assert_int_equal(message_find_phase("sleep"), MESSAGE_NO_PHASE);
+}
+
 static void test_random_bytes_never_crash(void **state)
 {
     (void)state;
@@ -107,6 +152,8 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_a_good_message),
         cmocka_unit_test(test_wrong_headers_are_refused),
+        cmocka_unit_test(test_wrong_progress_is_refused),
+        cmocka_unit_test(test_phases_have_names),
         cmocka_unit_test(test_random_bytes_never_crash),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
