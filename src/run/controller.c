@@ -233,6 +233,7 @@ enum status controller_create(const struct controller_options *options, struct c
         machine_worker_memory(options->job, &options->machine, options->node_workers);
     c->limits.training_bytes = trainer_bytes;
     TRY_CLEANUP(load_search(c, err));
+    controller_open_control(c);
     TRY_CLEANUP(gather_facts(c, err));
     TRY_CLEANUP(
         researcher_open(options->job->researcher, &c->facts, options->log, &c->researcher, err));
@@ -512,13 +513,19 @@ static enum status read_messages(struct controller *c, struct error *err)
 
 static enum status check_stop(struct controller *c, struct error *err)
 {
-    if (!stop_requested() || c->stopping) {
+    if ((!stop_requested() && c->halt == NULL) || c->stopping) {
         return STATUS_OK;
     }
     c->stopping = true;
     c->stop_asked_s = clock_monotonic_s();
-    log_write(c->options.log, LOG_INFO, "run",
-              "signal %d: stopping; candidates save their state at the next step", stop_signal());
+    if (c->halt != NULL) {
+        log_write(c->options.log, LOG_INFO, "run",
+                  "halting; candidates save their state at the next step");
+    } else {
+        log_write(c->options.log, LOG_INFO, "run",
+                  "signal %d: stopping; candidates save their state at the next step",
+                  stop_signal());
+    }
     c->patience_s = stop_patience_s(c->options.deadline_s, clock_wall_s());
     return controller_send_all(c, MESSAGE_STOP, err); /* idle workers too: they see that we live */
 }
@@ -569,7 +576,7 @@ static enum status check_end(struct controller *c, struct error *err)
     }
     if (c->stopping) {
         if (controller_busy_workers(c) == 0 || !worth_waiting(c)) {
-            return end_run(c, STATUS_INTERRUPTED, err);
+            return end_run(c, c->halt != NULL ? STATUS_OK : STATUS_INTERRUPTED, err);
         }
     }
     return STATUS_OK;
@@ -581,6 +588,7 @@ enum status controller_turn(struct controller *c, bool *done, struct error *err)
     if (c->done) {
         return STATUS_OK;
     }
+    TRY(controller_check_control(c, err));
     TRY(check_stop(c, err));
     TRY(read_messages(c, err));
     TRY(controller_dispatch(c, err)); /* first what is ready: no worker waits for the disk */

@@ -6,21 +6,22 @@
 
 const char *controller_budget_spent(const struct controller *c)
 {
-    const struct job *job = c->options.job;
     const struct search *search = &c->search;
     double hours = search->rank_seconds * (double)c->options.threads / 3600.0;
-    if (job->core_hours > 0.0 && hours >= job->core_hours) {
+    double core_hours = c->budget[STORE_LIMIT_CORE_HOURS];
+    double gpu_hours = c->budget[STORE_LIMIT_GPU_HOURS];
+    double goal = c->budget[STORE_LIMIT_GOAL_SCORE];
+    if (core_hours > 0.0 && hours >= core_hours) {
         return "the core-hours are spent";
     }
-    if (job->gpu_hours > 0.0 && search->rank_seconds / 3600.0 >= job->gpu_hours) {
+    if (gpu_hours > 0.0 && search->rank_seconds / 3600.0 >= gpu_hours) {
         return "the GPU-hours are spent";
     }
     int32_t node = -1;
     int32_t candidate = -1;
-    if (isfinite(job->goal_score) && search_best(search, &node, &candidate)) {
+    if (isfinite(goal) && search_best(search, &node, &candidate)) {
         double value = search->nodes[node].candidates[candidate].validation.value;
-        bool reached =
-            search->identity.larger_is_better ? value >= job->goal_score : value <= job->goal_score;
+        bool reached = search->identity.larger_is_better ? value >= goal : value <= goal;
         if (reached) {
             return "the goal score is reached";
         }
@@ -28,7 +29,7 @@ const char *controller_budget_spent(const struct controller *c)
     return NULL;
 }
 
-static bool idle(const struct controller *c)
+bool controller_idle(const struct controller *c)
 {
     return c->open_count == 0 && c->plans_pending == 0 && c->first_pending == NULL &&
            c->ready_first == c->ready_count && controller_busy_workers(c) == 0;
@@ -46,12 +47,12 @@ static enum status decide_end(struct controller *c, struct error *err)
         c->end_reason = spent;
         return controller_drop_ready(c, spent, err);
     }
-    if (!idle(c)) {
+    if (!controller_idle(c)) {
         return STATUS_OK;
     }
     if (search->tree.nodes[0].state == TREE_NODE_FAILED) {
         c->end_reason = "the baseline could not be evaluated";
-    } else if (search->tree.count - 1 >= c->options.job->rounds) {
+    } else if (search->tree.count - 1 >= (int64_t)c->budget[STORE_LIMIT_ROUNDS]) {
         c->end_reason = "all rounds are done";
     } else if (c->dry) {
         c->end_reason = "nothing more to propose";

@@ -34,13 +34,14 @@ void controller_report_candidate(struct controller *c, int32_t node, int32_t ind
 
 static void format_budget(const struct controller *c, char *out, size_t out_bytes)
 {
-    const struct job *job = c->options.job;
+    double core_hours = c->budget[STORE_LIMIT_CORE_HOURS];
+    double gpu_hours = c->budget[STORE_LIMIT_GPU_HOURS];
     double hours = c->search.rank_seconds / 3600.0;
-    if (job->core_hours > 0.0) {
+    if (core_hours > 0.0) {
         snprintf(out, out_bytes, ", %.2f of %.2f core-hours", hours * c->options.threads,
-                 job->core_hours);
-    } else if (job->gpu_hours > 0.0) {
-        snprintf(out, out_bytes, ", %.2f of %.2f GPU-hours", hours, job->gpu_hours);
+                 core_hours);
+    } else if (gpu_hours > 0.0) {
+        snprintf(out, out_bytes, ", %.2f of %.2f GPU-hours", hours, gpu_hours);
     } else {
         snprintf(out, out_bytes, ", %.2f core-hours", hours * c->options.threads);
     }
@@ -51,7 +52,7 @@ static void format_time_left(const struct controller *c, double elapsed_s, char 
                              size_t out_bytes)
 {
     int64_t done = c->search.tree.count - c->open_count - 1;
-    int64_t left = c->options.job->rounds - done;
+    int64_t left = (int64_t)c->budget[STORE_LIMIT_ROUNDS] - done;
     double spent_s = c->search.earlier_seconds + elapsed_s;
     if (done < 1 || left < 0) {
         out[0] = '\0';
@@ -109,9 +110,9 @@ void controller_report(struct controller *c, bool now)
     format_running(c, running, sizeof(running));
     format_time_left(c, time_s - c->started_s, left, sizeof(left));
     log_write(c->options.log, LOG_INFO, "run",
-              "rounds %d of %lld done, %d open | best %s %s, baseline %s | workers %d of %d busy | "
+              "rounds %d of %.0f done, %d open | best %s %s, baseline %s | workers %d of %d busy | "
               "%.0f s%s%s%s",
-              c->search.tree.count - c->open_count - 1, (long long)c->options.job->rounds,
+              c->search.tree.count - c->open_count - 1, c->budget[STORE_LIMIT_ROUNDS],
               c->open_count, name, best, baseline, controller_busy_workers(c),
               c->options.leader_count, time_s - c->started_s, budget, left, running);
 }
@@ -120,7 +121,7 @@ void controller_report_end(struct controller *c)
 {
     const struct search *search = &c->search;
     struct log *log = c->options.log;
-    if (c->outcome == STATUS_INTERRUPTED) {
+    if (c->search.end != SEARCH_FINISHED) {
         log_write(log, LOG_INFO, "run", "stopped; everything is in %s. The same command goes on",
                   c->options.job->output);
         return;

@@ -10,8 +10,13 @@
 #ifndef RUN_CONTROLLER_STATE_H
 #define RUN_CONTROLLER_STATE_H
 
+#include <sys/types.h>
+#include <time.h>
+
 #include "agents/executor.h"
+#include "base/clock.h"
 #include "run/controller.h"
+#include "store/control.h"
 #include "store/store.h"
 #include "tree/search.h"
 
@@ -38,6 +43,18 @@ struct pending_event {
 
 struct candidate_id {
     int32_t node, candidate;
+};
+
+/* What is known of control.json. */
+struct controller_control {
+    double looked_s; /* monotonic */
+    int failure;     /* errno of the last look; then what it saw */
+    ino_t inode;
+    off_t size;
+    struct timespec written;
+    struct store_control wish;      /* the last that could be read */
+    double told[STORE_LIMIT_COUNT]; /* limits that the record knows to be set; NaN: the job's */
+    char reason[256];
 };
 
 struct controller {
@@ -69,6 +86,12 @@ struct controller {
     const char *end_reason; /* decided, not yet recorded; NULL: going on */
     bool test_root_sent, test_winner_sent, finish_recorded;
     int32_t winner_node, winner_candidate;
+
+    double budget[STORE_LIMIT_COUNT]; /* limits in force: the job's, unless others were set */
+    struct controller_control control;
+    const char *halt;        /* somebody wants it to stop: when and who, in words; NULL: nobody */
+    struct deadline halt_by; /* all should be safe by then; never: nobody wants that */
+    bool no_new_rounds;      /* open ones end */
 
     bool stopping;
     bool done;
@@ -124,7 +147,16 @@ enum status controller_find_kept_weights(struct controller *c, struct error *err
 /* ---- controller_finish.c ---- */
 /* Why the search should end now, NULL if it should not. */
 const char *controller_budget_spent(const struct controller *c);
+/* Nothing is open, under way or waiting for the disk. */
+bool controller_idle(const struct controller *c);
 enum status controller_finish(struct controller *c, struct error *err);
+
+/* ---- controller_control.c ---- */
+/* Limits in force, from the job and from what the search has recorded. Called when it was loaded.
+ */
+void controller_open_control(struct controller *c);
+/* Looks at control.json every few seconds; sets budget, halt, halt_by and no_new_rounds. */
+enum status controller_check_control(struct controller *c, struct error *err);
 
 /* ---- controller_report.c ---- */
 void controller_report(struct controller *c, bool now);

@@ -1,0 +1,270 @@
+/* What somebody at a login node wants of this search: control.json, looked at every few seconds. */
+#include <errno.h>
+#include <fcntl.h>
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "base/clock.h"
+#include "run/controller_state.h"
+#include "store/folder.h"
+
+static const double look_interval_s = 2.0;
+
+/* ---- limits ---- */
+
+static double job_limit(const struct job *job, int id)
+{
+    const double limits[STORE_LIMIT_COUNT] = {
+        [STORE_LIMIT_ROUNDS] = (double)job->rounds,
+        [STORE_LIMIT_CORE_HOURS] = job->core_hours,
+        [STORE_LIMIT_GPU_HOURS] = job->gpu_hours,
+        [STORE_LIMIT_GOAL_SCORE] = job->goal_score,
+        [STORE_LIMIT_AGENT_TOKENS] = (double)job->agent_tokens,
+        [STORE_LIMIT_AGENT_MONEY] = job->agent_money_usd,
+    };
+    return limits[id];
+}
+
+static bool same_limit(double a, double b)
+{
+    return a == b || (isnan(a) && isnan(b));
+}
+
+/* Enough digits to read the very number again. */
+static void format_limit(double value, char out[32])
+{
+    if (isnan(value)) {
+        snprintf(out, 32, "none");
+        return;
+    }
+    snprintf(out, 32, "%.15g", value);
+    if (strtod(out, NULL) != value) {
+        snprintf(out, 32, "%.17g", value);
+    }
+}
+
+/* What the record says of a limit: "<name> <before> -> <now>" in front of ", by ". */
+static void read_told(const char *message, const char *name, double *told)
+{
+    char wanted[64];
+    const char *by = strstr(message, ", by ");
+    const char *end = by != NULL ? by : message + strlen(message);
+    int length = snprintf(wanted, sizeof(wanted), "%s ", name);
+    const char *found = strstr(message, wanted);
+    const char *arrow = found != NULL ? strstr(found, " -> ") : NULL;
+    bool begins = found == message || (found != NULL && found[-1] == ' ');
+    if (arrow == NULL || arrow >= end || !begins || length <= 0) {
+        return;
+    }
+    char *stopped = NULL;
+    double value = strtod(arrow + strlen(" -> "), &stopped);
+    *told = stopped != arrow + strlen(" -> ") ? value : NAN;
+}
+
+/* Which limits were set when the search was last at work, as its incidents tell. */
+static void find_told_limits(struct controller *c)
+{
+    for (int id = 0; id < STORE_LIMIT_COUNT; id++) {
+        c->control.told[id] = NAN;
+    }
+    for (int32_t i = 0; i < c->search.incident_count; i++) {
+        const struct search_incident *incident = &c->search.incidents[i];
+        for (int id = 0;
+             strcmp(search_text(incident->kind), "limits") == 0 && id < STORE_LIMIT_COUNT; id++) {
+            read_told(search_text(incident->message), store_limits[id].name, &c->control.told[id]);
+        }
+    }
+}
+
+static enum status tell(struct controller *c, const char *kind, const char *message,
+                        struct error *err)
+{
+    log_write(c->options.log, LOG_INFO, "run", "%s: %s", kind, message);
+    cJSON *event = controller_event("incident", -1, -1);
+    cJSON_AddStringToObject(event, "kind", kind);
+    cJSON_AddStringToObject(event, "message", message);
+    return controller_emit(c, event, -1, err);
+}
+
+/* Makes the limits of a wish hold; tells of those that were not known to hold before. */
+static enum status apply_limits(struct controller *c, const struct store_control *wish,
+                                struct error *err)
+{
+    char message[1024];
+    char before[32];
+    char now[32];
+    size_t used = 0;
+    for (int id = 0; id < STORE_LIMIT_COUNT; id++) {
+        double *told = &c->control.told[id];
+        double job = job_limit(c->options.job, id);
+        double wanted = wish->limits[id];
+        c->budget[id] = isnan(wanted) ? job : wanted;
+        if (same_limit(wanted, *told)) {
+            continue;
+        }
+        format_limit(isnan(*told) ? job : *told, before);
+        format_limit(c->budget[id], now);
+        used += (size_t)snprintf(message + used, sizeof(message) - used, "%s%s %s -> %s%s",
+                                 used > 0 ? ", " : "", store_limits[id].name, before,
+                                 isnan(wanted) ? "the job file's " : "", now);
+        *told = wanted;
+    }
+    if (used == 0) {
+        return STATUS_OK;
+    }
+    snprintf(message + used, sizeof(message) - used, ", by %s",
+             wish->by[0] != '\0' ? wish->by : "somebody");
+    if (!c->test_root_sent && !c->test_winner_sent && !c->finish_recorded) {
+        c->end_reason = NULL; /* it was going to end by the old limits: decide anew */
+    }
+    return tell(c, "limits", message, err);
+}
+
+/* ---- halts ---- */
+
+/* Each wish is obeyed once: the record has the ids of those that were. The allocations' ends have
+ * them too, because a search keeps no more than so many incidents. */
+static bool was_obeyed(const struct search *search, const char *id)
+{
+    for (int32_t i = search->allocation_count - 1; i >= 0; i--) {
+        if (strstr(search_text(search->allocations[i].end), id) != NULL) {
+            return true;
+        }
+    }
+    for (int32_t i = search->incident_count - 1; i >= 0; i--) {
+        const struct search_incident *incident = &search->incidents[i];
+        if (strcmp(search_text(incident->kind), "halted") == 0 &&
+            strstr(search_text(incident->message), id) != NULL) {
+            return true;
+        }
+    }
+    return false;
+}
+
+static void take_halt(struct controller *c, const struct store_control *wish)
+{
+    struct controller_control *control = &c->control;
+    c->no_new_rounds = false;
+    c->halt_by = deadline_never();
+    if (wish->halt == STORE_HALT_NONE || was_obeyed(&c->search, wish->halt_id)) {
+        control->wish.halt = STORE_HALT_NONE;
+        return;
+    }
+    if (wish->halt == STORE_HALT_ROUND) {
+        c->no_new_rounds = true;
+        log_write(c->options.log, LOG_INFO, "run", "%s wants a halt after the open rounds",
+                  wish->by);
+    } else if (wish->halt == STORE_HALT_AT) {
+        /* From here on it is a span of time: a jump of the wall clock changes nothing. */
+        c->halt_by = deadline_after(wish->halt_at_s - clock_wall_s());
+        log_write(c->options.log, LOG_INFO, "run", "%s wants a halt in %.0f s", wish->by,
+                  fmax(0.0, deadline_left_s(c->halt_by)));
+    }
+}
+
+/* Whether the time has come; says how in words. */
+static const char *halt_due(const struct controller *c)
+{
+    switch (c->control.wish.halt) {
+    case STORE_HALT_NOW:
+        return "at once";
+    case STORE_HALT_ROUND: /* unless the search is about to end anyway */
+        return c->end_reason == NULL && controller_idle(c) ? "after a round" : NULL;
+    case STORE_HALT_AT:
+        return deadline_passed(c->halt_by) ? "at the time that was asked for" : NULL;
+    default:
+        return NULL;
+    }
+}
+
+static enum status check_halt(struct controller *c, struct error *err)
+{
+    struct controller_control *control = &c->control;
+    if (c->halt != NULL || c->stopping || c->finish_recorded) {
+        return STATUS_OK;
+    }
+    const char *how = halt_due(c);
+    if (how == NULL) {
+        return STATUS_OK;
+    }
+    snprintf(control->reason, sizeof(control->reason), "%s, by %s (wish %s)", how,
+             control->wish.by[0] != '\0' ? control->wish.by : "somebody", control->wish.halt_id);
+    c->halt = control->reason;
+    return tell(c, "halted", control->reason, err);
+}
+
+/* ---- looking ---- */
+
+/* Whether the file is another one than at the last look. It is opened, because file systems of
+ * clusters show what another node wrote only then. False too where it cannot be told. */
+static bool has_changed(struct controller *c, const char *path)
+{
+    struct controller_control *control = &c->control;
+    struct stat info;
+    memset(&info, 0, sizeof(info));
+    int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
+    int failure = fd < 0 ? errno : 0;
+    if (fd >= 0) {
+        failure = fstat(fd, &info) != 0 ? errno : 0;
+        close(fd);
+    }
+    if (failure == ESTALE || failure == EINTR) {
+        return false; /* it is being replaced: at the next look */
+    }
+    bool same = failure == control->failure && info.st_ino == control->inode &&
+                info.st_size == control->size && info.st_mtim.tv_sec == control->written.tv_sec &&
+                info.st_mtim.tv_nsec == control->written.tv_nsec;
+    control->failure = failure;
+    control->inode = info.st_ino;
+    control->size = info.st_size;
+    control->written = info.st_mtim;
+    return !same;
+}
+
+static enum status look(struct controller *c, struct error *err)
+{
+    char path[FILE_PATH_BYTES];
+    const char *folder = c->options.job->output;
+    struct error refused = {0};
+    struct store_control wish;
+    TRY(file_join(folder, FOLDER_CONTROL, path, err));
+    c->control.looked_s = clock_monotonic_s();
+    if (!has_changed(c, path)) {
+        return STATUS_OK;
+    }
+    store_control_init(&wish);
+    enum status status = store_control_read(folder, &wish, &refused);
+    if (status != STATUS_OK && status != STATUS_NOT_FOUND) {
+        log_write(c->options.log, LOG_WARNING, "run",
+                  "what trex-tree left for this search cannot be read and changes nothing: %s",
+                  refused.message);
+        return STATUS_OK;
+    }
+    c->control.wish = wish;
+    take_halt(c, &wish);
+    return apply_limits(c, &wish, err);
+}
+
+void controller_open_control(struct controller *c)
+{
+    c->control.looked_s = -INFINITY;
+    c->control.failure = ENOENT;
+    c->halt_by = deadline_never();
+    store_control_init(&c->control.wish);
+    find_told_limits(c);
+    for (int id = 0; id < STORE_LIMIT_COUNT; id++) {
+        c->budget[id] = job_limit(c->options.job, id);
+    }
+}
+
+enum status controller_check_control(struct controller *c, struct error *err)
+{
+    if (clock_monotonic_s() - c->control.looked_s >= look_interval_s) {
+        TRY(look(c, err));
+    }
+    return check_halt(c, err);
+}
