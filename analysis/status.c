@@ -168,6 +168,19 @@ static cJSON *name_json(int32_t node, int32_t number)
     return cJSON_CreateString(name);
 }
 
+/* Training steps that are done and safe, of all candidates together: what scripts take for progress
+ * beside finished candidates. */
+static double steps_done(const struct search *search)
+{
+    double steps = 0.0;
+    for (int32_t n = 0; n < search->tree.count; n++) {
+        for (int32_t c = 0; c < search->nodes[n].candidate_count; c++) {
+            steps += (double)search->nodes[n].candidates[c].steps_done;
+        }
+    }
+    return steps;
+}
+
 static cJSON *status_json(const struct view *view)
 {
     const struct search *search = &view->search;
@@ -191,6 +204,7 @@ static cJSON *status_json(const struct view *view)
         cJSON_AddNumberToObject(candidates, candidate_state_name((enum candidate_state)state),
                                 counts.candidates[state]);
     }
+    cJSON_AddNumberToObject(object, "steps_done", steps_done(search));
     cJSON_AddItemToObject(object, "best", name_json(view->best_node, view->best_candidate));
     cJSON_AddItemToObject(object, "best_validation",
                           best != NULL ? view_score_json(&best->validation) : cJSON_CreateNull());

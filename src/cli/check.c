@@ -220,14 +220,40 @@ static enum status check(struct checked *checked, struct error *err)
     return STATUS_OK;
 }
 
+/* For scripts, which must not read job files their own way; opens no data, model or device. */
+static int print_output_folder(const char *job_path, const char *out_folder)
+{
+    struct job job;
+    struct error err = {0};
+    struct json_problems problems;
+    json_problems_init(&problems);
+    int exit_code = CLI_DONE;
+    if (job_read(job_path, out_folder, &problems, &job, &err) == STATUS_OK) {
+        puts(job.output);
+        job_fini(&job);
+    } else {
+        exit_code = cli_fail(&err, &problems);
+    }
+    json_problems_fini(&problems);
+    return exit_code;
+}
+
 static int run(const struct cli_command *command, int argc, char **argv)
 {
     const char *out_folder = NULL;
-    const struct cli_option options[] = {{"out", CLI_TEXT, &out_folder}, {NULL, CLI_FLAG, NULL}};
+    bool output_folder = false;
+    const struct cli_option options[] = {
+        {"out", CLI_TEXT, &out_folder},
+        {"output-folder", CLI_FLAG, &output_folder},
+        {NULL, CLI_FLAG, NULL},
+    };
     char **arguments = NULL;
     int exit_code = 0;
     if (!cli_parse(command, argc, argv, options, 1, 1, &arguments, &exit_code)) {
         return exit_code;
+    }
+    if (output_folder) {
+        return print_output_folder(arguments[0], out_folder);
     }
     struct error err = {0};
     struct cli_job opened;
@@ -249,9 +275,11 @@ static int run(const struct cli_command *command, int argc, char **argv)
 const struct cli_command cli_check = {
     .name = "check",
     .summary = "read a job file: every mistake at once, memory, time, what would run",
-    .usage = "usage: trex check JOB [--out DIR]\n\n"
+    .usage = "usage: trex check JOB [--out DIR] [--output-folder]\n\n"
              "Reads the job, its data and its model's headers, measures the machine for a moment,\n"
              "and prints what a search would begin with. Nothing is written.\n\n"
+             "  --out DIR        run folder instead of the job's \"output\"\n"
+             "  --output-folder  only read the job file, and print where its run folder is\n\n"
              "example: trex check jobs/my.json\n",
     .run = run,
 };

@@ -26,6 +26,16 @@ sed 's/"model": "model"/"model": "${TREX_NOT_SET}"/' job.json > unset.json
 expect 2 'TREX_NOT_SET' "$trex" check unset.json
 expect 2 'TREX_NOT_SET' mpirun -n 2 "$trex" search unset.json
 
+
+# where the run folder is, for scripts: the job's word, ${NAMES} in it, --out, or the job's name
+sed 's|"output": "run"|"output": "${TREX_SOME}/deep"|' job.json > named.json
+sed 's|"output": "run",||' job.json > unnamed.json
+expect 0 '^run$' "$trex" check job.json --output-folder
+expect 0 '^there/deep$' env TREX_SOME=there "$trex" check --output-folder named.json
+expect 0 '^else where$' "$trex" check job.json --out 'else where' --output-folder
+expect 0 '^runs/tiny$' "$trex" check unnamed.json --output-folder
+expect 2 '/task/metric' "$trex" check wrong.json --output-folder
+
 # a launcher that MPI does not know: every rank would be the first of one
 expect 2 '1 rank, but 3 were started' env SLURM_STEP_NUM_TASKS=3 "$trex" search job.json
 [ ! -e run ] || die "a rank that was refused has made the run folder"
