@@ -131,6 +131,9 @@ static void test_status(void **state)
     assert_true(number_at(object, "rounds", "open") == 1.0);
     assert_true(number_at(object, "candidates", "running") == 1.0);
     assert_true(number_at(object, "baseline_validation", "value") == 0.5);
+    assert_true(number_at(object, "candidates", "finished") > 0.0);
+    assert_true(cJSON_GetObjectItem(object, "steps_done")->valuedouble ==
+                2.0 * number_at(object, "candidates", "finished")); /* sample.h: 2 each */
     assert_string_equal(cJSON_GetObjectItem(object, "condition")->valuestring, "stopped");
     cJSON_Delete(object);
 }
