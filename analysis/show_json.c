@@ -49,7 +49,7 @@ static cJSON *candidate_json(int32_t node, int32_t index, const struct candidate
     cJSON_AddBoolToObject(object, "weights_kept", candidate->weights_kept);
     cJSON_AddItemToObject(object, "curve", curve_json(candidate));
     if (candidate->state == CANDIDATE_FAILED) {
-        cJSON_AddStringToObject(object, "error", candidate->error.message);
+        cJSON_AddStringToObject(object, "error", candidate->error->message);
         cJSON_AddStringToObject(object, "log_tail", search_text(candidate->log_tail));
     }
     return object;

@@ -117,11 +117,11 @@ static void print_score(const char *what, const struct search_score *score)
 
 static void print_failure(const struct candidate *candidate)
 {
-    if (candidate->error.code == STATUS_OK) {
+    if (candidate->error == NULL) {
         return;
     }
     printf("    %serror%s    %s (%s)\n", paint(PAINT_BAD), paint(PAINT_PLAIN),
-           candidate->error.message, status_name(candidate->error.code));
+           candidate->error->message, status_name(candidate->error->code));
     if (search_text(candidate->log_tail)[0] != '\0') {
         printf("    its log ended with\n");
         paint_block(candidate->log_tail, 6, paint_columns());

@@ -119,8 +119,8 @@ static void append_failures(const struct search *search, const struct evidence *
         if (plan_config_read(candidate->config, &config)) {
             buffer_printf(out, " (learning rate %.2g)", config.learning_rate);
         }
-        buffer_printf(out, ": %s: %.300s.\n", status_text(candidate->error.code),
-                      candidate->error.message);
+        buffer_printf(out, ": %s: %.300s.\n", status_text(candidate->error->code),
+                      candidate->error->message);
     }
 }
 

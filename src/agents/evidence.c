@@ -115,8 +115,8 @@ static void count_failures(const struct search_node *node, struct evidence *out)
         bool failed = candidate->state == CANDIDATE_FAILED;
         out->finished += candidate->state == CANDIDATE_FINISHED;
         out->failed += failed;
-        out->diverged += failed ? candidate->error.code == STATUS_DIVERGED : curve.diverged;
-        out->no_memory += failed && candidate->error.code == STATUS_NO_MEMORY;
+        out->diverged += failed ? candidate->error->code == STATUS_DIVERGED : curve.diverged;
+        out->no_memory += failed && candidate->error->code == STATUS_NO_MEMORY;
     }
 }
 
@@ -140,7 +140,7 @@ static bool candidate_diverged(const struct candidate *candidate)
 {
     struct curve_reading curve;
     if (candidate->state == CANDIDATE_FAILED) {
-        return candidate->error.code == STATUS_DIVERGED;
+        return candidate->error->code == STATUS_DIVERGED;
     }
     curve_read(candidate, &curve);
     return candidate->state == CANDIDATE_FINISHED && curve.diverged;

@@ -173,7 +173,7 @@ static void append_configs(const struct search_node *node, int32_t id, struct bu
             buffer_printf(out, " with %.4g ± %.2g", candidate->validation.value,
                           candidate->validation.standard_error);
         } else if (candidate->state == CANDIDATE_FAILED) {
-            buffer_printf(out, " (%s)", status_text(candidate->error.code));
+            buffer_printf(out, " (%s)", status_text(candidate->error->code));
         }
         buffer_printf(out, ": %s\n", search_text(candidate->config));
     }

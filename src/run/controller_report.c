@@ -23,7 +23,7 @@ void controller_report_candidate(struct controller *c, int32_t node, int32_t ind
     search_candidate_name(node, index, name);
     if (candidate->state == CANDIDATE_FAILED) {
         log_write(c->options.log, LOG_WARNING, "run", "%s  failed: %s (%s)", name,
-                  candidate->error.message, status_advice(candidate->error.code));
+                  candidate->error->message, status_advice(candidate->error->code));
         return;
     }
     format_score(&candidate->validation, score, sizeof(score));

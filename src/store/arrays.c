@@ -9,18 +9,21 @@
 static const char *const type_names[] = {"F32", "BF16", "F64", "I32", "I64", "U8", NULL};
 
 static const struct table_column array_columns[] = {
-    {"name", TABLE_TEXT, offsetof(struct array_row, name), "path of the dataset", NULL},
-    {"type", TABLE_ENUM, offsetof(struct array_row, type), "type of its elements", type_names},
-    {"rows", TABLE_I64, offsetof(struct array_row, rows), "rows; 1 for a vector", NULL},
-    {"cols", TABLE_I64, offsetof(struct array_row, cols), "columns", NULL},
+    {"name", TABLE_TEXT, offsetof(struct array_row, name), "path of the dataset", NULL, 0},
+    {"type", TABLE_ENUM, offsetof(struct array_row, type), "type of its elements", type_names, 0},
+    {"rows", TABLE_I64, offsetof(struct array_row, rows), "rows; 1 for a vector", NULL, 0},
+    {"cols", TABLE_I64, offsetof(struct array_row, cols), "columns", NULL, 0},
     {"vector", TABLE_BOOL, offsetof(struct array_row, vector),
-     "whether the dataset has one dimension", NULL},
-    {"content", TABLE_TEXT, offsetof(struct array_row, meaning), "what it is, with units", NULL},
+     "whether the dataset has one dimension", NULL, 0},
+    {"content", TABLE_TEXT, offsetof(struct array_row, meaning), "what it is, with units", NULL, 0},
 };
 
-const struct table arrays_table = {
-    "arrays", "the arrays of this file in their order; one row an array", sizeof(struct array_row),
-    array_columns, (int)(sizeof(array_columns) / sizeof(array_columns[0]))};
+const struct table arrays_table = {"arrays",
+                                   "the arrays of this file in their order; one row an array",
+                                   sizeof(struct array_row),
+                                   array_columns,
+                                   (int)(sizeof(array_columns) / sizeof(array_columns[0])),
+                                   0};
 
 size_t store_type_bytes(enum store_type type)
 {

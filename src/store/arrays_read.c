@@ -80,8 +80,8 @@ static enum status read_index(struct store_file *file, struct error *err)
     void *rows = NULL;
     int64_t count = 0;
     arena_init(&texts, 2 * (size_t)file->file_bytes);
-    enum status status = table_read(file->file, &arrays_table, file->file_bytes, &texts, &rows,
-                                    &count, file->path, err);
+    enum status status = table_read(file->file, &arrays_table, STORE_SCHEMA_VERSION,
+                                    file->file_bytes, &texts, &rows, &count, file->path, err);
     if (status == STATUS_OK) {
         status = take_rows(file, rows, count, err);
     }

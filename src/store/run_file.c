@@ -225,7 +225,7 @@ cleanup:
 /* ---- reading ---- */
 
 /* Checks the seal, then opens the file as a copy in memory. */
-static enum status open_sealed(const char *path, hid_t *file, int64_t *file_bytes,
+static enum status open_sealed(const char *path, hid_t *file, int64_t *file_bytes, int64_t *schema,
                                struct error *err)
 {
     enum status status = STATUS_OK;
@@ -233,6 +233,7 @@ static enum status open_sealed(const char *path, hid_t *file, int64_t *file_byte
     hid_t access = -1;
     TRY(seal_check_file(path, run_kind, &seal, err));
     *file_bytes = seal.file_bytes;
+    *schema = seal.schema;
     seal_fini(&seal);
     if (*file_bytes > RUN_FILE_MAX_BYTES) {
         return FAIL(err, STATUS_LIMIT, "%s: larger than %lld bytes", path,
@@ -256,13 +257,13 @@ static enum status read_tables(const char *path, enum run_table first, enum run_
     struct run_image image;
     memset(&image, 0, sizeof(image));
     h5_lock();
-    TRY_CLEANUP(open_sealed(path, &file, &file_bytes, err));
+    TRY_CLEANUP(open_sealed(path, &file, &file_bytes, &image.schema, err));
     /* A text takes at least as much in the file as it does here, but for rounding up to 16 bytes.
      */
     arena_init(&image.texts, 2 * (size_t)file_bytes);
     for (int i = (int)first; i <= (int)last; i++) {
-        TRY_CLEANUP(table_read(file, &run_tables[i], file_bytes, &image.texts, &image.rows[i],
-                               &image.counts[i], path, err));
+        TRY_CLEANUP(table_read(file, &run_tables[i], image.schema, file_bytes, &image.texts,
+                               &image.rows[i], &image.counts[i], path, err));
     }
     *out = image;
     memset(&image, 0, sizeof(image));
@@ -278,7 +279,7 @@ cleanup:
 enum status store_run_read(const char *path, struct search *out, struct error *err)
 {
     struct run_image image;
-    TRY(read_tables(path, RUN_IDENTITY, RUN_INSIGHTS, &image, err));
+    TRY(read_tables(path, RUN_IDENTITY, RUN_INCIDENTS, &image, err));
     enum status status = run_image_restore(&image, path, out, err);
     run_image_fini(&image);
     return status;

@@ -24,6 +24,8 @@ static void count_rows(const struct search *search, int64_t counts[RUN_TABLE_COU
     counts[RUN_SEARCH] = 1;
     counts[RUN_NODES] = search->tree.count;
     counts[RUN_INSIGHTS] = search->insight_count;
+    counts[RUN_ALLOCATIONS] = search->allocation_count;
+    counts[RUN_INCIDENTS] = search->incident_count;
     for (int32_t n = 0; n < search->tree.count; n++) {
         const struct search_node *node = &search->nodes[n];
         counts[RUN_CANDIDATES] += node->candidate_count;
@@ -52,6 +54,9 @@ static void take_identity(const struct search *search, struct run_image *image)
         .rank_seconds = search->rank_seconds,
         .allocation_seconds = search->allocation_seconds,
         .earlier_seconds = search->earlier_seconds,
+        .core_seconds = search->core_seconds,
+        .gpu_seconds = search->gpu_seconds,
+        .incidents = search->incidents_seen,
         .end_reason = search_text(search->end_reason),
         .allocations = search->allocation_count,
         .winner_node = search->winner_node,
@@ -106,24 +111,29 @@ static void take_score(const struct search_score *score, struct score_columns *c
 static void take_candidate(const struct candidate *from, int32_t node, int32_t number, char *name,
                            struct candidate_row *row)
 {
+    static const struct error none = {.code = STATUS_OK, .rank = -1};
+    const struct error *error = from->error != NULL ? from->error : &none;
     search_candidate_name(node, number, name);
     *row = (struct candidate_row){
         .name = name,
         .config = search_text(from->config),
         .end = search_text(from->end),
         .log_tail = search_text(from->log_tail),
-        .error_status = status_name(from->error.code),
-        .error_message = from->error.message,
-        .error_file = from->error.file,
+        .error_status = status_name(error->code),
+        .error_message = error->message,
+        .error_file = error->file,
         .steps_done = from->steps_done,
         .samples = from->samples,
         .tokens = from->tokens,
         .rank_seconds = from->rank_seconds,
+        .core_seconds = from->core_seconds,
+        .gpu_seconds = from->gpu_seconds,
         .node = node,
         .candidate = number,
         .attempts = from->attempts,
-        .error_rank = from->error.rank,
-        .error_line = from->error.line,
+        .kills = from->kills,
+        .error_rank = error->rank,
+        .error_line = error->line,
         .state = (signed char)from->state,
         .weights_kept = from->weights_kept,
     };
@@ -200,6 +210,46 @@ static void take_insights(const struct search *search, struct insight_row *rows)
     }
 }
 
+static void take_allocations(const struct search *search, struct allocation_row *rows)
+{
+    for (int32_t i = 0; i < search->allocation_count; i++) {
+        const struct search_allocation *from = &search->allocations[i];
+        rows[i] = (struct allocation_row){
+            .job = search_text(from->job),
+            .host = search_text(from->host),
+            .end = search_text(from->end),
+            .started_s = from->started_s,
+            .seconds = from->seconds,
+            .predicted_s = from->predicted_s,
+            .safe_s = from->safe_s,
+            .allocation = i,
+            .ranks = from->ranks,
+            .workers = from->workers,
+            .nodes = from->nodes,
+            .threads = from->threads,
+            .gpus = from->gpus,
+            .restarts = from->restarts,
+        };
+    }
+}
+
+static void take_incidents(const struct search *search, struct incident_row *rows)
+{
+    for (int32_t i = 0; i < search->incident_count; i++) {
+        const struct search_incident *from = &search->incidents[i];
+        rows[i] = (struct incident_row){
+            .kind = search_text(from->kind),
+            .message = search_text(from->message),
+            .time_s = from->time_s,
+            .lost_s = from->lost_s,
+            .incident = i,
+            .allocation = from->allocation,
+            .node = from->node,
+            .candidate = from->candidate,
+        };
+    }
+}
+
 /* A text that is not valid UTF-8 is replaced by a repaired copy. */
 static enum status repair_text(const char **text, struct arena *texts, struct error *err)
 {
@@ -250,6 +300,8 @@ static enum status take_all(const struct search *search, struct run_image *image
     take_identity(search, image);
     take_nodes(search, image, names);
     take_insights(search, image->rows[RUN_INSIGHTS]);
+    take_allocations(search, image->rows[RUN_ALLOCATIONS]);
+    take_incidents(search, image->rows[RUN_INCIDENTS]);
     for (int i = 0; i < RUN_TABLE_COUNT; i++) {
         TRY(repair_texts(image, (enum run_table)i, err));
     }

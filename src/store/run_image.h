@@ -8,6 +8,7 @@
 struct run_image {
     void *rows[RUN_TABLE_COUNT];
     int64_t counts[RUN_TABLE_COUNT];
+    int64_t schema;     /* version of the file it was read from */
     struct arena texts; /* of an image that was read */
 };
 

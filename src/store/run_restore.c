@@ -56,24 +56,35 @@ static enum status restore_identity(struct restorer *from)
     return STATUS_OK;
 }
 
+/* The limit keeps sums finite. */
 static bool is_amount(double value)
 {
-    return isfinite(value) && value >= 0.0;
+    return value >= 0.0 && value <= 1e300;
+}
+
+static bool is_amount_or_unknown(double value)
+{
+    return isnan(value) || is_amount(value);
 }
 
 static enum status restore_totals(struct restorer *from)
 {
     const struct search_row *row = from->image->rows[RUN_SEARCH];
     struct search *to = from->search;
-    if (row->last_sequence < 0 || row->allocations < 0 || !is_amount(row->rank_seconds) ||
-        !is_amount(row->allocation_seconds) || !is_amount(row->earlier_seconds)) {
+    bool old = from->image->schema < 2;
+    if (row->last_sequence < 0 || row->allocations < 0 || row->incidents < 0 ||
+        !is_amount(row->rank_seconds) || !is_amount(row->allocation_seconds) ||
+        !is_amount(row->earlier_seconds) || !is_amount(row->core_seconds) ||
+        !is_amount(row->gpu_seconds)) {
         return CORRUPT(from->err, from->path, RUN_SEARCH, 0, "a count or a time is out of range");
     }
     to->last_sequence = row->last_sequence;
     to->rank_seconds = row->rank_seconds;
     to->allocation_seconds = row->allocation_seconds;
     to->earlier_seconds = row->earlier_seconds;
-    to->allocation_count = row->allocations;
+    to->core_seconds = old ? row->rank_seconds : row->core_seconds;
+    to->gpu_seconds = row->gpu_seconds;
+    to->incidents_seen = row->incidents;
     to->end = (enum search_end)row->end;
     to->winner_node = row->winner_node;
     to->winner_candidate = row->winner_candidate;
@@ -126,7 +137,7 @@ static enum status check_statistics(struct restorer *from, int32_t id)
 }
 
 static enum status restore_error(struct restorer *from, const struct candidate_row *row,
-                                 struct error *out)
+                                 struct candidate *to)
 {
     enum status code = STATUS_OK;
     while (code < STATUS_COUNT && strcmp(status_name(code), row->error_status) != 0) {
@@ -136,11 +147,18 @@ static enum status restore_error(struct restorer *from, const struct candidate_r
         return CORRUPT(from->err, from->path, RUN_CANDIDATES, from->next[RUN_CANDIDATES],
                        "its error is of no known kind");
     }
-    out->code = code;
-    out->rank = row->error_rank;
-    out->line = row->error_line;
-    snprintf(out->message, sizeof(out->message), "%s", row->error_message);
-    snprintf(out->file, sizeof(out->file), "%s", row->error_file);
+    if (to->state != CANDIDATE_FAILED) {
+        return STATUS_OK;
+    }
+    to->error = mem_calloc(1, sizeof(*to->error));
+    if (to->error == NULL) {
+        return mem_fail(from->err, sizeof(*to->error), "an error of a run file");
+    }
+    to->error->code = code;
+    to->error->rank = row->error_rank;
+    to->error->line = row->error_line;
+    snprintf(to->error->message, sizeof(to->error->message), "%s", row->error_message);
+    snprintf(to->error->file, sizeof(to->error->file), "%s", row->error_file);
     return STATUS_OK;
 }
 
@@ -171,7 +189,8 @@ static enum status restore_candidate(struct restorer *from, const struct candida
                                      struct candidate *to)
 {
     if (row->attempts < 0 || row->steps_done < 0 || row->samples < 0 || row->tokens < 0 ||
-        !is_amount(row->rank_seconds) || !score_is_right(&row->validation) ||
+        row->kills < 0 || !is_amount(row->rank_seconds) || !is_amount(row->core_seconds) ||
+        !is_amount(row->gpu_seconds) || !score_is_right(&row->validation) ||
         !score_is_right(&row->test) ||
         (row->state == CANDIDATE_FINISHED && !row->validation.present)) {
         return CORRUPT(from->err, from->path, RUN_CANDIDATES, from->next[RUN_CANDIDATES],
@@ -182,11 +201,14 @@ static enum status restore_candidate(struct restorer *from, const struct candida
     to->steps_done = row->steps_done;
     to->samples = row->samples;
     to->tokens = row->tokens;
+    to->kills = row->kills;
     to->rank_seconds = row->rank_seconds;
+    to->core_seconds = from->image->schema < 2 ? row->rank_seconds : row->core_seconds;
+    to->gpu_seconds = row->gpu_seconds;
     to->weights_kept = row->weights_kept;
     to->validation = restore_score(&row->validation);
     to->test = restore_score(&row->test);
-    TRY(restore_error(from, row, &to->error));
+    TRY(restore_error(from, row, to));
     TRY(copy_text(row->config, &to->config, from->err));
     TRY(copy_late_text(row->end, &to->end, from->err));
     return copy_late_text(row->log_tail, &to->log_tail, from->err);
@@ -368,6 +390,139 @@ static enum status restore_insights(struct restorer *from)
     return STATUS_OK;
 }
 
+/* Files before version 2 know the number of allocations, and how long the last one lasted. */
+static enum status restore_unrecorded(struct restorer *from)
+{
+    struct search *to = from->search;
+    for (int32_t i = 0; i < to->allocation_count; i++) {
+        struct search_allocation *allocation = &to->allocations[i];
+        *allocation = (struct search_allocation){.ranks = 1, .threads = 1};
+        allocation->predicted_s = NAN;
+        allocation->safe_s = NAN;
+        TRY(copy_text("", &allocation->job, from->err));
+        TRY(copy_text("", &allocation->host, from->err));
+        TRY(copy_text("not recorded", &allocation->end, from->err));
+    }
+    if (to->allocation_count > 0) {
+        to->allocations[to->allocation_count - 1].seconds =
+            fmax(0.0, to->allocation_seconds - to->earlier_seconds);
+    }
+    return STATUS_OK;
+}
+
+static enum status restore_allocation(struct restorer *from, const struct allocation_row *row,
+                                      struct search_allocation *to)
+{
+    if (!is_amount(row->started_s) || !is_amount(row->seconds) || row->ranks < 1 ||
+        row->workers < 0 || row->nodes < 0 || row->threads < 0 || row->gpus < 0 ||
+        row->restarts < 0 || !is_amount_or_unknown(row->predicted_s) ||
+        !is_amount_or_unknown(row->safe_s)) {
+        return CORRUPT(from->err, from->path, RUN_ALLOCATIONS, row->allocation,
+                       "a count or a time is out of range");
+    }
+    to->started_s = row->started_s;
+    to->seconds = row->seconds;
+    to->ranks = row->ranks;
+    to->workers = row->workers;
+    to->nodes = row->nodes;
+    to->threads = row->threads;
+    to->gpus = row->gpus;
+    to->restarts = row->restarts;
+    to->predicted_s = row->predicted_s;
+    to->safe_s = row->safe_s;
+    TRY(copy_text(row->job, &to->job, from->err));
+    TRY(copy_text(row->host, &to->host, from->err));
+    return copy_text(row->end, &to->end, from->err);
+}
+
+static enum status restore_allocations(struct restorer *from)
+{
+    const struct search_row *totals = from->image->rows[RUN_SEARCH];
+    const struct allocation_row *rows = from->image->rows[RUN_ALLOCATIONS];
+    struct search *to = from->search;
+    bool old = from->image->schema < 2;
+    int64_t count = old ? totals->allocations : from->image->counts[RUN_ALLOCATIONS];
+    if (count != totals->allocations || count > SEARCH_ALLOCATIONS_MAX) {
+        return CORRUPT(from->err, from->path, RUN_ALLOCATIONS, count,
+                       "another number of allocations than /search says, or too many");
+    }
+    if (count == 0) {
+        return STATUS_OK;
+    }
+    to->allocations = mem_calloc((size_t)count, sizeof(*to->allocations));
+    if (to->allocations == NULL) {
+        return mem_fail(from->err, (size_t)count * sizeof(*to->allocations),
+                        "allocations of a run file");
+    }
+    to->allocation_count = (int32_t)count;
+    if (old) {
+        return restore_unrecorded(from);
+    }
+    for (int32_t i = 0; i < count; i++) {
+        if (rows[i].allocation != i) {
+            return CORRUPT(from->err, from->path, RUN_ALLOCATIONS, i,
+                           "the allocations are not in order");
+        }
+        TRY(restore_allocation(from, &rows[i], &to->allocations[i]));
+    }
+    return STATUS_OK;
+}
+
+static bool is_subject(const struct search *search, int32_t node, int32_t candidate)
+{
+    bool in_tree = node >= -1 && node < search->tree.count;
+    int32_t candidates = in_tree && node >= 0 ? search->nodes[node].candidate_count : 0;
+    return in_tree && candidate >= -1 && candidate < candidates;
+}
+
+static enum status restore_incident(struct restorer *from, const struct incident_row *row,
+                                    struct search_incident *to)
+{
+    if (!is_amount(row->time_s) || !is_amount_or_unknown(row->lost_s) || row->allocation < -1 ||
+        row->allocation >= from->search->allocation_count ||
+        !is_subject(from->search, row->node, row->candidate)) {
+        return CORRUPT(from->err, from->path, RUN_INCIDENTS, row->incident,
+                       "a time is out of range, or it is about nothing that is there");
+    }
+    to->time_s = row->time_s;
+    to->lost_s = row->lost_s;
+    to->allocation = row->allocation;
+    to->node = row->node;
+    to->candidate = row->candidate;
+    TRY(copy_text(row->kind, &to->kind, from->err));
+    return copy_text(row->message, &to->message, from->err);
+}
+
+static enum status restore_incidents(struct restorer *from)
+{
+    const struct incident_row *rows = from->image->rows[RUN_INCIDENTS];
+    int64_t count = from->image->counts[RUN_INCIDENTS];
+    struct search *to = from->search;
+    bool all = count == to->incidents_seen && count <= SEARCH_INCIDENTS_MAX;
+    bool first = count == SEARCH_INCIDENTS_MAX && to->incidents_seen > count;
+    if (!all && !first) {
+        return CORRUPT(from->err, from->path, RUN_INCIDENTS, count,
+                       "another number of incidents than /search says");
+    }
+    if (count == 0) {
+        return STATUS_OK;
+    }
+    to->incidents = mem_calloc((size_t)count, sizeof(*to->incidents));
+    if (to->incidents == NULL) {
+        return mem_fail(from->err, (size_t)count * sizeof(*to->incidents),
+                        "incidents of a run file");
+    }
+    to->incident_count = (int32_t)count;
+    for (int32_t i = 0; i < count; i++) {
+        if (rows[i].incident != i) {
+            return CORRUPT(from->err, from->path, RUN_INCIDENTS, i,
+                           "the incidents are not in order");
+        }
+        TRY(restore_incident(from, &rows[i], &to->incidents[i]));
+    }
+    return STATUS_OK;
+}
+
 /* Every row was used, and the winner is there. */
 static enum status check_whole(struct restorer *from)
 {
@@ -397,6 +552,8 @@ static enum status restore(struct restorer *from)
         TRY(restore_node(from, id));
     }
     TRY(restore_insights(from));
+    TRY(restore_allocations(from));
+    TRY(restore_incidents(from));
     return check_whole(from);
 }
 

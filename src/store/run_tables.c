@@ -1,16 +1,17 @@
 #include "store/run_tables.h"
 
-#define COLUMN(row, field, kind, meaning)                                                          \
+#define LATER(version, row, field, kind, meaning)                                                  \
     {                                                                                              \
-#field, kind, offsetof(struct row, field), meaning, NULL                                   \
+#field, kind, offsetof(struct row, field), meaning, NULL, version                          \
     }
+#define COLUMN(row, field, kind, meaning) LATER(0, row, field, kind, meaning)
 #define CHOICE(row, field, names, meaning)                                                         \
     {                                                                                              \
-#field, TABLE_ENUM, offsetof(struct row, field), meaning, names                            \
+#field, TABLE_ENUM, offsetof(struct row, field), meaning, names, 0                         \
     }
 #define SCORE(split, field, kind, meaning)                                                         \
     {                                                                                              \
-#split "_" #field, kind, offsetof(struct candidate_row, split.field), meaning, NULL        \
+#split "_" #field, kind, offsetof(struct candidate_row, split.field), meaning, NULL, 0     \
     }
 #define COUNT(columns) ((int)(sizeof(columns) / sizeof((columns)[0])))
 
@@ -45,6 +46,10 @@ static const struct table_column search_columns[] = {
     COLUMN(search_row, end_reason, TABLE_TEXT, "why it ended; empty while it runs"),
     COLUMN(search_row, winner_node, TABLE_I32, "node of the winner, -1 until the end"),
     COLUMN(search_row, winner_candidate, TABLE_I32, "candidate of the winner, -1 until the end"),
+    LATER(2, search_row, core_seconds, TABLE_F64, "seconds times cores spent by candidates"),
+    LATER(2, search_row, gpu_seconds, TABLE_F64, "seconds times GPUs spent by candidates"),
+    LATER(2, search_row, incidents, TABLE_I64,
+          "number of incidents so far, also those that /incidents has no room for"),
 };
 
 static const struct table_column node_columns[] = {
@@ -110,6 +115,11 @@ static const struct table_column candidate_columns[] = {
     COLUMN(candidate_row, error_line, TABLE_I32, "line in that file"),
     COLUMN(candidate_row, error_rank, TABLE_I32, "rank that saw the failure, -1 if unknown"),
     COLUMN(candidate_row, log_tail, TABLE_TEXT, "what its rank said last before it failed"),
+    LATER(2, candidate_row, kills, TABLE_I32, "incidents that blame it for the end of its rank"),
+    LATER(2, candidate_row, core_seconds, TABLE_F64,
+          "cost: seconds times cores, as its ranks had them"),
+    LATER(2, candidate_row, gpu_seconds, TABLE_F64,
+          "cost: seconds times GPUs, as its ranks had them"),
 };
 
 static const struct table_column curve_columns[] = {
@@ -148,8 +158,40 @@ static const struct table_column insight_columns[] = {
     COLUMN(insight_row, nodes, TABLE_I32_LIST, "nodes that support it, -1 where there is none"),
 };
 
-#define TABLE(index, name, row, columns, meaning)                                                  \
-    [index] = {name, meaning, sizeof(struct row), columns, COUNT(columns)}
+static const struct table_column allocation_columns[] = {
+    COLUMN(allocation_row, allocation, TABLE_I32, "number of the allocation, also of the row"),
+    COLUMN(allocation_row, started_s, TABLE_F64,
+           "wall time of its start, seconds since 1970; 0 if it was not recorded"),
+    COLUMN(allocation_row, seconds, TABLE_F64, "wall seconds that it lasted, as far as recorded"),
+    COLUMN(allocation_row, ranks, TABLE_I32, "ranks, rank 0 included"),
+    COLUMN(allocation_row, workers, TABLE_I32, "groups of ranks that train"),
+    COLUMN(allocation_row, nodes, TABLE_I32, "machines, 0 if it was not recorded"),
+    COLUMN(allocation_row, threads, TABLE_I32, "cores of a rank"),
+    COLUMN(allocation_row, gpus, TABLE_I32, "GPUs of a rank that trains"),
+    COLUMN(allocation_row, job, TABLE_TEXT, "Slurm's number of the job, empty without Slurm"),
+    COLUMN(allocation_row, restarts, TABLE_I32, "how often Slurm had requeued that job"),
+    COLUMN(allocation_row, host, TABLE_TEXT, "machine of rank 0"),
+    COLUMN(allocation_row, end, TABLE_TEXT, "why it ended; empty while it runs, or if it died"),
+    COLUMN(allocation_row, predicted_s, TABLE_F64,
+           "seconds from the wish to stop until all is safe, as predicted; NaN if it did not end"),
+    COLUMN(allocation_row, safe_s, TABLE_F64, "the same as measured; NaN if it did not end"),
+};
+
+static const struct table_column incident_columns[] = {
+    COLUMN(incident_row, incident, TABLE_I32, "number of the incident, also of the row"),
+    COLUMN(incident_row, time_s, TABLE_F64, "wall time, seconds since 1970"),
+    COLUMN(incident_row, allocation, TABLE_I32, "allocation it was seen in, -1: before the first"),
+    COLUMN(incident_row, kind, TABLE_TEXT, "kind of incident"),
+    COLUMN(incident_row, message, TABLE_TEXT, "what happened"),
+    COLUMN(incident_row, node, TABLE_I32, "node it is about, -1 if none"),
+    COLUMN(incident_row, candidate, TABLE_I32, "candidate of that node, -1 if none"),
+    COLUMN(incident_row, lost_s, TABLE_F64,
+           "seconds times ranks of work to be done again, NaN if unknown"),
+};
+
+#define TABLE_SINCE(version, index, name, row, columns, meaning)                                   \
+    [index] = {name, meaning, sizeof(struct row), columns, COUNT(columns), version}
+#define TABLE(index, name, row, columns, meaning) TABLE_SINCE(0, index, name, row, columns, meaning)
 
 const struct table run_tables[RUN_TABLE_COUNT] = {
     TABLE(RUN_IDENTITY, "identity", identity_row, identity_columns,
@@ -166,4 +208,8 @@ const struct table run_tables[RUN_TABLE_COUNT] = {
     TABLE(RUN_CONFUSIONS, "confusions", confusion_row, confusion_columns,
           "most frequent wrong answers"),
     TABLE(RUN_INSIGHTS, "insights", insight_row, insight_columns, "what was learned across nodes"),
+    TABLE_SINCE(2, RUN_ALLOCATIONS, "allocations", allocation_row, allocation_columns,
+                "one row a start of the ranks, in order"),
+    TABLE_SINCE(2, RUN_INCIDENTS, "incidents", incident_row, incident_columns,
+                "what went wrong or was changed, in order"),
 };

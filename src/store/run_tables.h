@@ -1,6 +1,7 @@
 /* The tables of run.h5: their rows as C structs, and the columns that describe them.
  *
  *   /identity (1)  /search (1)  /nodes  /candidates  /curves  /cases  /confusions  /insights
+ *   /allocations  /incidents
  *
  * Rows are ordered by node, candidate, then as they came: row i of /nodes is node i. README.md
  * documents them. */
@@ -18,6 +19,8 @@ enum run_table {
     RUN_CASES,
     RUN_CONFUSIONS,
     RUN_INSIGHTS,
+    RUN_ALLOCATIONS,
+    RUN_INCIDENTS,
     RUN_TABLE_COUNT
 };
 
@@ -31,7 +34,8 @@ struct identity_row {
 
 struct search_row {
     int64_t last_sequence;
-    double rank_seconds, allocation_seconds, earlier_seconds;
+    double rank_seconds, allocation_seconds, earlier_seconds, core_seconds, gpu_seconds;
+    int64_t incidents;
     const char *end_reason;
     int32_t allocations, winner_node, winner_candidate;
     signed char end;
@@ -55,8 +59,8 @@ struct candidate_row {
     const char *name, *config, *end, *log_tail, *error_status, *error_message, *error_file;
     struct score_columns validation, test;
     int64_t steps_done, samples, tokens;
-    double rank_seconds;
-    int32_t node, candidate, attempts, error_rank, error_line;
+    double rank_seconds, core_seconds, gpu_seconds;
+    int32_t node, candidate, attempts, error_rank, error_line, kills;
     signed char state, weights_kept;
 };
 
@@ -82,6 +86,18 @@ struct confusion_row {
 struct insight_row {
     const char *text;
     int32_t nodes[TABLE_LIST_LENGTH];
+};
+
+struct allocation_row {
+    const char *job, *host, *end;
+    double started_s, seconds, predicted_s, safe_s;
+    int32_t allocation, ranks, workers, nodes, threads, gpus, restarts;
+};
+
+struct incident_row {
+    const char *kind, *message;
+    double time_s, lost_s;
+    int32_t incident, allocation, node, candidate;
 };
 
 #endif

@@ -21,7 +21,8 @@
 #include "base/status.h"
 #include "tree/search.h"
 
-enum { STORE_SCHEMA_VERSION = 1 };
+/* 2: allocations, incidents, core- and GPU-seconds in run.h5. Files of earlier versions are read. */
+enum { STORE_SCHEMA_VERSION = 2 };
 
 /* ---- run.h5 (store/run_file.c) ---- */
 

@@ -353,9 +353,19 @@ cleanup:
     return status;
 }
 
-enum status table_read(hid_t file, const struct table *table, int64_t file_bytes,
-                       struct arena *texts, void **rows, int64_t *count, const char *path,
-                       struct error *err)
+/* The table as a program of that schema version wrote it: later columns stand last. */
+static struct table table_of_schema(const struct table *table, int64_t schema)
+{
+    struct table written = *table;
+    while (written.column_count > 0 && table->columns[written.column_count - 1].since > schema) {
+        written.column_count--;
+    }
+    return written;
+}
+
+static enum status read_dataset(hid_t file, const struct table *written, int64_t file_bytes,
+                                struct arena *texts, void **rows, int64_t *count, const char *path,
+                                struct error *err)
 {
     enum status status = STATUS_OK;
     hid_t dataset = -1;
@@ -363,21 +373,22 @@ enum status table_read(hid_t file, const struct table *table, int64_t file_bytes
     hid_t type = -1;
     void *read = NULL;
     int64_t length = 0;
-    TRY_H5(dataset = H5Dopen2(file, table->name, H5P_DEFAULT), STATUS_CORRUPT, path, table->name);
-    TRY_H5(stored_type = H5Dget_type(dataset), STATUS_CORRUPT, path, table->name);
-    TRY_CLEANUP(check_columns(stored_type, table, path, err));
-    TRY_CLEANUP(count_rows(dataset, stored_type, table, file_bytes, path, &length, err));
-    TRY_H5(type = row_type(table, false), STATUS_INTERNAL, path, table->name);
-    read = mem_calloc((size_t)length, table->row_bytes);
+    TRY_H5(dataset = H5Dopen2(file, written->name, H5P_DEFAULT), STATUS_CORRUPT, path,
+           written->name);
+    TRY_H5(stored_type = H5Dget_type(dataset), STATUS_CORRUPT, path, written->name);
+    TRY_CLEANUP(check_columns(stored_type, written, path, err));
+    TRY_CLEANUP(count_rows(dataset, stored_type, written, file_bytes, path, &length, err));
+    TRY_H5(type = row_type(written, false), STATUS_INTERNAL, path, written->name);
+    read = mem_calloc((size_t)length, written->row_bytes);
     if (read == NULL) {
-        status = mem_fail(err, (size_t)length * table->row_bytes, "a table");
+        status = mem_fail(err, (size_t)length * written->row_bytes, "a table");
         goto cleanup;
     }
     if (length > 0) {
-        TRY_CLEANUP(read_rows(dataset, type, table, texts, read, path, err));
+        TRY_CLEANUP(read_rows(dataset, type, written, texts, read, path, err));
     }
-    TRY_CLEANUP(check_values(table, read, length, path, err));
-    TRY_CLEANUP(check_checksum(dataset, table, read, length, path, err));
+    TRY_CLEANUP(check_values(written, read, length, path, err));
+    TRY_CLEANUP(check_checksum(dataset, written, read, length, path, err));
     *rows = read;
     *count = length;
     read = NULL;
@@ -387,4 +398,29 @@ cleanup:
     h5_close(stored_type);
     h5_close(dataset);
     return status;
+}
+
+enum status table_read(hid_t file, const struct table *table, int64_t schema, int64_t file_bytes,
+                       struct arena *texts, void **rows, int64_t *count, const char *path,
+                       struct error *err)
+{
+    void *read = NULL;
+    int64_t length = 0;
+    struct table written = table_of_schema(table, schema);
+    if (table->since <= schema) {
+        TRY(read_dataset(file, &written, file_bytes, texts, &read, &length, path, err));
+    } else if ((read = mem_calloc(0, table->row_bytes)) == NULL) {
+        return mem_fail(err, 0, "a table");
+    }
+    if (written.column_count < table->column_count) {
+        /* A text that the file has not is "": this puts it there. */
+        enum status status = check_values(table, read, length, path, err);
+        if (status != STATUS_OK) {
+            free(read);
+            return status;
+        }
+    }
+    *rows = read;
+    *count = length;
+    return STATUS_OK;
 }

@@ -36,6 +36,7 @@ struct table_column {
     size_t offset; /* in the row's struct */
     const char *meaning;
     const char *const *names; /* of an enum, NULL at the end */
+    int since;                /* schema version that brought it; 0: always there */
 };
 
 struct table {
@@ -44,16 +45,18 @@ struct table {
     size_t row_bytes;
     const struct table_column *columns;
     int column_count;
+    int since; /* schema version that brought the table; 0: always there */
 };
 
 /* Writes `count` rows as a new dataset. HDF5's lock is held. */
 enum status table_write(hid_t file, const struct table *table, const void *rows, int64_t count,
                         const char *path, struct error *err);
 
-/* Reads all rows into *rows (free()), text into `texts`, whose cap bounds it. Checked: columns and
- * their kinds, the number of rows against file_bytes, bools, enums, UTF-8, checksum. STATUS_CORRUPT
- * names table, row and column. */
-enum status table_read(hid_t file, const struct table *table, int64_t file_bytes,
+/* Reads all rows into *rows (free()), text into `texts`, whose cap bounds it. What came after the
+ * file's schema version is not looked for: such a column is 0 or "", such a table empty. Checked:
+ * columns and their kinds, the number of rows against file_bytes, bools, enums, UTF-8, checksum.
+ * STATUS_CORRUPT names table, row and column. */
+enum status table_read(hid_t file, const struct table *table, int64_t schema, int64_t file_bytes,
                        struct arena *texts, void **rows, int64_t *count, const char *path,
                        struct error *err);
 

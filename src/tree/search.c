@@ -49,6 +49,7 @@ void candidate_fini(struct candidate *candidate)
         free(candidate->confusions[i].found);
     }
     free(candidate->confusions);
+    free(candidate->error);
     free(candidate->log_tail);
     memset(candidate, 0, sizeof(*candidate));
 }
@@ -94,6 +95,14 @@ void search_fini(struct search *search)
         free(search->insights[i].text);
     }
     free(search->insights);
+    for (int32_t i = 0; i < search->allocation_count; i++) {
+        search_allocation_fini(&search->allocations[i]);
+    }
+    free(search->allocations);
+    for (int32_t i = 0; i < search->incident_count; i++) {
+        search_incident_fini(&search->incidents[i]);
+    }
+    free(search->incidents);
     free(search->end_reason);
     tree_fini(&search->tree);
     search_init(search);

@@ -31,6 +31,7 @@ enum { SEARCH_ATTEMPTS_MAX = 3, SEARCH_KILLS_MAX = 2 };
 
 /* Longest texts of an event; one that is longer is refused. */
 enum { SEARCH_TEXT_MAX_BYTES = 256 * 1024, SEARCH_JOB_MAX_BYTES = 4 * 1024 * 1024 };
+enum { SEARCH_LINE_MAX_BYTES = 4096 /* of allocations and incidents: host, reason, message ... */ };
 enum { SEARCH_INSIGHT_NODES_MAX = 8, SEARCH_INSIGHTS_MAX = 64 /* of one node */ };
 
 struct search_score {
@@ -76,8 +77,7 @@ struct candidate {
     enum candidate_state state;
     char *config;     /* JSON of train/config.h; "{}" for the baseline */
     int32_t attempts; /* times it was started and has not come back */
-    int32_t
-        kills; /* times its rank died, hung or lost its device with it: incidents that blame it */
+    int32_t kills;    /* incidents that blame it: its rank died, hung or lost its device with it */
     int64_t steps_done; /* when suspended or finished */
     int64_t samples;    /* rows trained on */
     int64_t tokens;     /* trained on */
@@ -94,7 +94,7 @@ struct candidate {
     double core_seconds; /* the same times the cores of a rank, as they were in each allocation */
     double gpu_seconds;  /* likewise */
     bool weights_kept;   /* weights/n0007-c2.h5 is there */
-    struct error error;  /* when failed */
+    struct error *error; /* NULL unless failed */
     char *log_tail;      /* when failed: what its rank said last */
 };
 
@@ -124,24 +124,27 @@ struct search_allocation {
     char *job;        /* Slurm's number; "" without Slurm */
     int32_t restarts; /* how often Slurm had requeued that job */
     char *host;       /* of rank 0 */
-    char *end; /* why it ended: "finished", "stopped: ...", "halted: ...", "failed: ..."; "" while
-                  it goes on, and for ever if it died */
-    double predicted_s,
-        safe_s; /* from the wish to stop until all was safe: foreseen, measured; NaN: none */
+    /* Why it ended: "finished", "stopped: ...", "halted: ...", "failed: ..."; "" while it goes
+     * on, and for ever if it died. */
+    char *end;
+    /* From the wish to stop until all was safe, foreseen and measured; NaN: none. */
+    double predicted_s, safe_s;
 };
 
 /* Something that went wrong, or that somebody changed: what a reader should know of the run. */
 struct search_incident {
     double time_s;      /* wall time */
     int32_t allocation; /* index, -1: before the first */
-    char *kind; /* "killed", "rank lost", "rank hung", "device lost", "disk", "damaged file", "taken
-                   over", "limits", "clock", ... */
+    /* "killed", "rank lost", "rank hung", "device lost", "disk", "damaged file", "taken over",
+     * "limits", "clock", ... */
+    char *kind;
     char *message;           /* one line for people */
     int32_t node, candidate; /* that it is about, -1: none */
     double lost_s;           /* rank-seconds of work that have to be done again; NaN: unknown */
 };
 
 enum { SEARCH_INCIDENTS_MAX = 10000 /* later ones are counted, not kept */ };
+enum { SEARCH_ALLOCATIONS_MAX = 100000 };
 
 struct search_insight {
     char *text;
@@ -202,15 +205,20 @@ enum status search_copy(const struct search *from, struct search *out, struct er
  *   allocation_started   ranks, host [, workers, nodes, threads, gpus, job, restarts]
  *   allocation_progress  seconds                   wall seconds of this allocation so far
  *   allocation_ended     reason [, predicted_s, safe_s]
- *   incident             kind, message [, node, candidate, lost_s, blames]   blames: the
- * candidate's kills go up by one node_planned         node, parent, strategy, goal, rationale,
- * recipe[], configs[{}], researcher candidate_started    node, candidate, rank candidate_suspended
- * node, candidate, steps_done, rank_seconds candidate_finished   node, candidate, result{...},
- * weights_kept candidate_failed     node, candidate, error{code, message, file, line, rank},
- * log_tail, rank_seconds node_closed          node, diagnosis, insights[{text, nodes[]}]
+ *   incident             kind, message [, node, candidate, lost_s, blames]
+ *   node_planned         node, parent, strategy, goal, rationale, recipe[], configs[{}], researcher
+ *   candidate_started    node, candidate, rank
+ *   candidate_suspended  node, candidate, steps_done, rank_seconds
+ *   candidate_finished   node, candidate, result{...}, weights_kept
+ *   candidate_failed     node, candidate, error{code, message, file, line, rank}, log_tail,
+ *                        rank_seconds
+ *   node_closed          node, diagnosis, insights[{text, nodes[]}]
  *   weights_dropped      node, candidate           its weights file was removed
  *   test_scored          node, candidate, score{...}
  *   finished             reason, winner_node, winner_candidate   (-1, -1: no candidate finished)
+ *
+ * What stands in brackets may be absent or null: one thread, no GPU, spans unknown. With `blames`
+ * true the candidate's kills go up by one.
  *
  * job is an object or a text; a code is a name ("STATUS_DIVERGED") or a number. rank_seconds (also
  * in results) are those since the candidate was started this time: they add up. Keys that are not

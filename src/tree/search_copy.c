@@ -40,6 +40,7 @@ static void copy_candidate(struct copy *copy, struct candidate *candidate)
     copy_text(copy, &candidate->config);
     copy_text(copy, &candidate->end);
     copy_text(copy, &candidate->log_tail);
+    candidate->error = copy_bytes(copy, candidate->error, 1, sizeof(*candidate->error));
     candidate->curve = copy_bytes(copy, candidate->curve, (size_t)candidate->curve_count,
                                   sizeof(*candidate->curve));
     candidate->cases = copy_bytes(copy, candidate->cases, (size_t)candidate->case_count,
@@ -58,19 +59,6 @@ static void copy_candidate(struct copy *copy, struct candidate *candidate)
     }
 }
 
-/* The members of a candidate, into zeroed memory. Most of it is the error, which few candidates
- * have. */
-static void copy_members(const struct candidate *from, struct candidate *to)
-{
-    const size_t head_bytes = offsetof(struct candidate, error);
-    const size_t tail_offset = head_bytes + sizeof(from->error);
-    memcpy(to, from, head_bytes);
-    memcpy((char *)to + tail_offset, (const char *)from + tail_offset, sizeof(*to) - tail_offset);
-    if (from->state == CANDIDATE_FAILED) {
-        to->error = from->error;
-    }
-}
-
 static void copy_node(struct copy *copy, const struct search_node *from, struct search_node *to)
 {
     /* Candidates are most of a node: those that do not exist are not copied (the arena's memory is
@@ -79,9 +67,8 @@ static void copy_node(struct copy *copy, const struct search_node *from, struct 
     const size_t tail_offset = head_bytes + sizeof(from->candidates);
     memcpy(to, from, head_bytes);
     memcpy((char *)to + tail_offset, (const char *)from + tail_offset, sizeof(*to) - tail_offset);
-    for (int32_t i = 0; i < from->candidate_count; i++) {
-        copy_members(&from->candidates[i], &to->candidates[i]);
-    }
+    memcpy(to->candidates, from->candidates,
+           (size_t)from->candidate_count * sizeof(from->candidates[0]));
     copy_text(copy, &to->strategy);
     copy_text(copy, &to->goal);
     copy_text(copy, &to->rationale);
@@ -107,6 +94,28 @@ static void copy_nodes(struct copy *copy, const struct search *from, struct sear
     }
 }
 
+static void copy_lists(struct copy *copy, const struct search *from, struct search *to)
+{
+    to->insights =
+        copy_bytes(copy, from->insights, (size_t)from->insight_count, sizeof(*to->insights));
+    for (int32_t i = 0; i < to->insight_count && !copy->failed; i++) {
+        copy_text(copy, &to->insights[i].text);
+    }
+    to->allocations = copy_bytes(copy, from->allocations, (size_t)from->allocation_count,
+                                 sizeof(*to->allocations));
+    for (int32_t i = 0; i < to->allocation_count && !copy->failed; i++) {
+        copy_text(copy, &to->allocations[i].job);
+        copy_text(copy, &to->allocations[i].host);
+        copy_text(copy, &to->allocations[i].end);
+    }
+    to->incidents =
+        copy_bytes(copy, from->incidents, (size_t)from->incident_count, sizeof(*to->incidents));
+    for (int32_t i = 0; i < to->incident_count && !copy->failed; i++) {
+        copy_text(copy, &to->incidents[i].kind);
+        copy_text(copy, &to->incidents[i].message);
+    }
+}
+
 enum status search_copy(const struct search *from, struct search *out, struct error *err)
 {
     struct arena arena;
@@ -114,11 +123,7 @@ enum status search_copy(const struct search *from, struct search *out, struct er
     struct copy copy = {.arena = &arena};
     struct search to = *from;
     copy_nodes(&copy, from, &to);
-    to.insights =
-        copy_bytes(&copy, from->insights, (size_t)from->insight_count, sizeof(*to.insights));
-    for (int32_t i = 0; i < to.insight_count && !copy.failed; i++) {
-        copy_text(&copy, &to.insights[i].text);
-    }
+    copy_lists(&copy, from, &to);
     copy_text(&copy, &to.identity.job);
     copy_text(&copy, &to.identity.model_hash);
     copy_text(&copy, &to.identity.task_hash);

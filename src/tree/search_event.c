@@ -1,40 +1,30 @@
-/* The fold of events: each handler reads and checks its event whole, gets the memory it needs, and
- * only then changes the search. Nothing after the first change can fail. */
-#include <float.h>
+/* The fold of events: the table of their kinds, and the handlers of the search as a whole and of
+ * nodes. */
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "base/mem.h"
-#include "tree/search_parts.h"
+#include "tree/search_event.h"
 
-enum { EVENT_NAME_BYTES = 64, NODES_FIRST_CAPACITY = 16 };
+enum { NODES_FIRST_CAPACITY = 16 };
 
-struct event {
-    const cJSON *object;
-    struct json_reader reader;
-    struct json_problems problems;
-    double time_s;
-    char name[EVENT_NAME_BYTES]; /* "event 12 (node_planned)", for errors */
-};
-
-static enum status event_check(const struct event *event, struct error *err)
+enum status event_check(const struct event *event, struct error *err)
 {
     return json_problems_check(&event->problems, event->name, err);
 }
 
-/* An object's member must be there: json_read_int alone would take its default. */
-static int64_t require_int(struct event *event, const char *key, int64_t min, int64_t max)
+int64_t event_require_int(struct event *event, const char *key, int64_t min, int64_t max)
 {
     json_require(&event->reader, key, "a whole number");
     return json_read_int(&event->reader, key, min, min, max);
 }
 
-static double read_seconds(struct event *event, const char *key)
+double event_require_seconds(struct event *event, const char *key)
 {
     json_require(&event->reader, key, "a number of seconds");
-    return json_read_number(&event->reader, key, 0.0, 0.0, DBL_MAX);
+    return json_read_number(&event->reader, key, 0.0, 0.0, SEARCH_SECONDS_MAX);
 }
 
 /* ---- the search as a whole ---- */
@@ -60,7 +50,7 @@ static enum status read_identity(struct event *event, struct search_identity *ou
     TRY(search_read_text(reader, "version", true, max, &out->version, err));
     json_require(reader, "larger_is_better", "true or false");
     out->larger_is_better = json_read_bool(reader, "larger_is_better", true);
-    out->seed = (uint64_t)require_int(event, "seed", 0, INT64_C(1) << 53);
+    out->seed = (uint64_t)event_require_int(event, "seed", 0, INT64_C(1) << 53);
     return event_check(event, err);
 }
 
@@ -77,38 +67,11 @@ static enum status apply_started(struct search *search, struct event *event, str
     return STATUS_OK;
 }
 
-static enum status apply_allocation_started(struct search *search, struct event *event,
-                                            struct error *err)
-{
-    require_int(event, "ranks", 1, INT32_MAX);
-    json_read_string(&event->reader, "host", "");
-    TRY(event_check(event, err));
-    if (search->allocation_count == INT32_MAX) {
-        return FAIL(err, STATUS_INVALID, "%s: too many allocations", event->name);
-    }
-    search->allocation_count++;
-    search->earlier_seconds = search->allocation_seconds;
-    return STATUS_OK;
-}
-
-static enum status apply_allocation_progress(struct search *search, struct event *event,
-                                             struct error *err)
-{
-    double seconds = read_seconds(event, "seconds");
-    TRY(event_check(event, err));
-    if (search->allocation_count == 0) {
-        return FAIL(err, STATUS_INVALID, "%s: no allocation has started", event->name);
-    }
-    search->allocation_seconds =
-        fmax(search->allocation_seconds, search->earlier_seconds + seconds);
-    return STATUS_OK;
-}
-
 static enum status apply_finished(struct search *search, struct event *event, struct error *err)
 {
-    int32_t node = (int32_t)require_int(event, "winner_node", -1, TREE_NODES_MAX);
+    int32_t node = (int32_t)event_require_int(event, "winner_node", -1, TREE_NODES_MAX);
     int32_t candidate =
-        (int32_t)require_int(event, "winner_candidate", -1, SEARCH_CANDIDATES_MAX - 1);
+        (int32_t)event_require_int(event, "winner_candidate", -1, SEARCH_CANDIDATES_MAX - 1);
     bool none = node == -1 && candidate == -1;
     if (!none && (node < 0 || node >= search->tree.count || candidate < 0 ||
                   candidate >= search->nodes[node].candidate_count ||
@@ -186,12 +149,12 @@ static enum status read_plan(struct search *search, struct event *event, struct 
 {
     struct json_reader *reader = &event->reader;
     const size_t max = SEARCH_TEXT_MAX_BYTES;
-    int64_t id = require_int(event, "node", 0, TREE_NODES_MAX);
+    int64_t id = event_require_int(event, "node", 0, TREE_NODES_MAX);
     if (event->problems.count == 0 && id != search->tree.count) {
         json_problems_add(&event->problems, "/node", "found %lld, allowed is the next, %d",
                           (long long)id, (int)search->tree.count);
     }
-    *parent = (int32_t)require_int(event, "parent", -1, TREE_NODES_MAX);
+    *parent = (int32_t)event_require_int(event, "parent", -1, TREE_NODES_MAX);
     TRY(search_read_text(reader, "strategy", true, max, &out->strategy, err));
     TRY(search_read_text(reader, "goal", true, max, &out->goal, err));
     TRY(search_read_text(reader, "rationale", true, max, &out->rationale, err));
@@ -234,7 +197,7 @@ static bool candidate_is_over(const struct candidate *candidate)
  * otherwise. */
 static int32_t read_closing_node(const struct search *search, struct event *event)
 {
-    int32_t id = (int32_t)require_int(event, "node", 0, TREE_NODES_MAX);
+    int32_t id = (int32_t)event_require_int(event, "node", 0, TREE_NODES_MAX);
     if (event->problems.count > 0) {
         return -1;
     }
@@ -357,213 +320,6 @@ cleanup:
     return status;
 }
 
-/* ---- candidates ---- */
-
-#define STATE_BIT(state) (1u << (state))
-static const unsigned ACTIVE_STATES =
-    STATE_BIT(CANDIDATE_PLANNED) | STATE_BIT(CANDIDATE_RUNNING) | STATE_BIT(CANDIDATE_SUSPENDED);
-
-/* Candidate of the event, in one of the states (bits); NULL with a problem otherwise. */
-static struct candidate *read_candidate(struct search *search, struct event *event, unsigned states,
-                                        int32_t *node_id)
-{
-    int32_t id = (int32_t)require_int(event, "node", 0, TREE_NODES_MAX);
-    int32_t index = (int32_t)require_int(event, "candidate", 0, SEARCH_CANDIDATES_MAX - 1);
-    if (event->problems.count > 0) {
-        return NULL;
-    }
-    if (id >= search->tree.count || index >= search->nodes[id].candidate_count) {
-        json_problems_add(&event->problems, "/candidate", "node %d candidate %d does not exist",
-                          (int)id, (int)index);
-        return NULL;
-    }
-    struct candidate *candidate = &search->nodes[id].candidates[index];
-    if ((STATE_BIT(candidate->state) & states) == 0) {
-        json_problems_add(&event->problems, "/candidate",
-                          "node %d candidate %d is %s, which does not allow this event", (int)id,
-                          (int)index, candidate_state_name(candidate->state));
-        return NULL;
-    }
-    *node_id = id;
-    return candidate;
-}
-
-static enum status apply_candidate_started(struct search *search, struct event *event,
-                                           struct error *err)
-{
-    int32_t id = -1;
-    struct candidate *candidate = read_candidate(search, event, ACTIVE_STATES, &id);
-    json_read_int(&event->reader, "rank", 0, 0, INT32_MAX);
-    if (candidate != NULL && candidate->attempts >= SEARCH_ATTEMPTS_MAX) {
-        json_problems_add(&event->problems, "/candidate",
-                          "was running %d times when its job died and is not started again",
-                          (int)candidate->attempts);
-    }
-    TRY(event_check(event, err));
-    candidate->state = CANDIDATE_RUNNING;
-    candidate->attempts++;
-    return STATUS_OK;
-}
-
-static void add_cost(struct search *search, struct candidate *candidate, double rank_seconds)
-{
-    candidate->rank_seconds += rank_seconds;
-    search->rank_seconds += rank_seconds;
-}
-
-static enum status apply_candidate_suspended(struct search *search, struct event *event,
-                                             struct error *err)
-{
-    int32_t id = -1;
-    struct candidate *candidate = read_candidate(search, event, STATE_BIT(CANDIDATE_RUNNING), &id);
-    int64_t steps = require_int(event, "steps_done", 0, INT64_C(1) << 53);
-    double rank_seconds = read_seconds(event, "rank_seconds");
-    TRY(event_check(event, err));
-    candidate->state = CANDIDATE_SUSPENDED;
-    candidate->attempts = 0;
-    candidate->steps_done = steps;
-    add_cost(search, candidate, rank_seconds);
-    return STATUS_OK;
-}
-
-/* Moves what was measured into the candidate, which keeps its configuration and what it has cost so
- * far. */
-static void take_result(struct search *search, struct candidate *candidate,
-                        const struct candidate *result)
-{
-    struct candidate before = *candidate;
-    *candidate = *result;
-    candidate->config = before.config;
-    candidate->rank_seconds = before.rank_seconds;
-    candidate->state = CANDIDATE_FINISHED;
-    candidate->attempts = 0;
-    add_cost(search, candidate, result->rank_seconds);
-}
-
-static void update_best(const struct search *search, struct search_node *node)
-{
-    node->best = -1;
-    for (int32_t i = 0; i < node->candidate_count; i++) {
-        const struct candidate *candidate = &node->candidates[i];
-        if (candidate->state == CANDIDATE_FINISHED &&
-            (node->best < 0 || search_value_better(candidate->validation.value,
-                                                   node->candidates[node->best].validation.value,
-                                                   search->identity.larger_is_better))) {
-            node->best = i;
-        }
-    }
-}
-
-static enum status apply_candidate_finished(struct search *search, struct event *event,
-                                            struct error *err)
-{
-    enum status status = STATUS_OK;
-    struct candidate result;
-    char *report = NULL;
-    int32_t id = -1;
-    memset(&result, 0, sizeof(result));
-    struct candidate *candidate = read_candidate(search, event, STATE_BIT(CANDIDATE_RUNNING), &id);
-    json_require(&event->reader, "result", "an object");
-    const cJSON *object = json_read_object(&event->reader, "result");
-    if (object != NULL) {
-        TRY_CLEANUP(search_result_read(object, "/result", &event->problems, &result, &report, err));
-    }
-    result.weights_kept = json_read_bool(&event->reader, "weights_kept", false);
-    TRY_CLEANUP(event_check(event, err));
-
-    take_result(search, candidate, &result);
-    struct search_node *node = &search->nodes[id];
-    if (node->recipe_report == NULL) {
-        node->recipe_report = report;
-        report = NULL;
-    }
-    update_best(search, node);
-    free(report);
-    return STATUS_OK;
-
-cleanup:
-    candidate_fini(&result);
-    free(report);
-    return status;
-}
-
-/* The error of a failed candidate. Its code is a name ("STATUS_DIVERGED") or a number. */
-static void read_error(struct event *event, struct error *out)
-{
-    memset(out, 0, sizeof(*out));
-    json_require(&event->reader, "error", "an object");
-    struct json_reader reader;
-    json_reader_init(&reader, json_read_object(&event->reader, "error"), "/error",
-                     &event->problems);
-    const cJSON *code = json_read_any(&reader, "code");
-    out->code = STATUS_INTERNAL;
-    if (cJSON_IsString(code)) {
-        for (int i = 0; i < STATUS_COUNT; i++) {
-            if (strcmp(status_name((enum status)i), code->valuestring) == 0) {
-                out->code = (enum status)i;
-            }
-        }
-    } else {
-        out->code =
-            (enum status)json_read_int(&reader, "code", STATUS_INTERNAL, 0, STATUS_COUNT - 1);
-    }
-    out->line = (int)json_read_int(&reader, "line", 0, 0, INT32_MAX);
-    out->rank = (int)json_read_int(&reader, "rank", -1, -1, INT32_MAX);
-    snprintf(out->file, sizeof(out->file), "%s", json_read_string(&reader, "file", ""));
-    snprintf(out->message, sizeof(out->message), "%s", json_read_string(&reader, "message", ""));
-}
-
-static enum status apply_candidate_failed(struct search *search, struct event *event,
-                                          struct error *err)
-{
-    int32_t id = -1;
-    struct error error;
-    char *log_tail = NULL;
-    struct candidate *candidate = read_candidate(search, event, ACTIVE_STATES, &id);
-    double rank_seconds = json_read_number(&event->reader, "rank_seconds", 0.0, 0.0, DBL_MAX);
-    read_error(event, &error);
-    TRY(search_read_text(&event->reader, "log_tail", false, SEARCH_TEXT_MAX_BYTES, &log_tail, err));
-    enum status status = event_check(event, err);
-    if (status != STATUS_OK) {
-        free(log_tail);
-        return status;
-    }
-    candidate->state = CANDIDATE_FAILED;
-    candidate->error = error;
-    candidate->log_tail = log_tail;
-    add_cost(search, candidate, rank_seconds);
-    return STATUS_OK;
-}
-
-static enum status apply_weights_dropped(struct search *search, struct event *event,
-                                         struct error *err)
-{
-    int32_t id = -1;
-    struct candidate *candidate = read_candidate(search, event, STATE_BIT(CANDIDATE_FINISHED), &id);
-    if (candidate != NULL && !candidate->weights_kept) {
-        json_problems_add(&event->problems, "/candidate", "its weights were not kept");
-    }
-    TRY(event_check(event, err));
-    candidate->weights_kept = false;
-    return STATUS_OK;
-}
-
-static enum status apply_test_scored(struct search *search, struct event *event, struct error *err)
-{
-    int32_t id = -1;
-    struct search_score score;
-    struct candidate *candidate = read_candidate(search, event, STATE_BIT(CANDIDATE_FINISHED), &id);
-    if (candidate != NULL && candidate->test.present) {
-        json_problems_add(&event->problems, "/candidate", "its test score is already known");
-    }
-    json_require(&event->reader, "score", "a score object");
-    search_score_read(json_read_object(&event->reader, "score"), "/score", &event->problems,
-                      &score);
-    TRY(event_check(event, err));
-    candidate->test = score;
-    return STATUS_OK;
-}
-
 /* ---- the table ---- */
 
 struct event_kind {
@@ -574,16 +330,18 @@ struct event_kind {
 
 static const struct event_kind event_kinds[] = {
     {"started", apply_started, false},
-    {"allocation_started", apply_allocation_started, true},
-    {"allocation_progress", apply_allocation_progress, true},
+    {"allocation_started", search_apply_allocation_started, true},
+    {"allocation_progress", search_apply_allocation_progress, true},
+    {"allocation_ended", search_apply_allocation_ended, true},
+    {"incident", search_apply_incident, true},
     {"node_planned", apply_node_planned, false},
-    {"candidate_started", apply_candidate_started, false},
-    {"candidate_suspended", apply_candidate_suspended, false},
-    {"candidate_finished", apply_candidate_finished, false},
-    {"candidate_failed", apply_candidate_failed, false},
+    {"candidate_started", search_apply_candidate_started, false},
+    {"candidate_suspended", search_apply_candidate_suspended, false},
+    {"candidate_finished", search_apply_candidate_finished, false},
+    {"candidate_failed", search_apply_candidate_failed, false},
     {"node_closed", apply_node_closed, false},
-    {"weights_dropped", apply_weights_dropped, true},
-    {"test_scored", apply_test_scored, true},
+    {"weights_dropped", search_apply_weights_dropped, true},
+    {"test_scored", search_apply_test_scored, true},
     {"finished", apply_finished, false},
 };
 
@@ -602,10 +360,10 @@ static enum status read_header(const struct search *search, struct event *event,
                                const struct event_kind **kind, struct error *err)
 {
     const int64_t next = search->last_sequence + 1;
-    int64_t sequence = require_int(event, "sequence", 1, INT64_C(1) << 53);
+    int64_t sequence = event_require_int(event, "sequence", 1, INT64_C(1) << 53);
     json_require(&event->reader, "event", "the kind of event");
     const char *name = json_read_string(&event->reader, "event", "");
-    event->time_s = read_seconds(event, "time_s");
+    event->time_s = event_require_seconds(event, "time_s");
     snprintf(event->name, sizeof(event->name), "event %lld (%.24s)", (long long)next, name);
     TRY(event_check(event, err));
     if (sequence != next) {

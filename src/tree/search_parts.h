@@ -5,10 +5,16 @@
 #include "base/json.h"
 #include "tree/search.h"
 
+/* Longest span or time of an event, thirty million years: sums and products of such stay finite. */
+#define SEARCH_SECONDS_MAX 1e15
+enum { SEARCH_THREADS_MAX = 1 << 16 /* or GPUs, of a rank */ };
+
 /* Free what a part owns and leave it zeroed. */
 void candidate_fini(struct candidate *candidate);
 void search_node_fini(struct search_node *node);
 void search_identity_fini(struct search_identity *identity);
+void search_allocation_fini(struct search_allocation *allocation);
+void search_incident_fini(struct search_incident *incident);
 
 /* Whether value a of the metric is better than b. */
 bool search_value_better(double a, double b, bool larger_is_better);

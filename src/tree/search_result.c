@@ -235,7 +235,7 @@ enum status search_result_read(const cJSON *object, const char *pointer,
     out->steps_done = read_count(&reader, "steps_done");
     out->samples = read_count(&reader, "samples");
     out->tokens = read_count(&reader, "tokens");
-    out->rank_seconds = json_read_number(&reader, "rank_seconds", 0.0, 0.0, DBL_MAX);
+    out->rank_seconds = json_read_number(&reader, "rank_seconds", 0.0, 0.0, SEARCH_SECONDS_MAX);
     TRY(read_curve(&reader, out, err));
     TRY(read_cases(&reader, out, err));
     TRY(read_confusions(&reader, out, err));

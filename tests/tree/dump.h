@@ -17,13 +17,16 @@ static inline void dump_score(struct buffer *out, const char *name,
 
 static inline void dump_candidate(struct buffer *out, const struct candidate *c)
 {
+    static const struct error none = {.code = STATUS_OK};
+    const struct error *error = c->error != NULL ? c->error : &none;
     buffer_printf(out, "  %s config=%s attempts=%d steps=%" PRId64 " samples=%" PRId64, //
                   candidate_state_name(c->state), search_text(c->config), (int)c->attempts,
                   c->steps_done, c->samples);
     buffer_printf(out, " tokens=%" PRId64 " end=%s cost=%a kept=%d error=%d/%d/%d/%s/%s log=%s",
-                  c->tokens, search_text(c->end), c->rank_seconds, c->weights_kept, c->error.code,
-                  c->error.rank, c->error.line, c->error.file, c->error.message,
-                  search_text(c->log_tail));
+                  c->tokens, search_text(c->end), c->rank_seconds, c->weights_kept, error->code,
+                  error->rank, error->line, error->file, error->message, search_text(c->log_tail));
+    buffer_printf(out, " kills=%d cores=%a gpus=%a", (int)c->kills, c->core_seconds,
+                  c->gpu_seconds);
     dump_score(out, "validation", &c->validation);
     dump_score(out, "test", &c->test);
     for (int32_t i = 0; i < c->curve_count; i++) {
@@ -60,6 +63,22 @@ static inline void dump_node(struct buffer *out, const struct search *search, in
     }
 }
 
+static inline void dump_allocations(struct buffer *out, const struct search *search)
+{
+    for (int32_t i = 0; i < search->allocation_count; i++) {
+        const struct search_allocation *a = &search->allocations[i];
+        buffer_printf(out, " allocation %a %a %d %d %d %d %d %d %s|%s|%s %a %a\n", a->started_s,
+                      a->seconds, (int)a->ranks, (int)a->workers, (int)a->nodes, (int)a->threads,
+                      (int)a->gpus, (int)a->restarts, a->job, a->host, a->end, a->predicted_s,
+                      a->safe_s);
+    }
+    for (int32_t i = 0; i < search->incident_count; i++) {
+        const struct search_incident *one = &search->incidents[i];
+        buffer_printf(out, " incident %a %d %s|%s %d %d %a\n", one->time_s, (int)one->allocation,
+                      one->kind, one->message, (int)one->node, (int)one->candidate, one->lost_s);
+    }
+}
+
 /* On the heap; the caller frees it. */
 static inline char *dump_search(const struct search *search)
 {
@@ -74,6 +93,9 @@ static inline char *dump_search(const struct search *search)
                   search->rank_seconds, search->allocation_seconds, search->earlier_seconds,
                   (int)search->allocation_count, (int)search->end, search_text(search->end_reason),
                   (int)search->winner_node, (int)search->winner_candidate);
+    buffer_printf(&out, "%a %a %" PRId64 " %d\n", search->core_seconds, search->gpu_seconds,
+                  search->incidents_seen, (int)search->incident_count);
+    dump_allocations(&out, search);
     for (int32_t i = 0; i < search->tree.count; i++) {
         dump_node(&out, search, i);
     }

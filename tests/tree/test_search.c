@@ -157,9 +157,9 @@ static void assert_candidates(const struct search *search)
     assert_false(search->nodes[1].candidates[1].weights_kept);
     c = &search->nodes[1].candidates[2];
     assert_int_equal(c->state, CANDIDATE_FAILED);
-    assert_int_equal(c->error.code, STATUS_DIVERGED);
-    assert_int_equal(c->error.rank, 2);
-    assert_string_equal(c->error.message, "loss");
+    assert_int_equal(c->error->code, STATUS_DIVERGED);
+    assert_int_equal(c->error->rank, 2);
+    assert_string_equal(c->error->message, "loss");
     assert_string_equal(c->log_tail, "tail");
 }
 

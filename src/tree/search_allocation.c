@@ -1,0 +1,212 @@
+/* Events of allocations and incidents: where the search has run, and what a reader should know of
+ * it. */
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/mem.h"
+#include "tree/search_event.h"
+
+/* ---- allocations ---- */
+
+void search_allocation_fini(struct search_allocation *allocation)
+{
+    free(allocation->job);
+    free(allocation->host);
+    free(allocation->end);
+    memset(allocation, 0, sizeof(*allocation));
+}
+
+/* Grows a list by one; their number is not changed. */
+static enum status reserve_one(void **list, int32_t count, size_t item_bytes, const char *what,
+                               struct error *err)
+{
+    void *grown = mem_realloc(*list, (size_t)count + 1, item_bytes);
+    if (grown == NULL) {
+        return mem_fail(err, ((size_t)count + 1) * item_bytes, what);
+    }
+    *list = grown;
+    return STATUS_OK;
+}
+
+static int32_t read_count(struct event *event, const char *key, int32_t fallback, int32_t max)
+{
+    return (int32_t)json_read_int(&event->reader, key, fallback, 0, max);
+}
+
+/* A span that may not have been measured. */
+static double read_span(struct event *event, const char *key)
+{
+    return json_read_number(&event->reader, key, NAN, 0.0, SEARCH_SECONDS_MAX);
+}
+
+static enum status read_allocation(const struct search *search, struct event *event,
+                                   struct search_allocation *out, struct error *err)
+{
+    struct json_reader *reader = &event->reader;
+    out->started_s = event->time_s;
+    out->ranks = (int32_t)event_require_int(event, "ranks", 1, INT32_MAX);
+    out->workers = read_count(event, "workers", 0, INT32_MAX);
+    out->nodes = read_count(event, "nodes", 0, INT32_MAX);
+    out->threads = read_count(event, "threads", 1, SEARCH_THREADS_MAX);
+    out->gpus = read_count(event, "gpus", 0, SEARCH_THREADS_MAX);
+    out->restarts = read_count(event, "restarts", 0, INT32_MAX);
+    out->predicted_s = NAN;
+    out->safe_s = NAN;
+    TRY(search_read_text(reader, "job", false, SEARCH_LINE_MAX_BYTES, &out->job, err));
+    TRY(search_read_text(reader, "host", false, SEARCH_LINE_MAX_BYTES, &out->host, err));
+    out->end = mem_strdup("");
+    if (out->end == NULL) {
+        return mem_fail(err, 1, "an allocation");
+    }
+    TRY(event_check(event, err));
+    if (search->allocation_count >= SEARCH_ALLOCATIONS_MAX) {
+        return FAIL(err, STATUS_LIMIT, "%s: a search has at most %d allocations", event->name,
+                    SEARCH_ALLOCATIONS_MAX);
+    }
+    return STATUS_OK;
+}
+
+enum status search_apply_allocation_started(struct search *search, struct event *event,
+                                            struct error *err)
+{
+    enum status status = STATUS_OK;
+    struct search_allocation allocation = {0};
+    void *list = search->allocations;
+    TRY_CLEANUP(read_allocation(search, event, &allocation, err));
+    TRY_CLEANUP(
+        reserve_one(&list, search->allocation_count, sizeof(allocation), "allocations", err));
+    search->allocations = list;
+    search->allocations[search->allocation_count++] = allocation;
+    search->earlier_seconds = search->allocation_seconds;
+    return STATUS_OK;
+
+cleanup:
+    search_allocation_fini(&allocation);
+    return status;
+}
+
+/* The allocation that is running; NULL with a problem if none is. */
+static struct search_allocation *read_running(struct search *search, struct event *event)
+{
+    if (search->allocation_count == 0) {
+        json_problems_add(&event->problems, "/event", "no allocation has started");
+        return NULL;
+    }
+    return &search->allocations[search->allocation_count - 1];
+}
+
+enum status search_apply_allocation_progress(struct search *search, struct event *event,
+                                             struct error *err)
+{
+    double seconds = event_require_seconds(event, "seconds");
+    struct search_allocation *allocation = read_running(search, event);
+    TRY(event_check(event, err));
+    allocation->seconds = fmax(allocation->seconds, seconds);
+    search->allocation_seconds =
+        fmax(search->allocation_seconds, search->earlier_seconds + seconds);
+    return STATUS_OK;
+}
+
+enum status search_apply_allocation_ended(struct search *search, struct event *event,
+                                          struct error *err)
+{
+    struct search_allocation *allocation = read_running(search, event);
+    double predicted_s = read_span(event, "predicted_s");
+    double safe_s = read_span(event, "safe_s");
+    char *reason = NULL;
+    if (allocation != NULL && allocation->end[0] != '\0') {
+        json_problems_add(&event->problems, "/event", "the allocation has already ended");
+    }
+    TRY(search_read_text(&event->reader, "reason", true, SEARCH_LINE_MAX_BYTES, &reason, err));
+    if (reason != NULL && reason[0] == '\0') {
+        json_problems_add(&event->problems, "/reason", "found an empty text, allowed is a reason");
+    }
+    enum status status = event_check(event, err);
+    if (status != STATUS_OK) {
+        free(reason);
+        return status;
+    }
+    free(allocation->end);
+    allocation->end = reason;
+    allocation->predicted_s = predicted_s;
+    allocation->safe_s = safe_s;
+    return STATUS_OK;
+}
+
+/* ---- incidents ---- */
+
+void search_incident_fini(struct search_incident *incident)
+{
+    free(incident->kind);
+    free(incident->message);
+    memset(incident, 0, sizeof(*incident));
+}
+
+static bool is_given(struct event *event, const char *key)
+{
+    const cJSON *item = json_read_any(&event->reader, key);
+    return item != NULL && !cJSON_IsNull(item);
+}
+
+/* What the incident is about: nothing, a node, or a candidate, which *blamed is if it has to answer
+ * for it. */
+static void read_subject(struct search *search, struct event *event, struct search_incident *out,
+                         struct candidate **blamed)
+{
+    const unsigned any_state = EVENT_STATE(CANDIDATE_STATE_COUNT) - 1;
+    bool blames = json_read_bool(&event->reader, "blames", false);
+    out->node = -1;
+    out->candidate = -1;
+    if (blames || is_given(event, "candidate")) {
+        *blamed = event_candidate(search, event, any_state, &out->node);
+        out->candidate =
+            *blamed != NULL ? (int32_t)(*blamed - search->nodes[out->node].candidates) : -1;
+        *blamed = blames ? *blamed : NULL;
+    } else if (is_given(event, "node")) {
+        out->node = (int32_t)event_require_int(event, "node", 0, TREE_NODES_MAX);
+        if (out->node >= search->tree.count) {
+            json_problems_add(&event->problems, "/node", "node %d does not exist", (int)out->node);
+        }
+    }
+}
+
+static enum status read_incident(struct search *search, struct event *event,
+                                 struct search_incident *out, struct candidate **blamed,
+                                 struct error *err)
+{
+    struct json_reader *reader = &event->reader;
+    out->time_s = event->time_s;
+    out->allocation = search->allocation_count - 1;
+    read_subject(search, event, out, blamed);
+    out->lost_s = read_span(event, "lost_s");
+    TRY(search_read_text(reader, "kind", true, SEARCH_LINE_MAX_BYTES, &out->kind, err));
+    TRY(search_read_text(reader, "message", true, SEARCH_LINE_MAX_BYTES, &out->message, err));
+    return event_check(event, err);
+}
+
+enum status search_apply_incident(struct search *search, struct event *event, struct error *err)
+{
+    enum status status = STATUS_OK;
+    struct search_incident incident = {0};
+    struct candidate *blamed = NULL;
+    bool kept = search->incident_count < SEARCH_INCIDENTS_MAX;
+    void *list = search->incidents;
+    TRY_CLEANUP(read_incident(search, event, &incident, &blamed, err));
+    if (kept) {
+        TRY_CLEANUP(reserve_one(&list, search->incident_count, sizeof(incident), "incidents", err));
+        search->incidents = list;
+        search->incidents[search->incident_count++] = incident;
+    }
+    search->incidents_seen++;
+    if (blamed != NULL) {
+        blamed->kills++;
+    }
+    if (kept) {
+        return STATUS_OK;
+    }
+
+cleanup:
+    search_incident_fini(&incident);
+    return status;
+}

@@ -1,0 +1,55 @@
+/* What the handlers of events share. Each reads and checks its event whole, gets the memory it
+ * needs, and only then changes the search: nothing after the first change can fail.
+ *
+ *   search_event.c        the table of kinds; the search as a whole, nodes
+ *   search_candidate.c    candidates
+ *   search_allocation.c   allocations and incidents */
+#ifndef TREE_SEARCH_EVENT_H
+#define TREE_SEARCH_EVENT_H
+
+#include "tree/search_parts.h"
+
+enum { EVENT_NAME_BYTES = 64 };
+
+struct event {
+    const cJSON *object;
+    struct json_reader reader;
+    struct json_problems problems;
+    double time_s;
+    char name[EVENT_NAME_BYTES]; /* "event 12 (node_planned)", for errors */
+};
+
+/* STATUS_INVALID with all mistakes that were found in the event. */
+enum status event_check(const struct event *event, struct error *err);
+
+/* A member that must be there: json_read_int alone would take its default. */
+int64_t event_require_int(struct event *event, const char *key, int64_t min, int64_t max);
+double event_require_seconds(struct event *event, const char *key);
+
+/* Candidate of the event, in one of the states (a bit each, see EVENT_STATE); NULL with a problem
+ * otherwise. */
+#define EVENT_STATE(state) (1u << (state))
+struct candidate *event_candidate(struct search *search, struct event *event, unsigned states,
+                                  int32_t *node_id);
+
+/* The handlers, one a kind: the event as search.h lists it. */
+enum status search_apply_candidate_started(struct search *search, struct event *event,
+                                           struct error *err);
+enum status search_apply_candidate_suspended(struct search *search, struct event *event,
+                                             struct error *err);
+enum status search_apply_candidate_finished(struct search *search, struct event *event,
+                                            struct error *err);
+enum status search_apply_candidate_failed(struct search *search, struct event *event,
+                                          struct error *err);
+enum status search_apply_weights_dropped(struct search *search, struct event *event,
+                                         struct error *err);
+enum status search_apply_test_scored(struct search *search, struct event *event, struct error *err);
+enum status search_apply_allocation_started(struct search *search, struct event *event,
+                                            struct error *err);
+enum status search_apply_allocation_progress(struct search *search, struct event *event,
+                                             struct error *err);
+enum status search_apply_allocation_ended(struct search *search, struct event *event,
+                                          struct error *err);
+enum status search_apply_incident(struct search *search, struct event *event, struct error *err);
+
+#endif
