@@ -1,9 +1,12 @@
 /* The controller's inside, shared by controller*.c alone.
  *
- *   controller.c           create, turn, messages
+ *   controller.c           create, turn
+ *   controller_open.c      begins a search, or goes on from what the folder holds
+ *   controller_message.c   what workers say
  *   controller_events.c    event -> journal -> search_apply -> what follows from it
  *   controller_plan.c      select, plan, close a round
- *   controller_dispatch.c  orders to workers, stop
+ *   controller_dispatch.c  orders to workers
+ *   controller_stop.c      from the wish to stop to the end
  *   controller_weights.c   the best candidates' weights stay, the others go
  *   controller_finish.c    winner, test split, end
  *   controller_report.c    progress for people */
@@ -102,6 +105,18 @@ struct controller {
     int64_t messages;
     double busy_s;
 };
+
+/* ---- controller_open.c ---- */
+enum status controller_open(struct controller *c, struct error *err);
+
+/* ---- controller_message.c ---- */
+enum status controller_read_messages(struct controller *c, struct error *err);
+
+/* ---- controller_stop.c ---- */
+/* Whether the search should stop: a signal, or c->halt. */
+enum status controller_check_stop(struct controller *c, struct error *err);
+/* Whether it has ended, or has stopped. */
+enum status controller_check_end(struct controller *c, struct error *err);
 
 /* ---- controller_events.c ---- */
 /* A new event object of a kind, with node and candidate unless they are negative. */

@@ -1,0 +1,246 @@
+/* What workers say, and the events that follow from it. */
+#include <math.h>
+#include <string.h>
+
+#include "base/clock.h"
+#include "run/controller_state.h"
+
+static int find_worker(const struct controller *c, int rank)
+{
+    for (int i = 0; i < c->options.leader_count; i++) {
+        if (c->workers[i].rank == rank) {
+            return i;
+        }
+    }
+    return -1;
+}
+
+/* A worker whose answer does not fit has failed, whatever it says. */
+static enum status refuse_result(struct controller *c, int index, const struct message *message,
+                                 bool test, struct error *refused, struct error *err)
+{
+    error_context(refused, "rank %d sent a result that is none", message->rank);
+    if (test) {
+        log_write(c->options.log, LOG_ERROR, "run", "%s", refused->message);
+        return STATUS_OK;
+    }
+    cJSON *event =
+        controller_failure(message->header.node, message->header.candidate, refused, "", 0.0);
+    return controller_emit(c, event, index, err);
+}
+
+static enum status on_result(struct controller *c, int index, struct message *message,
+                             struct error *err)
+{
+    struct controller_worker *worker = &c->workers[index];
+    bool test = worker->work == WORK_TEST;
+    struct error refused = {0};
+    worker->work = WORK_NONE;
+    enum status fits = test ? search_score_check(message->payload, &refused)
+                            : search_result_check(message->payload, &refused);
+    if (fits != STATUS_OK) {
+        return refuse_result(c, index, message, test, &refused, err);
+    }
+    cJSON *event = controller_event(test ? "test_scored" : "candidate_finished",
+                                    message->header.node, message->header.candidate);
+    cJSON_AddItemToObject(event, test ? "score" : "result", message->payload);
+    message->payload = NULL;
+    if (!test) {
+        /* The baseline's weights are the base model's own. */
+        cJSON_AddBoolToObject(event, "weights_kept", message->header.node > 0);
+    }
+    return controller_emit(c, event, index, err);
+}
+
+static const char *text_of(const cJSON *object, const char *key)
+{
+    const cJSON *value = cJSON_GetObjectItemCaseSensitive(object, key);
+    return cJSON_IsString(value) ? value->valuestring : "";
+}
+
+/* A number of a worker's answer within bounds, 0 if it is none. */
+static double number_of(const cJSON *object, const char *key, double max)
+{
+    const cJSON *value = cJSON_GetObjectItemCaseSensitive(object, key);
+    bool fits = cJSON_IsNumber(value) && value->valuedouble >= 0.0 && value->valuedouble <= max;
+    return fits ? value->valuedouble : 0.0;
+}
+
+static enum status status_named(const char *name)
+{
+    for (int i = 1; i < STATUS_COUNT; i++) {
+        if (strcmp(name, status_name((enum status)i)) == 0) {
+            return (enum status)i;
+        }
+    }
+    return STATUS_INTERNAL;
+}
+
+/* The error that a worker's FAILED message tells of. */
+static struct error failure_of(const struct message *message)
+{
+    const cJSON *object = cJSON_GetObjectItemCaseSensitive(message->payload, "error");
+    struct error failure;
+    int line = (int)number_of(object, "line", 1e6);
+    error_set(&failure, status_named(text_of(object, "code")), text_of(object, "file"), line, "%s",
+              text_of(object, "message"));
+    failure.rank = message->rank;
+    return failure;
+}
+
+static cJSON *suspension(const struct message *message)
+{
+    cJSON *event =
+        controller_event("candidate_suspended", message->header.node, message->header.candidate);
+    cJSON_AddNumberToObject(event, "steps_done",
+                            floor(number_of(message->payload, "steps_done", 1e15)));
+    cJSON_AddNumberToObject(event, "rank_seconds",
+                            number_of(message->payload, "rank_seconds", 1e12));
+    return event;
+}
+
+/* A full disk, say, is no fault of the candidate: it goes back in line, and the search stops. */
+static enum status on_broken_machine(struct controller *c, int index, const struct message *message,
+                                     const struct error *failure, struct error *err)
+{
+    struct error ignored = {0};
+    if (controller_emit(c, suspension(message), index, &ignored) == STATUS_OK) {
+        journal_flush(c->journal, &ignored);
+    }
+    *err = *failure;
+    return failure->code;
+}
+
+/* A worker's device is gone, and its rank with it: the search stops, to be started again. What that
+ * worker had counts as running when its job died, so that a candidate that kills every device it
+ * meets is set aside in the end; what others had does not. */
+static enum status on_lost_device(struct controller *c, int index, const struct error *failure,
+                                  struct error *err)
+{
+    struct error ignored = {0};
+    for (int i = 0; i < c->options.leader_count; i++) {
+        const struct controller_worker *other = &c->workers[i];
+        if (i == index || other->work != WORK_TRAIN) {
+            continue;
+        }
+        const struct candidate *candidate =
+            &c->search.nodes[other->node].candidates[other->candidate];
+        cJSON *event = controller_event("candidate_suspended", other->node, other->candidate);
+        cJSON_AddNumberToObject(event, "steps_done", (double)candidate->steps_done);
+        cJSON_AddNumberToObject(event, "rank_seconds", 0.0);
+        (void)controller_emit(c, event, i, &ignored);
+    }
+    (void)journal_flush(c->journal, &ignored);
+    *err = *failure;
+    return failure->code;
+}
+
+static enum status on_failure(struct controller *c, int index, const struct message *message,
+                              struct error *err)
+{
+    struct controller_worker *worker = &c->workers[index];
+    bool test = worker->work == WORK_TEST;
+    struct error failure = failure_of(message);
+    worker->work = WORK_NONE;
+    if (failure.code == STATUS_NO_SPACE || failure.code == STATUS_IO ||
+        failure.code == STATUS_PERMISSION) {
+        return on_broken_machine(c, index, message, &failure, err);
+    }
+    if (failure.code == STATUS_DEVICE) {
+        return on_lost_device(c, index, &failure, err);
+    }
+    if (test) {
+        log_write(c->options.log, LOG_ERROR, "run", "the test split could not be scored: %s",
+                  failure.message);
+        return STATUS_OK;
+    }
+    cJSON *event = controller_failure(message->header.node, message->header.candidate, &failure,
+                                      text_of(message->payload, "log_tail"),
+                                      number_of(message->payload, "rank_seconds", 1e12));
+    return controller_emit(c, event, index, err);
+}
+
+static enum status on_suspended(struct controller *c, int index, const struct message *message,
+                                struct error *err)
+{
+    struct controller_worker *worker = &c->workers[index];
+    bool test = worker->work == WORK_TEST;
+    worker->work = WORK_NONE;
+    if (test) {
+        return STATUS_OK;
+    }
+    if (!c->stopping) {
+        TRY(controller_push_ready(c, message->header.node, message->header.candidate, err));
+    }
+    return controller_emit(c, suspension(message), index, err);
+}
+
+static void on_hello(struct controller *c, int index, const struct message *message)
+{
+    c->workers[index].present = true;
+    log_write(c->options.log, LOG_INFO, "run", "worker on rank %d (%s): %s (%s)",
+              c->workers[index].rank, text_of(message->payload, "host"),
+              text_of(message->payload, "device"), text_of(message->payload, "choice"));
+}
+
+/* Whether an answer is about what the worker was told to do. */
+static bool fits_order(const struct controller_worker *worker, const struct message *message)
+{
+    return worker->work != WORK_NONE && worker->node == message->header.node &&
+           worker->candidate == message->header.candidate && message->payload != NULL;
+}
+
+static enum status on_message(struct controller *c, struct message *message, struct error *err)
+{
+    int index = find_worker(c, message->rank);
+    enum message_kind kind = (enum message_kind)message->header.kind;
+    if (index < 0) {
+        return FAIL(err, STATUS_FORMAT, "rank %d is no worker", message->rank);
+    }
+    struct controller_worker *worker = &c->workers[index];
+    worker->heard_s = clock_monotonic_s();
+    if (kind == MESSAGE_HELLO) {
+        on_hello(c, index, message);
+        return STATUS_OK;
+    }
+    if (kind == MESSAGE_PROGRESS) {
+        worker->phase = message->header.phase;
+        worker->done = message->header.done;
+        worker->total = message->header.total;
+        return STATUS_OK;
+    }
+    if (!fits_order(worker, message)) {
+        log_write(c->options.log, LOG_WARNING, "run",
+                  "rank %d answers for n%04d-c%d, which it was not given; ignored", message->rank,
+                  message->header.node, message->header.candidate);
+        return STATUS_OK;
+    }
+    switch (kind) {
+    case MESSAGE_RESULT:
+        return on_result(c, index, message, err);
+    case MESSAGE_FAILED:
+        return on_failure(c, index, message, err);
+    case MESSAGE_SUSPENDED:
+        return on_suspended(c, index, message, err);
+    default:
+        return FAIL(err, STATUS_FORMAT, "rank %d sent a message of kind %d", message->rank, kind);
+    }
+}
+
+enum status controller_read_messages(struct controller *c, struct error *err)
+{
+    for (;;) {
+        bool came = false;
+        struct message message;
+        double begun_s = clock_monotonic_s();
+        TRY(mailbox_receive(c->options.mailbox, MESSAGE_TO_CONTROLLER, &came, &message, err));
+        if (!came) {
+            return STATUS_OK;
+        }
+        enum status status = on_message(c, &message, err);
+        message_fini(&message);
+        TRY(status);
+        c->messages++;
+        c->busy_s += clock_monotonic_s() - begun_s;
+    }
+}
