@@ -11,7 +11,9 @@
  * and, for points that are asked from the n-th passing on (fault_from):
  *
  *   clock     ahead, back: the wall clock is a day ahead or behind
- *   flock     absent: the file system has no flock */
+ *   flock     absent: the file system has no flock
+ *
+ * The n-th passing is told on stderr: "TREX_FAULT strikes: <point>[:<n>]=<what>". */
 #ifndef BASE_FAULT_H
 #define BASE_FAULT_H
 

@@ -411,12 +411,16 @@ static void test_commit_keeps_the_previous_generation(void **state)
     assert_false(file_exists(aside));
 }
 
-/* A child that writes while `fault` is armed; returns its wait status. */
+/* A child that writes while `fault` is armed, its stderr in the file "said"; returns its wait
+ * status. */
 static int write_in_child(const char *path, const char *fault)
 {
+    char said[FILE_PATH_BYTES];
+    path_in("said", said);
     pid_t child = fork();
     if (child == 0) {
         struct error err = {0};
+        assert_non_null(freopen(said, "w", stderr));
         setenv("TREX_FAULT", fault, 1);
         _exit(file_write(path, "new", 3, &err) == STATUS_OK ? 0 : (int)err.code);
     }
@@ -429,11 +433,14 @@ static void test_a_kill_leaves_old_or_new_and_nothing_else(void **state)
 {
     (void)state;
     char path[FILE_PATH_BYTES];
+    char said[FILE_PATH_BYTES];
     path_in("killed", path);
+    path_in("said", said);
     write_text(path, "old");
     int status = write_in_child(path, "base.file.before_rename=kill");
     assert_true(WIFSIGNALED(status) && WTERMSIG(status) == SIGKILL);
     assert_content(path, "old");
+    assert_content(said, "TREX_FAULT strikes: base.file.before_rename=kill\n");
     status = write_in_child(path, "base.file.before_rename=enospc");
     assert_int_equal(WEXITSTATUS(status), STATUS_NO_SPACE);
     assert_content(path, "old");
@@ -442,6 +449,7 @@ static void test_a_kill_leaves_old_or_new_and_nothing_else(void **state)
     assert_content(path, "new");
     status = write_in_child(path, "base.file.after_rename:2=kill");
     assert_int_equal(WEXITSTATUS(status), 0);
+    assert_content(said, "");
 }
 
 /* ---- faults ---- */
