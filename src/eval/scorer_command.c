@@ -8,7 +8,7 @@
 #include <string.h>
 
 #include "base/json.h"
-#include "eval/process.h"
+#include "base/process.h"
 #include "eval/scorers.h"
 #include "eval/utf8.h"
 
@@ -125,6 +125,9 @@ static enum status score(const struct task *task, const struct scorer_row *rows,
     buffer_init(&exchange.line, SCORER_TEXT_MAX_BYTES);
     enum status status = process_run(task->command, task->command_timeout_s, &io, err);
     buffer_fini(&exchange.line);
+    if (status == STATUS_TIMEOUT) {
+        error_context(err, "command_timeout_s");
+    }
     TRY(status);
     if (exchange.received < count) {
         return FAIL(err, STATUS_EXTERNAL, "the command \"%s\" printed %lld lines for %lld rows",

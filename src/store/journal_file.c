@@ -9,7 +9,7 @@
 #include "base/hash.h"
 #include "base/json.h"
 #include "base/mem.h"
-#include "store/text.h"
+#include "base/text.h"
 
 static const char key[] = ",\"xxh3\":\"";
 enum { KEY_BYTES = sizeof(key) - 1, SUFFIX_BYTES = KEY_BYTES + HASH_TEXT_BYTES - 1 + 2 /* "} */ };

@@ -6,7 +6,7 @@
 
 #include "base/json.h"
 #include "base/mem.h"
-#include "store/text.h"
+#include "base/text.h"
 
 void run_image_fini(struct run_image *image)
 {

@@ -9,7 +9,7 @@
 
 #include "base/clock.h"
 #include "base/file.h"
-#include "eval/process.h"
+#include "base/process.h"
 
 /* Scores rows with a shell script as the command. */
 static enum status run_script(struct scoring_rows *scoring, const char *script, double timeout_s,

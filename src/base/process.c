@@ -1,4 +1,4 @@
-#include "eval/process.h"
+#include "base/process.h"
 
 #include <ctype.h>
 #include <errno.h>
@@ -18,7 +18,7 @@
 #include "base/buffer.h"
 #include "base/clock.h"
 #include "base/mem.h"
-#include "eval/utf8.h"
+#include "base/text.h"
 
 enum {
     STANDARD_FDS = 3,
@@ -341,10 +341,9 @@ static enum status converse(struct child *child, double timeout_s, struct error 
             break;
         }
         if (deadline_passed(deadline)) {
-            return FAIL(
-                err, STATUS_TIMEOUT,
-                "the command \"%s\" had not ended after %g s (command_timeout_s) and was killed",
-                child->name, timeout_s);
+            return FAIL(err, STATUS_TIMEOUT,
+                        "the command \"%s\" had not ended after %g s and was killed", child->name,
+                        timeout_s);
         }
     }
     return child->line.len_bytes > 0 ? hand_over_line(child, err) : STATUS_OK;
@@ -361,26 +360,43 @@ static int bury(struct child *child)
     return wait_status;
 }
 
+/* The end of its standard error as one line of UTF-8; "" if it said nothing. */
+static void tidy_tail(const struct child *child, char out[3 * TAIL_BYTES + 1])
+{
+    char line[TAIL_BYTES];
+    size_t length = 0;
+    for (size_t i = 0; i < child->tail_bytes; i++) {
+        char c = child->tail[i];
+        bool space = isspace((unsigned char)c) != 0 || c == '\0';
+        if (!space) {
+            line[length++] = c;
+        } else if (length > 0 && line[length - 1] != ' ') {
+            line[length++] = ' ';
+        }
+    }
+    while (length > 0 && line[length - 1] == ' ') {
+        length--;
+    }
+    text_repair(line, length, out);
+}
+
 static enum status judge(const struct child *child, int wait_status, struct error *err)
 {
     if (WIFEXITED(wait_status) && WEXITSTATUS(wait_status) == 0) {
         return STATUS_OK;
     }
-    struct buffer said;
-    buffer_init(&said, 4 * TAIL_BYTES);
-    utf8_normalise(&said, child->tail, child->tail_bytes, 0);
-    const char *what =
-        said.len_bytes > 0 ? "; it last said: " : "; it said nothing on standard error";
+    char said[3 * TAIL_BYTES + 1];
+    tidy_tail(child, said);
+    const char *what = said[0] != '\0' ? "; it last said: " : "; it said nothing on standard error";
     enum status status = STATUS_EXTERNAL;
     if (WIFSIGNALED(wait_status)) {
         status =
             FAIL(err, status, "the command \"%s\" was ended by signal %d (%s)%s%s", child->name,
-                 WTERMSIG(wait_status), strsignal(WTERMSIG(wait_status)), what, buffer_text(&said));
+                 WTERMSIG(wait_status), strsignal(WTERMSIG(wait_status)), what, said);
     } else {
         status = FAIL(err, status, "the command \"%s\" ended with exit status %d%s%s", child->name,
-                      WEXITSTATUS(wait_status), what, buffer_text(&said));
+                      WEXITSTATUS(wait_status), what, said);
     }
-    buffer_fini(&said);
     return status;
 }
 

@@ -1,7 +1,7 @@
 /* Texts that may hold anything (a model's output, a message cut in the middle of a character) made
  * fit for files whose readers expect UTF-8. */
-#ifndef STORE_TEXT_H
-#define STORE_TEXT_H
+#ifndef BASE_TEXT_H
+#define BASE_TEXT_H
 
 #include <stddef.h>
 

@@ -1,7 +1,7 @@
 /* One external program: fed, listened to, and killed whole when it takes too long or says too much.
  */
-#ifndef EVAL_PROCESS_H
-#define EVAL_PROCESS_H
+#ifndef BASE_PROCESS_H
+#define BASE_PROCESS_H
 
 #include <stddef.h>
 
