@@ -289,6 +289,12 @@ static enum status export_candidate(const struct view *view, const char *text, c
     memset(&export, 0, sizeof(export));
     export.path = path;
     base = base != NULL ? base : view_job_text(view, NULL, "model");
+    if (search_is_simulated(&view->search)) {
+        status = FAIL(err, STATUS_INVALID,
+                      "%s is a simulated search: nothing was trained, so there are no weights",
+                      view->folder);
+        goto cleanup;
+    }
     TRY_CLEANUP(choose_candidate(view, text, &node, &number, err));
     TRY_CLEANUP(open_weights(&export, view, node, number, path, err));
     TRY_CLEANUP(check_format(&export, &format, err));

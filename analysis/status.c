@@ -32,6 +32,10 @@ static void print_condition(const struct view *view)
                view->holder.since);
     }
     printf(", last write %s ago\n", age);
+    if (search_is_simulated(&view->search)) {
+        label("SIMULATED");
+        printf("workers slept instead of training, and all scores are made up\n");
+    }
 }
 
 static void print_rounds(const struct view *view, const struct view_counts *counts)
@@ -192,6 +196,7 @@ static cJSON *status_json(const struct view *view)
     cJSON_AddStringToObject(object, "run", view->folder);
     cJSON_AddStringToObject(object, "condition", view_condition(view));
     cJSON_AddStringToObject(object, "end_reason", search_text(search->end_reason));
+    cJSON_AddBoolToObject(object, "simulated", search_is_simulated(search));
     cJSON_AddStringToObject(object, "metric", search_text(search->identity.metric));
     cJSON_AddBoolToObject(object, "larger_is_better", search->identity.larger_is_better);
     cJSON *rounds = cJSON_AddObjectToObject(object, "rounds");

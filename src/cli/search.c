@@ -1,3 +1,4 @@
+#include <math.h>
 #include <stdio.h>
 
 #include <mpi.h>
@@ -5,11 +6,15 @@
 #include "cli/cli.h"
 #include "run/launch.h"
 
+static const double simulate_max_s = 1e6;
+
 static int run(const struct cli_command *command, int argc, char **argv)
 {
     struct launch_options launch = {0};
+    double simulate_s = NAN;
     const struct cli_option options[] = {
         {"out", CLI_TEXT, &launch.out_folder},
+        {"simulate", CLI_NUMBER, &simulate_s},
         {"quiet", CLI_FLAG, &launch.quiet},
         {"verbose", CLI_FLAG, &launch.verbose},
         {NULL, CLI_FLAG, NULL},
@@ -20,6 +25,12 @@ static int run(const struct cli_command *command, int argc, char **argv)
         return exit_code;
     }
     launch.job_path = arguments[0];
+    if (!isnan(simulate_s) && !(simulate_s > 0.0 && simulate_s <= simulate_max_s)) {
+        fprintf(stderr, "trex search: --simulate %g: allowed are seconds above 0, at most %.0f\n",
+                simulate_s, simulate_max_s);
+        return CLI_WRONG_INPUT;
+    }
+    launch.simulate_s = isnan(simulate_s) ? 0.0 : simulate_s;
     int provided = 0;
     if (MPI_Init_thread(NULL, NULL, MPI_THREAD_FUNNELED, &provided) != MPI_SUCCESS) {
         fputs("trex: MPI_Init failed\n", stderr);
@@ -51,13 +62,17 @@ const struct cli_command cli_search = {
     .name = "search",
     .summary = "run or resume the search of a job file (under mpirun or srun)",
     .usage =
-        "usage: [mpirun -n RANKS | srun] trex search JOB [--out DIR] [--quiet] [--verbose]\n\n"
+        "usage: [mpirun -n RANKS | srun] trex search JOB [--out DIR] [--simulate SECONDS]\n"
+        "       [--quiet] [--verbose]\n\n"
         "Runs the search that the job file describes; if the run folder holds it already, goes on\n"
         "with it. Rank 0 plans, the other ranks train; with one rank it does both.\n"
         "SIGTERM, SIGINT or SIGUSR1 stop it cleanly: the same command resumes.\n\n"
-        "  --out DIR   run folder instead of the job's \"output\"\n"
-        "  --quiet     only warnings and errors\n"
-        "  --verbose   more\n\n"
+        "  --out DIR           run folder instead of the job's \"output\"\n"
+        "  --simulate SECONDS  a candidate sleeps about so long and its score is made up: to try\n"
+        "                      batch scripts, queue settings and scale, with no device and no\n"
+        "                      training. Such a run is marked and never mixed with a real one\n"
+        "  --quiet             only warnings and errors\n"
+        "  --verbose           more\n\n"
         "exit codes: 0 finished, 1 failed, 2 wrong input, 75 the run folder is in use,\n"
         "85 stopped and can be resumed\n\n"
         "example: mpirun -n 3 trex search jobs/ftbench/sst2.json --out runs/sst2\n",

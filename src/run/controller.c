@@ -28,8 +28,10 @@ enum status controller_create(const struct controller_options *options, struct c
         c->workers[i].rank = options->leaders[i];
     }
     c->limits.model = &options->model->config;
-    c->limits.memory_bytes =
-        machine_worker_memory(options->job, &options->machine, options->node_workers);
+    c->limits.memory_bytes = /* 0: no limit, as workers that only sleep may share a small node */
+        options->simulated
+            ? 0
+            : machine_worker_memory(options->job, &options->machine, options->node_workers);
     c->limits.training_bytes = trainer_bytes;
     TRY_CLEANUP(controller_open(c, err));
     *out = c;

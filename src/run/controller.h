@@ -32,6 +32,7 @@ struct controller_options {
     double deadline_s;           /* of the wall clock: when the allocation ends, 0: unknown */
     struct workspace *workspace; /* for splits; it needs no device */
     struct machine machine;      /* of the workers */
+    bool simulated;              /* the workers train nothing (run/simulated.h) */
     const struct model *model;   /* inspected */
 };
 

@@ -46,8 +46,9 @@ static enum status on_result(struct controller *c, int index, struct message *me
     cJSON_AddItemToObject(event, test ? "score" : "result", message->payload);
     message->payload = NULL;
     if (!test) {
-        /* The baseline's weights are the base model's own. */
-        cJSON_AddBoolToObject(event, "weights_kept", message->header.node > 0);
+        /* The baseline's weights are the base model's own; a simulated candidate has none. */
+        cJSON_AddBoolToObject(event, "weights_kept",
+                              message->header.node > 0 && !c->options.simulated);
     }
     return controller_emit(c, event, index, err);
 }

@@ -1,4 +1,5 @@
 /* Opens a run folder: begins a search, or goes on from what the folder holds. */
+#include <stdio.h>
 #include <string.h>
 #include <unistd.h>
 
@@ -9,6 +10,8 @@
 #include "run/speed.h"
 #include "run/training_file.h"
 #include "train/trainer.h"
+
+enum { BASE_IDENTITY_BYTES = HASH_TEXT_BYTES + sizeof(SEARCH_SIMULATED) };
 
 /* The job for the record. What its precision "auto" means is written down: the training states of a
  * run are of one precision, on whatever machines it goes on later. */
@@ -42,15 +45,25 @@ static enum train_precision recorded_precision(const struct search *search,
     return otherwise;
 }
 
+/* What the search is said to begin with: a simulated one has no real model, so the two never mix.
+ */
+static void base_identity(const struct controller *c, char out[BASE_IDENTITY_BYTES])
+{
+    snprintf(out, BASE_IDENTITY_BYTES, "%s%s", c->options.simulated ? SEARCH_SIMULATED : "",
+             c->options.model->hash);
+}
+
 static enum status begin_search(struct controller *c, const char *task_hash, struct error *err)
 {
+    char model_hash[BASE_IDENTITY_BYTES];
+    base_identity(c, model_hash);
     const struct job *job = c->options.job;
     const struct scorer *scorer = scorer_find(job->task.metric);
     cJSON *event = controller_event("started", -1, -1);
     char *text = job_text(c);
     cJSON_AddStringToObject(event, "job", text != NULL ? text : "{}");
     cJSON_free(text);
-    cJSON_AddStringToObject(event, "model_hash", c->options.model->hash);
+    cJSON_AddStringToObject(event, "model_hash", model_hash);
     cJSON_AddStringToObject(event, "task_hash", task_hash);
     cJSON_AddStringToObject(event, "metric", job->task.metric);
     cJSON_AddBoolToObject(event, "larger_is_better", scorer->best > scorer->worst);
@@ -66,7 +79,17 @@ static enum status check_identity(const struct controller *c, const char *task_h
     const struct job *job = c->options.job;
     const struct search_identity *identity = &c->search.identity;
     const char *other = NULL;
-    if (strcmp(identity->model_hash, c->options.model->hash) != 0) {
+    char model_hash[BASE_IDENTITY_BYTES];
+    base_identity(c, model_hash);
+    if (search_is_simulated(&c->search) != c->options.simulated) {
+        return FAIL(err, STATUS_INVALID,
+                    "%s holds a %s search, and this one is %s; the two never mix: give another "
+                    "folder with --out, or start it %s --simulate",
+                    job->output, c->options.simulated ? "real" : "simulated",
+                    c->options.simulated ? "simulated" : "real",
+                    c->options.simulated ? "without" : "with");
+    }
+    if (strcmp(identity->model_hash, model_hash) != 0) {
         other = "base model";
     } else if (strcmp(identity->task_hash, task_hash) != 0) {
         other = "validation or test split, prompt template or metric";
@@ -165,6 +188,10 @@ static enum status open_search(struct controller *c, struct error *err)
     TRY(snapshot_create(folder, c->journal, &c->snapshot, err));
     c->next_sequence = c->search.last_sequence + 1;
     c->snapshot_sequence = -1;
+    if (c->options.simulated) {
+        log_write(c->options.log, LOG_WARNING, "run",
+                  "SIMULATED: workers sleep instead of training, and all scores are made up");
+    }
     if (c->search.last_sequence == 0) {
         TRY(begin_search(c, task_hash, err));
     } else {

@@ -24,6 +24,7 @@ static const double farewell_s = 5.0;
 /* Everything one rank holds while the search runs. */
 struct launch {
     struct job job;
+    double simulate_s; /* 0: candidates are trained */
     struct log log;
     struct log worker_log; /* to the file alone: people read the controller's reports */
     struct group_layout layout;
@@ -137,6 +138,7 @@ static enum status open_controller(struct launch *launch, struct error *err)
         .deadline_s = read_deadline(),
         .workspace = &launch->workspace,
         .machine = launch->machine,
+        .simulated = launch->simulate_s > 0.0,
         .model = launch->model,
     };
     return controller_create(&options, &launch->controller, err);
@@ -170,6 +172,7 @@ static enum status open_worker(struct launch *launch, struct error *err)
         .threads = launch->threads,
         .place = launch->layout.node_place,
         .group = launch->layout.comm,
+        .simulate_s = launch->simulate_s,
     };
     return launch->layout.group >= 0 ? worker_create(&options, &launch->worker, err) : STATUS_OK;
 }
@@ -341,6 +344,7 @@ enum status launch_search(const struct launch_options *options, struct json_prob
     memset(&launch, 0, sizeof(launch));
     launch.log.fd = -1;
     launch.layout.comm = MPI_COMM_NULL;
+    launch.simulate_s = options->simulate_s;
     int rank = 0;
     TRY_MPI(MPI_Comm_set_errhandler(MPI_COMM_WORLD, MPI_ERRORS_RETURN));
     int size = 1;

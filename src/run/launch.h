@@ -15,6 +15,7 @@ enum { LAUNCH_EXIT_RESUMABLE = 85 };
 struct launch_options {
     const char *job_path;
     const char *out_folder; /* NULL: the job's */
+    double simulate_s;      /* candidates sleep about so long instead of training; 0: they train */
     bool quiet;
     bool verbose;
 };

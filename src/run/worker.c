@@ -13,6 +13,7 @@
 #include "run/candidate.h"
 #include "run/group.h"
 #include "run/pace.h"
+#include "run/simulated.h"
 #include "run/stop.h"
 #include "run/workspace.h"
 #include "store/store.h"
@@ -56,8 +57,13 @@ enum status worker_create(const struct worker_options *options, struct worker **
         worker->train_group = group_trainer(&worker->group);
         worker->leader = worker->train_group.rank == 0;
     }
-    enum status status = workspace_open(options->job, options->threads, options->place,
-                                        options->log, &worker->workspace, err);
+    enum status status = STATUS_OK;
+    if (options->simulate_s > 0.0) {
+        workspace_init(options->job, options->threads, options->log, &worker->workspace);
+    } else {
+        status = workspace_open(options->job, options->threads, options->place, options->log,
+                                &worker->workspace, err);
+    }
     if (status != STATUS_OK) {
         worker_destroy(worker);
         return status;
@@ -84,7 +90,7 @@ void worker_set_turn(struct worker *worker, enum status (*turn)(void *context, s
 
 enum status worker_connect(struct worker *worker, struct error *err)
 {
-    if (worker->group == MPI_COMM_NULL) {
+    if (worker->group == MPI_COMM_NULL || worker->workspace.device == NULL) {
         return STATUS_OK;
     }
     char how[512] = "";
@@ -97,6 +103,10 @@ enum status worker_connect(struct worker *worker, struct error *err)
 enum status worker_machine(const struct worker *worker, bool speed, struct machine *out,
                            struct error *err)
 {
+    if (worker->workspace.device == NULL) {
+        *out = (struct machine){.precision = TRAIN_F32};
+        return STATUS_OK;
+    }
     return machine_measure(&worker->workspace, speed, out, err);
 }
 
@@ -117,17 +127,20 @@ enum status worker_hello(struct worker *worker, struct error *err)
     }
     char host[65] = "";
     gethostname(host, sizeof(host) - 1);
-    char device[256];
+    char device[256] = "none";
     struct device *opened = worker->workspace.device;
-    opened->ops->describe(opened, device, sizeof(device));
+    if (opened != NULL) {
+        opened->ops->describe(opened, device, sizeof(device));
+    }
     cJSON *hello = cJSON_CreateObject();
     cJSON_AddStringToObject(hello, "host", host);
     cJSON_AddStringToObject(hello, "device", device);
-    cJSON_AddStringToObject(hello, "choice", opened->choice);
+    cJSON_AddStringToObject(hello, "choice", opened != NULL ? opened->choice : "simulated");
     cJSON_AddNumberToObject(hello, "threads", worker->options.threads);
     cJSON_AddNumberToObject(hello, "ranks",
                             worker->group != MPI_COMM_NULL ? worker->train_group.size : 1);
-    cJSON_AddBoolToObject(hello, "bf16", workspace_precision(&worker->workspace) == TRAIN_BF16);
+    cJSON_AddBoolToObject(hello, "bf16",
+                          opened != NULL && workspace_precision(&worker->workspace) == TRAIN_BF16);
     return answer(worker, MESSAGE_HELLO, hello, err);
 }
 
@@ -291,6 +304,7 @@ static enum status carry_out(struct worker *worker, const cJSON *order, cJSON **
     }
     set_precision(&worker->workspace, order);
     const struct progress progress = {.tick = on_tick, .context = worker};
+    const double simulated_s = worker->options.simulate_s;
     struct candidate_order candidate = {
         .name = paths.name,
         .recipe = recipe,
@@ -305,9 +319,17 @@ static enum status carry_out(struct worker *worker, const cJSON *order, cJSON **
         if (cJSON_GetArraySize(config) == 0) {
             candidate.weights_path = NULL;
         }
-        return worker->leader ? candidate_score(&worker->workspace, &candidate, TASK_TEST,
-                                                &progress, result, err)
-                              : STATUS_OK;
+        if (!worker->leader) {
+            return STATUS_OK;
+        }
+        return simulated_s > 0.0 ? simulated_score(worker->options.job, simulated_s, &candidate,
+                                                   &progress, result, err)
+                                 : candidate_score(&worker->workspace, &candidate, TASK_TEST,
+                                                   &progress, result, err);
+    }
+    if (simulated_s > 0.0) {
+        return simulated_train(worker->options.job, simulated_s, &candidate, group, &progress,
+                               result, err);
     }
     return candidate_train(&worker->workspace, &candidate, group, &progress, result, err);
 }
@@ -365,7 +387,7 @@ static enum status clear_device(struct worker *worker, enum status outcome, stru
 {
     struct device *device = worker->workspace.device;
     struct error left = {0};
-    if (outcome == STATUS_OK || outcome == STATUS_DEVICE) {
+    if (outcome == STATUS_OK || outcome == STATUS_DEVICE || device == NULL) {
         return outcome;
     }
     if (device->ops->check(device, &left) == STATUS_DEVICE) {

@@ -19,9 +19,11 @@ struct worker_options {
     int place;      /* of this rank among those of its node that work */
     MPI_Comm group; /* ranks that train one candidate together; this rank is in it. MPI_COMM_NULL:
                        alone */
+    double simulate_s; /* a candidate takes about so long and trains nothing (run/simulated.h); 0:
+                          it is trained */
 };
 
-/* Opens the device. */
+/* Opens the device, unless candidates are simulated. */
 enum status worker_create(const struct worker_options *options, struct worker **out,
                           struct error *err);
 void worker_destroy(struct worker *worker);

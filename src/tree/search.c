@@ -23,6 +23,12 @@ const char *search_text(const char *text)
     return text != NULL ? text : "";
 }
 
+bool search_is_simulated(const struct search *search)
+{
+    return strncmp(search_text(search->identity.model_hash), SEARCH_SIMULATED,
+                   sizeof(SEARCH_SIMULATED) - 1) == 0;
+}
+
 /* ---- lifetime ---- */
 
 void search_init(struct search *search)

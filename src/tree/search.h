@@ -195,6 +195,11 @@ void search_fini(struct search *search);
 /* Text, or "" for NULL. */
 const char *search_text(const char *text);
 
+/* The model hash of a search whose workers only sleep begins so: it has no model, and whatever
+ * compares hashes keeps it apart from real ones. */
+#define SEARCH_SIMULATED "simulated "
+bool search_is_simulated(const struct search *search);
+
 /* Deep copy in one arena, for a thread that writes while the search goes on. The copy is only read:
  * search_apply refuses it. STATUS_NO_MEMORY leaves *out empty. */
 enum status search_copy(const struct search *from, struct search *out, struct error *err);
