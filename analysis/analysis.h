@@ -90,6 +90,22 @@ void view_count(const struct view *view, struct view_counts *out);
 /* {"value", "standard_error", "rows", ...}, or null. */
 cJSON *view_score_json(const struct search_score *score);
 
+/* ---- history.c: what the search has cost, where it ran, what happened to it ---- */
+
+/* The lines of status: hours, the last allocation and how it ended, the last incidents. */
+void history_print(const struct view *view);
+
+/* Adds the same to an object, but all of it: core_hours, gpu_hours, allocation_list, incidents,
+ * incidents_seen. */
+void history_add_json(const struct view *view, cJSON *object);
+
+/* Sums over the candidates of a node. */
+void history_node_cost(const struct search_node *node, double *core_seconds, double *gpu_seconds);
+
+/* "1.25 core-hours, 0.31 GPU-hours", the latter only if there are any; the same as JSON. */
+void history_print_cost(double core_seconds, double gpu_seconds);
+void history_add_cost(cJSON *object, double core_seconds, double gpu_seconds);
+
 /* ---- paint.c ---- */
 
 enum paint { PAINT_PLAIN, PAINT_BOLD, PAINT_FAINT, PAINT_GOOD, PAINT_BAD, PAINT_BUSY };
@@ -105,6 +121,12 @@ void paint_score(const struct search_score *score, char out[PAINT_SCORE_BYTES]);
 /* "3 s", "12 min", "4.2 h". */
 enum { PAINT_TIME_BYTES = 32 };
 void paint_duration(double seconds, char out[PAINT_TIME_BYTES]);
+
+/* Seconds as a number of hours: "0.0042", "3.21", "1234". */
+void paint_hours(double seconds, char out[PAINT_TIME_BYTES]);
+
+/* What begins a line of status: "  rounds      ". */
+void paint_label(const char *text);
 
 /* Characters that a text takes on a terminal (code points; wide ones are not told apart). */
 int paint_width(const char *text);

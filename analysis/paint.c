@@ -1,3 +1,4 @@
+#include <math.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/ioctl.h>
@@ -36,6 +37,18 @@ void paint_duration(double seconds, char out[PAINT_TIME_BYTES])
     } else {
         snprintf(out, PAINT_TIME_BYTES, "%.1f days", seconds / 86400.0);
     }
+}
+
+void paint_hours(double seconds, char out[PAINT_TIME_BYTES])
+{
+    double hours = fmin(seconds / 3600.0, 1e15);
+    int digits = hours >= 100.0 ? 0 : hours >= 0.1 || hours == 0.0 ? 2 : 4;
+    snprintf(out, PAINT_TIME_BYTES, "%.*f", digits, hours);
+}
+
+void paint_label(const char *text)
+{
+    printf("  %s%-11s%s ", paint(PAINT_FAINT), text, paint(PAINT_PLAIN));
 }
 
 static bool continues_character(char c)

@@ -10,7 +10,8 @@ static const char usage[] =
     "usage: trex-tree show RUN [NODE | --json]\n\n"
     "Draws the tree of the search in folder RUN: a line a node with its strategy, its best "
     "validation score with\n"
-    "standard error, its state and its candidates. With NODE (n0003, or a candidate n0003-c1) "
+    "standard error, its state, its candidates and what they cost. With NODE (n0003, or a "
+    "candidate n0003-c1) "
     "prints that node whole:\n"
     "goal, reasons, recipe, configurations, curves, diagnosis, failed cases.\n\n"
     "  --json   the whole tree as one JSON object\n\n"
@@ -93,6 +94,18 @@ static void print_states(const struct search_node *node)
     }
 }
 
+/* Nothing for a node that has not cost anything yet. */
+static void print_cost(const struct search_node *node)
+{
+    double core_seconds = 0.0;
+    double gpu_seconds = 0.0;
+    history_node_cost(node, &core_seconds, &gpu_seconds);
+    if (core_seconds > 0.0) {
+        printf("; ");
+        history_print_cost(core_seconds, gpu_seconds);
+    }
+}
+
 static void print_node(const struct view *view, int32_t id, int label_width)
 {
     static const char *const states[] = {"open", "closed", "failed"};
@@ -115,6 +128,7 @@ static void print_node(const struct view *view, int32_t id, int label_width)
            "");
     printf("  %s%-6s%s  ", paint(colours[state]), states[state], paint(PAINT_PLAIN));
     print_states(node);
+    print_cost(node);
     if (best) {
         printf("  %s★ %s n%04d-c%d%s", paint(PAINT_GOOD),
                view->search.end == SEARCH_FINISHED ? "winner" : "best", (int)id,

@@ -46,6 +46,8 @@ static cJSON *candidate_json(int32_t node, int32_t index, const struct candidate
     cJSON_AddNumberToObject(object, "samples", (double)candidate->samples);
     cJSON_AddNumberToObject(object, "tokens", (double)candidate->tokens);
     cJSON_AddNumberToObject(object, "rank_seconds", candidate->rank_seconds);
+    history_add_cost(object, candidate->core_seconds, candidate->gpu_seconds);
+    cJSON_AddNumberToObject(object, "kills", candidate->kills);
     cJSON_AddBoolToObject(object, "weights_kept", candidate->weights_kept);
     cJSON_AddItemToObject(object, "curve", curve_json(candidate));
     if (candidate->state == CANDIDATE_FAILED) {
@@ -60,6 +62,8 @@ static cJSON *node_json(const struct view *view, int32_t id)
     static const char *const states[] = {"open", "closed", "failed"};
     const struct tree_node *place = &view->search.tree.nodes[id];
     const struct search_node *node = &view->search.nodes[id];
+    double core_seconds = 0.0;
+    double gpu_seconds = 0.0;
     cJSON *object = cJSON_CreateObject();
     cJSON_AddNumberToObject(object, "node", id);
     cJSON_AddNumberToObject(object, "parent", place->parent);
@@ -72,6 +76,8 @@ static cJSON *node_json(const struct view *view, int32_t id)
     cJSON_AddItemToObject(object, "recipe", parsed(node->recipe));
     cJSON_AddStringToObject(object, "diagnosis", search_text(node->diagnosis));
     cJSON_AddNumberToObject(object, "best", node->best);
+    history_node_cost(node, &core_seconds, &gpu_seconds);
+    history_add_cost(object, core_seconds, gpu_seconds);
     cJSON *candidates = cJSON_AddArrayToObject(object, "candidates");
     for (int32_t i = 0; i < node->candidate_count; i++) {
         cJSON_AddItemToArray(candidates, candidate_json(id, i, &node->candidates[i]));

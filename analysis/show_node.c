@@ -144,8 +144,14 @@ static void print_candidate(const struct view *view, int32_t id, int32_t number)
         printf(", %" PRId64 " steps, %" PRId64 " rows, %" PRId64 " tokens", candidate->steps_done,
                candidate->samples, candidate->tokens);
     }
-    printf(", %s%s%s\n", cost, candidate->weights_kept ? ", weights kept" : "",
+    printf(", %s of work (", cost);
+    history_print_cost(candidate->core_seconds, candidate->gpu_seconds);
+    printf(")%s%s\n", candidate->weights_kept ? ", weights kept" : "",
            id == view->best_node && number == view->best_candidate ? "  ★ best of the search" : "");
+    if (candidate->kills > 0) {
+        printf("    %sblamed%s   %d time%s for the end of its rank\n", paint(PAINT_BAD),
+               paint(PAINT_PLAIN), (int)candidate->kills, candidate->kills == 1 ? "" : "s");
+    }
     printf("    config   ");
     paint_line(search_text(candidate->config), paint_columns() - 14);
     putchar('\n');
@@ -176,6 +182,8 @@ void show_node(const struct view *view, int32_t id)
     const struct search_node *node = &view->search.nodes[id];
     const struct tree_node *place = &view->search.tree.nodes[id];
     char planned[32];
+    double core_seconds = 0.0;
+    double gpu_seconds = 0.0;
     clock_format_utc(node->planned_at_s, planned, sizeof(planned));
     printf("%sn%04d%s  %s, %s", paint(PAINT_BOLD), (int)id, paint(PAINT_PLAIN),
            search_text(node->strategy), states[place->state]);
@@ -184,7 +192,10 @@ void show_node(const struct view *view, int32_t id)
     }
     printf("; %d children, %" PRId64 " rounds done in its subtree\n", (int)place->child_count,
            place->visits);
-    printf("planned %s by %s\n", planned, search_text(node->researcher));
+    printf("planned %s by %s; ", planned, search_text(node->researcher));
+    history_node_cost(node, &core_seconds, &gpu_seconds);
+    history_print_cost(core_seconds, gpu_seconds);
+    putchar('\n');
     print_text("goal", search_text(node->goal));
     print_text("why", search_text(node->rationale));
     print_json("recipe", search_text(node->recipe));

@@ -8,14 +8,10 @@
 static const char usage[] = "usage: trex-tree status RUN [--json]\n\n"
                             "Says where the search in folder RUN stands: rounds, candidates, best "
                             "score against the baseline, what is in\n"
-                            "flight, time spent. The search may be running on another machine.\n\n"
+                            "flight, hours spent, the last allocation and the last incidents. The "
+                            "search may be running on another machine.\n\n"
                             "  --json   the same as one JSON object\n\n"
                             "example: trex-tree status runs/sst2\n";
-
-static void label(const char *text)
-{
-    printf("  %s%-11s%s ", paint(PAINT_FAINT), text, paint(PAINT_PLAIN));
-}
 
 static void print_condition(const struct view *view)
 {
@@ -41,7 +37,7 @@ static void print_condition(const struct view *view)
 static void print_rounds(const struct view *view, const struct view_counts *counts)
 {
     double rounds = view_job_number(view, "search", "rounds");
-    label("rounds");
+    paint_label("rounds");
     printf("%d", counts->closed + counts->failed);
     if (rounds > 0.0) {
         printf(" of %.0f", rounds);
@@ -51,7 +47,7 @@ static void print_rounds(const struct view *view, const struct view_counts *coun
         printf(" (%d failed)", counts->failed);
     }
     printf(", %d open\n", counts->open);
-    label("candidates");
+    paint_label("candidates");
     bool first = true;
     for (int state = CANDIDATE_STATE_COUNT - 1; state >= 0; state--) {
         if (counts->candidates[state] > 0) {
@@ -68,7 +64,7 @@ static void print_candidate(const char *what, int32_t node, int32_t number,
 {
     char name[SEARCH_NAME_BYTES];
     char score[PAINT_SCORE_BYTES];
-    label(what);
+    paint_label(what);
     if (candidate == NULL) {
         printf("none yet\n");
         return;
@@ -94,7 +90,7 @@ static void print_gain(const struct view *view)
     double sign = view->search.identity.larger_is_better ? 1.0 : -1.0;
     double gain = sign * (best->validation.value - baseline->validation.value);
     double error = hypot(best->validation.standard_error, baseline->validation.standard_error);
-    label("gain");
+    paint_label("gain");
     printf("%s%+.4f%s", paint(gain > 2.0 * error ? PAINT_GOOD : PAINT_PLAIN), gain,
            paint(PAINT_PLAIN));
     if (error > 0.0) {
@@ -114,7 +110,7 @@ static void print_in_flight(const struct view *view)
             }
             char name[SEARCH_NAME_BYTES];
             search_candidate_name(n, c, name);
-            label("in flight");
+            paint_label("in flight");
             printf("%-10s %s%s%s", name, paint(PAINT_BUSY), candidate_state_name(candidate->state),
                    paint(PAINT_PLAIN));
             if (candidate->steps_done > 0) {
@@ -128,20 +124,18 @@ static void print_in_flight(const struct view *view)
 static void print_status(const struct view *view)
 {
     struct view_counts counts;
-    char work[PAINT_TIME_BYTES];
-    char wall[PAINT_TIME_BYTES];
     int width = paint_columns() - 15;
     view_count(view, &counts);
     print_condition(view);
     if (view_job_text(view, NULL, "goal")[0] != '\0') {
-        label("goal");
+        paint_label("goal");
         paint_line(view_job_text(view, NULL, "goal"), width);
         putchar('\n');
     }
-    label("model");
+    paint_label("model");
     paint_line(view_job_text(view, NULL, "model"), width);
     putchar('\n');
-    label("metric");
+    paint_label("metric");
     printf("%s, %s is better\n", search_text(view->search.identity.metric),
            view->search.identity.larger_is_better ? "larger" : "smaller");
     print_rounds(view, &counts);
@@ -149,13 +143,9 @@ static void print_status(const struct view *view)
     print_candidate("best", view->best_node, view->best_candidate, view_best(view));
     print_gain(view);
     print_in_flight(view);
-    paint_duration(view->search.rank_seconds, work);
-    paint_duration(view->search.allocation_seconds, wall);
-    label("spent");
-    printf("%s of work by ranks, %s in %d allocation%s\n", work, wall,
-           (int)view->search.allocation_count, view->search.allocation_count == 1 ? "" : "s");
+    history_print(view);
     if (view->note[0] != '\0') {
-        label("note");
+        paint_label("note");
         printf("%s\n", view->note);
     }
 }
@@ -219,6 +209,7 @@ static cJSON *status_json(const struct view *view)
     cJSON_AddNumberToObject(object, "rank_seconds", search->rank_seconds);
     cJSON_AddNumberToObject(object, "allocation_seconds", search->allocation_seconds);
     cJSON_AddNumberToObject(object, "allocations", search->allocation_count);
+    history_add_json(view, object);
     cJSON_AddNumberToObject(object, "last_sequence", (double)search->last_sequence);
     cJSON_AddNumberToObject(object, "last_write_age_seconds", view->age_s);
     cJSON_AddStringToObject(object, "note", view->note);

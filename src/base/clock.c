@@ -31,9 +31,10 @@ double clock_wall_s(void)
 
 void clock_format_utc(double wall_s, char *out, size_t out_bytes)
 {
-    time_t seconds = (time_t)wall_s;
+    bool four_digits = wall_s >= 0.0 && wall_s < 253402300800.0; /* up to the year 9999 */
+    time_t seconds = four_digits ? (time_t)wall_s : 0;
     struct tm parts;
-    if (gmtime_r(&seconds, &parts) == NULL ||
+    if (!four_digits || gmtime_r(&seconds, &parts) == NULL ||
         strftime(out, out_bytes, "%Y-%m-%dT%H:%M:%SZ", &parts) == 0) {
         snprintf(out, out_bytes, "?");
     }
