@@ -29,7 +29,7 @@ static void print_condition(const struct view *view)
     }
     printf(", last write %s ago\n", age);
     if (search_is_simulated(&view->search)) {
-        label("SIMULATED");
+        paint_label("SIMULATED");
         printf("workers slept instead of training, and all scores are made up\n");
     }
 }
