@@ -20,6 +20,11 @@ double clock_monotonic_s(void)
     return seconds_of(CLOCK_MONOTONIC);
 }
 
+double clock_thread_s(void)
+{
+    return seconds_of(CLOCK_THREAD_CPUTIME_ID);
+}
+
 double clock_wall_s(void)
 {
     double now_s = seconds_of(CLOCK_REALTIME);

@@ -6,6 +6,7 @@
 #include <stddef.h>
 
 double clock_monotonic_s(void); /* seconds since an arbitrary start; for durations and deadlines */
+double clock_thread_s(void);    /* that this thread has had a processor */
 double clock_wall_s(void);      /* seconds since 1970; for records only, it may jump */
 
 /* Formats a wall time as "2026-01-31T12:34:56Z". */

@@ -18,6 +18,7 @@ enum status controller_create(const struct controller_options *options, struct c
     }
     c->options = *options;
     search_init(&c->search);
+    c->thread_begun_s = clock_thread_s();
     c->started_s = c->recorded_time_s = c->snapshot_at_s = clock_monotonic_s();
     c->workers = mem_calloc((size_t)options->leader_count, sizeof(*c->workers));
     if (c->workers == NULL) {
@@ -63,27 +64,63 @@ void controller_destroy(struct controller *c)
     free(c);
 }
 
+/* ---- the turn ---- */
+
+const char *const controller_part_names[] = {"stop", "message",  "dispatch", "apply", "close",
+                                             "plan", "snapshot", "finish",   NULL};
+
+static enum status take_snapshot(struct controller *c, struct error *err)
+{
+    return controller_snapshot(c, false, err);
+}
+
+static enum status report(struct controller *c, struct error *err)
+{
+    (void)err;
+    controller_report(c, false);
+    return STATUS_OK;
+}
+
+/* In this order. What is ready is dispatched first, so that no worker waits for the disk. */
+static const struct {
+    enum controller_part part;
+    enum status (*take)(struct controller *c, struct error *err);
+} steps[] = {
+    {CONTROLLER_STOP, controller_check_control},
+    {CONTROLLER_STOP, controller_check_stop},
+    {CONTROLLER_MESSAGE, controller_read_messages},
+    {CONTROLLER_DISPATCH, controller_dispatch},
+    {CONTROLLER_APPLY, controller_apply_durable},
+    {CONTROLLER_CLOSE, controller_close_rounds},
+    {CONTROLLER_PLAN, controller_plan},
+    {CONTROLLER_PLAN, controller_collect_plans},
+    {CONTROLLER_DISPATCH, controller_dispatch},
+    {CONTROLLER_FINISH, controller_finish},
+    {CONTROLLER_SNAPSHOT, take_snapshot},
+    {CONTROLLER_FINISH, report},
+    {CONTROLLER_STOP, controller_check_end},
+};
+
 enum status controller_turn(struct controller *c, bool *done, struct error *err)
 {
+    double since_s = c->options.measure ? clock_thread_s() : 0.0;
     *done = c->done;
-    if (c->done) {
-        return STATUS_OK;
+    for (size_t i = 0; i < sizeof(steps) / sizeof(steps[0]) && !c->done; i++) {
+        TRY(steps[i].take(c, err));
+        if (c->options.measure) {
+            double now_s = clock_thread_s();
+            c->times.seconds[steps[i].part] += now_s - since_s;
+            since_s = now_s;
+        }
     }
-    TRY(controller_check_control(c, err));
-    TRY(controller_check_stop(c, err));
-    TRY(controller_read_messages(c, err));
-    TRY(controller_dispatch(c, err)); /* first what is ready: no worker waits for the disk */
-    TRY(controller_apply_durable(c, err));
-    TRY(controller_close_rounds(c, err));
-    TRY(controller_plan(c, err));
-    TRY(controller_collect_plans(c, err));
-    TRY(controller_dispatch(c, err));
-    TRY(controller_finish(c, err));
-    TRY(controller_snapshot(c, false, err));
-    controller_report(c, false);
-    TRY(controller_check_end(c, err));
     *done = c->done;
     return STATUS_OK;
+}
+
+void controller_get_times(const struct controller *controller, struct controller_times *out)
+{
+    *out = controller->times;
+    out->events = controller->next_sequence - 1;
 }
 
 enum status controller_outcome(const struct controller *controller)
@@ -99,9 +136,4 @@ bool controller_waits(const struct controller *controller)
 const struct search *controller_search(const struct controller *controller)
 {
     return &controller->search;
-}
-
-double controller_micros_per_message(const struct controller *controller)
-{
-    return controller->messages > 0 ? 1e6 * controller->busy_s / (double)controller->messages : 0.0;
 }

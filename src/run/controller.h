@@ -33,6 +33,7 @@ struct controller_options {
     struct workspace *workspace; /* for splits; it needs no device */
     struct machine machine;      /* of the workers */
     bool simulated;              /* the workers train nothing (run/simulated.h) */
+    bool measure;                /* for controller_get_times */
     const struct model *model;   /* inspected */
 };
 
@@ -53,7 +54,25 @@ bool controller_waits(const struct controller *controller);
 
 const struct search *controller_search(const struct controller *controller);
 
-/* Microseconds of its own work per message so far, for the benchmark. */
-double controller_micros_per_message(const struct controller *controller);
+/* Where its time goes: seconds of its own thread for each part of a turn, where options->measure
+ * asks for it (each look at the thread's clock costs some 0.2 us). */
+enum controller_part {
+    CONTROLLER_STOP,     /* control.json, signals, the end */
+    CONTROLLER_MESSAGE,  /* from workers, up to the event */
+    CONTROLLER_DISPATCH, /* orders */
+    CONTROLLER_APPLY,    /* events that are on disk, and what follows from them */
+    CONTROLLER_CLOSE,    /* rounds, with their diagnosis */
+    CONTROLLER_PLAN,     /* selection, researcher, executor */
+    CONTROLLER_SNAPSHOT, /* the asking for it */
+    CONTROLLER_FINISH,   /* budget, goal, report */
+    CONTROLLER_PART_COUNT
+};
+extern const char *const controller_part_names[]; /* NULL at the end */
+
+struct controller_times {
+    double seconds[CONTROLLER_PART_COUNT];
+    int64_t messages, events;
+};
+void controller_get_times(const struct controller *controller, struct controller_times *out);
 
 #endif

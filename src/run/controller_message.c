@@ -233,7 +233,6 @@ enum status controller_read_messages(struct controller *c, struct error *err)
     for (;;) {
         bool came = false;
         struct message message;
-        double begun_s = clock_monotonic_s();
         TRY(mailbox_receive(c->options.mailbox, MESSAGE_TO_CONTROLLER, &came, &message, err));
         if (!came) {
             return STATUS_OK;
@@ -241,7 +240,6 @@ enum status controller_read_messages(struct controller *c, struct error *err)
         enum status status = on_message(c, &message, err);
         message_fini(&message);
         TRY(status);
-        c->messages++;
-        c->busy_s += clock_monotonic_s() - begun_s;
+        c->times.messages++;
     }
 }

@@ -102,8 +102,8 @@ struct controller {
     double patience_s; /* after stop_asked_s */
     double started_s, stop_asked_s, snapshot_at_s, reported_at_s, recorded_time_s;
     int64_t snapshot_sequence;
-    int64_t messages;
-    double busy_s;
+    double thread_begun_s; /* its thread's own time at the start */
+    struct controller_times times;
 };
 
 /* ---- controller_open.c ---- */

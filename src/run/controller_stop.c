@@ -38,8 +38,10 @@ static enum status end_run(struct controller *c, enum status outcome, struct err
         TRY(snapshot_wait(c->snapshot, err));
     }
     TRY(controller_send_all(c, MESSAGE_QUIT, err));
-    log_write(c->options.log, LOG_DEBUG, "run", "controller: %lld messages, %.1f us each",
-              (long long)c->messages, controller_micros_per_message(c));
+    log_write(c->options.log, LOG_DEBUG, "run",
+              "controller: %lld messages and %lld events in %.1f s, of which its thread took %.2f",
+              (long long)c->times.messages, (long long)c->next_sequence - 1,
+              clock_monotonic_s() - c->started_s, clock_thread_s() - c->thread_begun_s);
     c->outcome = outcome;
     c->done = true;
     controller_report_end(c);

@@ -4,7 +4,6 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "base/clock.h"
 #include "base/json.h"
 #include "base/mem.h"
 
@@ -21,18 +20,6 @@ enum message_phase message_find_phase(const char *name)
     return MESSAGE_NO_PHASE;
 }
 
-/* A send that MPI has not finished with. */
-struct outgoing {
-    MPI_Request request;
-    char *bytes;
-    struct outgoing *next;
-};
-
-struct mailbox {
-    MPI_Comm comm;
-    struct outgoing *sending;
-};
-
 enum status message_mpi_status(int mpi_error, const char *call, const char *file, int line,
                                struct error *err)
 {
@@ -42,60 +29,14 @@ enum status message_mpi_status(int mpi_error, const char *call, const char *file
     return error_set(err, STATUS_MPI, file, line, "%.60s: %s", call, text);
 }
 
-enum status mailbox_create(MPI_Comm comm, struct mailbox **out, struct error *err)
+enum status message_pack(struct message *message, char **bytes, size_t *len_bytes,
+                         struct error *err)
 {
-    struct mailbox *mailbox = mem_calloc(1, sizeof(*mailbox));
-    if (mailbox == NULL) {
-        return mem_fail(err, sizeof(*mailbox), "a mailbox");
-    }
-    mailbox->comm = comm;
-    *out = mailbox;
-    return STATUS_OK;
-}
-
-/* Frees what MPI has finished sending. */
-static void reap(struct mailbox *mailbox)
-{
-    struct outgoing **link = &mailbox->sending;
-    while (*link != NULL) {
-        struct outgoing *item = *link;
-        int sent = 0;
-        MPI_Test(&item->request, &sent, MPI_STATUS_IGNORE);
-        if (sent) {
-            *link = item->next;
-            free(item->bytes);
-            free(item);
-        } else {
-            link = &item->next;
-        }
-    }
-}
-
-void mailbox_destroy(struct mailbox *mailbox, double timeout_s)
-{
-    if (mailbox == NULL) {
-        return;
-    }
-    struct deadline deadline = deadline_after(timeout_s);
-    reap(mailbox);
-    while (mailbox->sending != NULL && !deadline_passed(deadline)) {
-        clock_sleep_s(1e-3);
-        reap(mailbox);
-    }
-    /* What is still under way keeps its memory: MPI may yet read it. */
-    free(mailbox);
-}
-
-enum status mailbox_send(struct mailbox *mailbox, int rank, enum message_tag tag,
-                         struct message *message, struct error *err)
-{
-    reap(mailbox);
     enum status status = STATUS_OK;
-    struct outgoing *item = mem_calloc(1, sizeof(*item));
     char *text = message->payload != NULL ? json_print_line(message->payload) : NULL;
     size_t payload_bytes = text != NULL ? strlen(text) : 0;
     size_t total = sizeof(struct message_header) + payload_bytes;
-    if (item == NULL || (message->payload != NULL && text == NULL)) {
+    if (bytes == NULL || (message->payload != NULL && text == NULL)) {
         status = mem_fail(err, total, "a message");
         goto cleanup;
     }
@@ -104,32 +45,20 @@ enum status mailbox_send(struct mailbox *mailbox, int rank, enum message_tag tag
                       MESSAGE_MAX_BYTES);
         goto cleanup;
     }
-    item->bytes = mem_calloc(total, 1);
-    if (item->bytes == NULL) {
+    *bytes = mem_calloc(total, 1);
+    if (*bytes == NULL) {
         status = mem_fail(err, total, "a message");
         goto cleanup;
     }
     message->header.magic = MESSAGE_MAGIC;
     message->header.version = MESSAGE_VERSION;
     message->header.payload_bytes = payload_bytes;
-    memcpy(item->bytes, &message->header, sizeof(message->header));
+    memcpy(*bytes, &message->header, sizeof(message->header));
     if (payload_bytes > 0) {
-        memcpy(item->bytes + sizeof(message->header), text, payload_bytes);
+        memcpy(*bytes + sizeof(message->header), text, payload_bytes);
     }
-    int code =
-        MPI_Isend(item->bytes, (int)total, MPI_BYTE, rank, (int)tag, mailbox->comm, &item->request);
-    if (code != MPI_SUCCESS) {
-        status = message_mpi_status(code, "MPI_Isend", __FILE__, __LINE__, err);
-        goto cleanup;
-    }
-    item->next = mailbox->sending;
-    mailbox->sending = item;
-    item = NULL;
+    *len_bytes = total;
 cleanup:
-    if (item != NULL) {
-        free(item->bytes);
-        free(item);
-    }
     cJSON_free(text);
     cJSON_Delete(message->payload);
     message->payload = NULL;
@@ -183,43 +112,6 @@ enum status message_parse(const void *bytes, size_t len_bytes, struct message *o
     }
     *out = message;
     return STATUS_OK;
-}
-
-enum status mailbox_receive(struct mailbox *mailbox, enum message_tag tag, bool *came,
-                            struct message *out, struct error *err)
-{
-    *came = false;
-    int waiting = 0;
-    MPI_Message handle;
-    MPI_Status from;
-    TRY_MPI(MPI_Improbe(MPI_ANY_SOURCE, (int)tag, mailbox->comm, &waiting, &handle, &from));
-    if (!waiting) {
-        return STATUS_OK;
-    }
-    int length = 0;
-    TRY_MPI(MPI_Get_count(&from, MPI_BYTE, &length));
-    bool fits = length >= 0 && length <= MESSAGE_MAX_BYTES;
-    char *bytes = mem_calloc(fits ? (size_t)length + 1 : 1, 1);
-    if (bytes == NULL) {
-        return mem_fail(err, (size_t)length, "a message");
-    }
-    if (!fits) {
-        free(bytes);
-        return FAIL(err, STATUS_LIMIT, "a message of %d bytes from rank %d, at most %d are allowed",
-                    length, from.MPI_SOURCE, MESSAGE_MAX_BYTES);
-    }
-    int code = MPI_Mrecv(bytes, length, MPI_BYTE, &handle, MPI_STATUS_IGNORE);
-    enum status status = code == MPI_SUCCESS
-                             ? message_parse(bytes, (size_t)length, out, err)
-                             : message_mpi_status(code, "MPI_Mrecv", __FILE__, __LINE__, err);
-    free(bytes);
-    if (status == STATUS_OK) {
-        out->rank = from.MPI_SOURCE;
-        *came = true;
-    } else {
-        error_context(err, "message from rank %d", from.MPI_SOURCE);
-    }
-    return status;
 }
 
 void message_fini(struct message *message)

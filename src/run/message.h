@@ -82,8 +82,8 @@ struct message {
     int rank;       /* sender or receiver */
 };
 
-/* Messages under way; one per process. Sends never block: buffers live here until MPI has taken
- * them. */
+/* Messages under way (run/mailbox.c); one per process. Sends never block: buffers live here until
+ * MPI has taken them. */
 struct mailbox; /* opaque */
 
 enum status mailbox_create(MPI_Comm comm, struct mailbox **out, struct error *err);
@@ -102,7 +102,14 @@ enum status mailbox_receive(struct mailbox *mailbox, enum message_tag tag, bool 
                             struct message *out, struct error *err);
 void message_fini(struct message *message);
 
-/* Checks a header and the bytes behind it: for the mailbox and for tests. */
+/* ---- for the mailbox (run/mailbox.c), and for whoever stands in for it ---- */
+
+/* A message as it travels: *bytes is on the heap. bytes NULL: there was no memory for what holds
+ * it. Takes message->payload, whatever the outcome. */
+enum status message_pack(struct message *message, char **bytes, size_t *len_bytes,
+                         struct error *err);
+
+/* Checks a header and the bytes behind it. */
 enum status message_parse(const void *bytes, size_t len_bytes, struct message *out,
                           struct error *err);
 
