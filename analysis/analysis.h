@@ -2,7 +2,9 @@
  *
  *   main.c        the commands           options.c     arguments, failures, exit codes
  *   view.c        a run that was read    paint.c       colours, bars, text made safe for a terminal
- *   status.c show.c show_node.c best.c export.c verify.c     one command each
+ *   status.c show.c show_node.c best.c export.c verify.c halt.c set.c     one command each
+ *   steer.c       what halt and set share: the one file that is written, control.json
+ *   watch.c accounting.c     of status: again and again; what Slurm has counted
  *
  * A new command is one file and one row in main.c. Only this room and src/cli print. */
 #ifndef ANALYSIS_ANALYSIS_H
@@ -12,6 +14,7 @@
 #include <stdio.h>
 
 #include "base/json.h"
+#include "store/control.h"
 #include "store/store.h"
 #include "tree/search.h"
 
@@ -28,7 +31,7 @@ struct command {
 };
 
 extern const struct command command_status, command_show, command_best, command_export,
-    command_verify;
+    command_verify, command_halt, command_set;
 
 /* ---- options.c ---- */
 
@@ -36,6 +39,7 @@ struct command_option {
     const char *name;
     bool *flag;        /* for an option without a value, else NULL */
     const char **text; /* for one with a value; left alone if the option is not given */
+    /* Both: the value, a number, may be absent. */
 };
 
 /* Parses options (ending with a NULL name) and from min to max other arguments, in any order.
@@ -53,12 +57,22 @@ int options_print_json(cJSON *object);
 
 /* ---- view.c: a run folder that was read ---- */
 
+/* Which file it was, to see whether another one is there now. */
+struct view_stamp {
+    uint64_t inode;
+    int64_t bytes, seconds, nanoseconds; /* size; time of the last write */
+};
+
+enum { VIEW_FILES = 4 };
+
 struct view {
     const char *folder;
+    struct view_stamp stamps[VIEW_FILES]; /* of the files that the search writes, before reading */
     struct search search;
-    char note[1024]; /* what was wrong with the files, "" if nothing */
-    cJSON *job;      /* {} if it is no JSON */
-    bool held;       /* somebody locked the folder and did not unlock it */
+    struct store_control control; /* what was asked for; nothing if it cannot be read */
+    char note[1024];              /* what was wrong with the files, "" if nothing */
+    cJSON *job;                   /* {} if it is no JSON */
+    bool held;                    /* somebody locked the folder and did not unlock it */
     struct store_holder holder;
     double age_s; /* since the last write */
     /* Winner, or while the search goes on the best so far; best_node -1: no candidate has finished.
@@ -78,8 +92,19 @@ const struct candidate *view_best(const struct view *view); /* NULL if there is 
 const char *view_job_text(const struct view *view, const char *section, const char *key);
 double view_job_number(const struct view *view, const char *section, const char *key);
 
-/* "finished", "running", "stopped", "killed" and the like: what is known of the process. */
+/* A limit of the job file, and the one in force: what was set, else the job file's. */
+double view_job_limit(const struct view *view, enum store_limit_id id);
+double view_limit(const struct view *view, enum store_limit_id id);
+
+/* A wish to halt that the search has not obeyed yet. */
+bool view_halt_wanted(const struct view *view);
+
+/* "finished", "halted", "running", "stopped", "killed" and the like: what is known of the process.
+ */
 const char *view_condition(const struct view *view);
+
+/* Looks again at a run that goes on; reads only what has changed. On failure it is closed. */
+enum status view_refresh(struct view *view, struct error *err);
 
 struct view_counts {
     int closed, failed, open;              /* rounds, the baseline not counted */
@@ -105,6 +130,35 @@ void history_node_cost(const struct search_node *node, double *core_seconds, dou
 /* "1.25 core-hours, 0.31 GPU-hours", the latter only if there are any; the same as JSON. */
 void history_print_cost(double core_seconds, double gpu_seconds);
 void history_add_cost(cJSON *object, double core_seconds, double gpu_seconds);
+
+/* ---- steer.c: what halt and set share ---- */
+
+/* Reads the run folder and what was asked for before. STATUS_INVALID if the search has finished. */
+enum status steer_open(const char *folder, struct view *out, struct error *err);
+
+/* Writes view->control with the name of whoever asks. */
+enum status steer_write(struct view *view, struct error *err);
+
+/* When it will be obeyed, in words: "within seconds", or when the search next runs. */
+void steer_print_when(const struct view *view);
+
+/* What is wanted of a search, for status: nothing, or lines; an object. */
+void steer_print_wishes(const struct view *view);
+cJSON *steer_wishes_json(const struct view *view);
+
+/* ---- watch.c ---- */
+
+/* Prints a run again and again until it has ended, on a terminal always at the same place. Ends
+ * with an exit code; Ctrl-C ends it too. */
+int watch_run(struct view *view, double interval_s, int (*print)(struct view *view, void *context),
+              void *context);
+
+/* ---- accounting.c ---- */
+
+/* What Slurm has counted for the jobs of a search, or in words why there are no figures: a line of
+ * status, an object. Asks sacct, which may take seconds. */
+void accounting_print(const struct view *view);
+cJSON *accounting_json(const struct view *view);
 
 /* ---- paint.c ---- */
 

@@ -1,17 +1,21 @@
-/* trex-tree: what a run folder holds, for people and for other programs. */
+/* trex-tree: what a run folder holds, for people and for other programs; and what they want of its
+ * search. */
 #include <string.h>
 
 #include "analysis/analysis.h"
 
 static const struct command *const commands[] = {
-    &command_status, &command_show, &command_best, &command_export, &command_verify, NULL,
+    &command_status, &command_show, &command_best, &command_export,
+    &command_verify, &command_halt, &command_set,  NULL,
 };
 
 static void print_commands(FILE *out)
 {
     fputs("usage: trex-tree COMMAND RUN [ARGUMENTS]\n\n"
-          "Reads the run folder RUN of a search, while it goes on or afterwards. Writes nothing in "
-          "it.\n\n",
+          "Reads the run folder RUN of a search, while it goes on or afterwards. halt and set "
+          "leave a "
+          "wish in it\n"
+          "(control.json); nothing else is ever written there.\n\n",
           out);
     for (int i = 0; commands[i] != NULL; i++) {
         fprintf(out, "  %-8s %s\n", commands[i]->name, commands[i]->summary);

@@ -1,5 +1,6 @@
 #include <getopt.h>
 #include <stdlib.h>
+#include <string.h>
 
 #include "analysis/analysis.h"
 
@@ -10,10 +11,24 @@ static void fill_table(const struct command_option *options, struct option *tabl
     int count = 0;
     table[count++] = (struct option){"help", no_argument, NULL, 'h'};
     for (int i = 0; options[i].name != NULL && count < OPTIONS_MAX - 1; i++) {
-        int argument = options[i].flag != NULL ? no_argument : required_argument;
+        bool both = options[i].flag != NULL && options[i].text != NULL;
+        int argument = both                      ? optional_argument
+                       : options[i].flag != NULL ? no_argument
+                                                 : required_argument;
         table[count++] = (struct option){options[i].name, argument, NULL, FIRST_CODE + i};
     }
     table[count] = (struct option){NULL, 0, NULL, 0};
+}
+
+/* The argument after an option whose value may be absent, if it is a number; then it is taken. */
+static const char *next_number(int argc, char **argv)
+{
+    static const char digits[] = "0123456789.";
+    if (optind >= argc || argv[optind][0] == '\0' ||
+        argv[optind][strspn(argv[optind], digits)] != '\0') {
+        return NULL;
+    }
+    return argv[optind++];
 }
 
 bool options_parse(const struct command *command, int argc, char **argv,
@@ -37,8 +52,9 @@ bool options_parse(const struct command *command, int argc, char **argv,
         const struct command_option *option = &options[code - FIRST_CODE];
         if (option->flag != NULL) {
             *option->flag = true;
-        } else {
-            *option->text = optarg;
+        }
+        if (option->text != NULL) {
+            *option->text = optarg != NULL ? optarg : next_number(argc, argv);
         }
     }
     *count = argc - optind;

@@ -1,17 +1,27 @@
 /* trex-tree status: where a search stands. */
 #include <inttypes.h>
 #include <math.h>
-#include <string.h>
+#include <stdlib.h>
 
 #include "analysis/analysis.h"
 
-static const char usage[] = "usage: trex-tree status RUN [--json]\n\n"
-                            "Says where the search in folder RUN stands: rounds, candidates, best "
-                            "score against the baseline, what is in\n"
-                            "flight, hours spent, the last allocation and the last incidents. The "
-                            "search may be running on another machine.\n\n"
-                            "  --json   the same as one JSON object\n\n"
-                            "example: trex-tree status runs/sst2\n";
+static const char usage[] =
+    "usage: trex-tree status RUN [--json] [--watch [SECONDS]] [--accounting]\n\n"
+    "Says where the search in folder RUN stands: rounds, candidates, best score against the "
+    "baseline, what is in\n"
+    "flight, what was asked for by halt and set, hours spent, the last allocation and the last "
+    "incidents. The search\n"
+    "may be running on another machine.\n\n"
+    "  --json              the same as one JSON object\n"
+    "  --watch [SECONDS]   again every 5 or SECONDS seconds, until the search has finished or "
+    "halted; Ctrl-C ends it\n"
+    "  --accounting        also what Slurm has counted for its jobs: core- and GPU-hours of whole "
+    "allocations, energy\n\n"
+    "example: trex-tree status runs/sst2 --watch\n";
+
+static const double watch_default_s = 5.0;
+static const double watch_least_s = 0.1;
+static const double watch_most_s = 86400.0;
 
 static void print_condition(const struct view *view)
 {
@@ -36,13 +46,9 @@ static void print_condition(const struct view *view)
 
 static void print_rounds(const struct view *view, const struct view_counts *counts)
 {
-    double rounds = view_job_number(view, "search", "rounds");
     paint_label("rounds");
-    printf("%d", counts->closed + counts->failed);
-    if (rounds > 0.0) {
-        printf(" of %.0f", rounds);
-    }
-    printf(" done");
+    printf("%d of %.0f done", counts->closed + counts->failed,
+           view_limit(view, STORE_LIMIT_ROUNDS));
     if (counts->failed > 0) {
         printf(" (%d failed)", counts->failed);
     }
@@ -143,6 +149,7 @@ static void print_status(const struct view *view)
     print_candidate("best", view->best_node, view->best_candidate, view_best(view));
     print_gain(view);
     print_in_flight(view);
+    steer_print_wishes(view);
     history_print(view);
     if (view->note[0] != '\0') {
         paint_label("note");
@@ -193,7 +200,7 @@ static cJSON *status_json(const struct view *view)
     cJSON_AddNumberToObject(rounds, "closed", counts.closed);
     cJSON_AddNumberToObject(rounds, "failed", counts.failed);
     cJSON_AddNumberToObject(rounds, "open", counts.open);
-    cJSON_AddNumberToObject(rounds, "planned", view_job_number(view, "search", "rounds"));
+    cJSON_AddNumberToObject(rounds, "planned", view_limit(view, STORE_LIMIT_ROUNDS));
     cJSON *candidates = cJSON_AddObjectToObject(object, "candidates");
     for (int state = 0; state < CANDIDATE_STATE_COUNT; state++) {
         cJSON_AddNumberToObject(candidates, candidate_state_name((enum candidate_state)state),
@@ -206,6 +213,7 @@ static cJSON *status_json(const struct view *view)
     cJSON_AddItemToObject(object, "baseline_validation",
                           baseline != NULL ? view_score_json(&baseline->validation)
                                            : cJSON_CreateNull());
+    cJSON_AddItemToObject(object, "wishes", steer_wishes_json(view));
     cJSON_AddNumberToObject(object, "rank_seconds", search->rank_seconds);
     cJSON_AddNumberToObject(object, "allocation_seconds", search->allocation_seconds);
     cJSON_AddNumberToObject(object, "allocations", search->allocation_count);
@@ -216,10 +224,49 @@ static cJSON *status_json(const struct view *view)
     return object;
 }
 
+struct style {
+    bool json, accounting;
+};
+
+static int print_view(struct view *view, void *context)
+{
+    const struct style *style = context;
+    if (style->json) {
+        cJSON *object = status_json(view);
+        if (style->accounting) {
+            cJSON_AddItemToObject(object, "accounting", accounting_json(view));
+        }
+        return options_print_json(object);
+    }
+    print_status(view);
+    if (style->accounting) {
+        accounting_print(view);
+    }
+    return EXIT_DONE;
+}
+
+static enum status read_interval(const char *text, double *interval_s, struct error *err)
+{
+    char *end = NULL;
+    *interval_s = text != NULL ? strtod(text, &end) : watch_default_s;
+    bool number = end == NULL || (end != text && *end == '\0');
+    if (!number || !(*interval_s >= watch_least_s && *interval_s <= watch_most_s)) {
+        return FAIL(err, STATUS_RANGE, "--watch %.40s: allowed are %g to %g seconds", text,
+                    watch_least_s, watch_most_s);
+    }
+    return STATUS_OK;
+}
+
 static int run(const struct command *command, int argc, char **argv)
 {
-    bool json = false;
-    const struct command_option options[] = {{"json", &json, NULL}, {NULL, NULL, NULL}};
+    struct style style = {false, false};
+    bool watch = false;
+    const char *interval = NULL;
+    double interval_s = 0.0;
+    const struct command_option options[] = {{"json", &style.json, NULL},
+                                             {"accounting", &style.accounting, NULL},
+                                             {"watch", &watch, &interval},
+                                             {NULL, NULL, NULL}};
     char **arguments = NULL;
     int count = 0;
     int exit_code = EXIT_DONE;
@@ -228,15 +275,12 @@ static int run(const struct command *command, int argc, char **argv)
     }
     struct view view;
     struct error err;
-    if (view_open(arguments[0], &view, &err) != STATUS_OK) {
+    if (read_interval(interval, &interval_s, &err) != STATUS_OK ||
+        view_open(arguments[0], &view, &err) != STATUS_OK) {
         return options_fail(&err);
     }
-    if (json) {
-        exit_code = options_print_json(status_json(&view));
-    } else {
-        print_status(&view);
-        exit_code = EXIT_DONE;
-    }
+    exit_code =
+        watch ? watch_run(&view, interval_s, print_view, &style) : print_view(&view, &style);
     view_close(&view);
     return exit_code;
 }

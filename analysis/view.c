@@ -4,19 +4,33 @@
 
 #include "analysis/analysis.h"
 #include "base/clock.h"
+#include "store/folder.h"
 
-/* Seconds since the newest of the files that a search writes. */
-static double newest_age_s(const char *folder)
+/* The files that a search writes, and control.json: the last one, no sign of its life. */
+static const char *const file_names[VIEW_FILES] = {"journal.jsonl", "run.h5", "log.jsonl",
+                                                   FOLDER_CONTROL};
+
+static void take_stamps(const char *folder, struct view_stamp stamps[VIEW_FILES])
 {
-    static const char *const names[] = {"journal.jsonl", "run.h5", "log.jsonl"};
-    double newest_s = 0.0;
-    for (size_t i = 0; i < sizeof(names) / sizeof(names[0]); i++) {
+    memset(stamps, 0, VIEW_FILES * sizeof(*stamps));
+    for (int i = 0; i < VIEW_FILES; i++) {
         char path[FILE_PATH_BYTES];
         struct stat info;
-        if (file_join(folder, names[i], path, NULL) == STATUS_OK && stat(path, &info) == 0) {
-            newest_s =
-                fmax(newest_s, (double)info.st_mtim.tv_sec + 1e-9 * (double)info.st_mtim.tv_nsec);
+        if (file_join(folder, file_names[i], path, NULL) == STATUS_OK && stat(path, &info) == 0) {
+            stamps[i].inode = (uint64_t)info.st_ino;
+            stamps[i].bytes = (int64_t)info.st_size;
+            stamps[i].seconds = (int64_t)info.st_mtim.tv_sec;
+            stamps[i].nanoseconds = (int64_t)info.st_mtim.tv_nsec;
         }
+    }
+}
+
+/* Seconds since the newest of the files that a search writes. */
+static double newest_age_s(const struct view_stamp stamps[VIEW_FILES])
+{
+    double newest_s = 0.0;
+    for (int i = 0; i < VIEW_FILES - 1; i++) {
+        newest_s = fmax(newest_s, (double)stamps[i].seconds + 1e-9 * (double)stamps[i].nanoseconds);
     }
     return newest_s > 0.0 ? fmax(0.0, clock_wall_s() - newest_s) : 0.0;
 }
@@ -32,14 +46,22 @@ static cJSON *parse_job(const struct search *search)
     return job;
 }
 
+static void look_at_holder(struct view *view)
+{
+    view->held = store_folder_holder(view->folder, &view->holder, NULL) == STATUS_OK;
+    view->age_s = newest_age_s(view->stamps);
+}
+
 enum status view_open(const char *folder, struct view *out, struct error *err)
 {
     memset(out, 0, sizeof(*out));
     out->folder = folder;
+    take_stamps(folder, out->stamps);
     TRY(store_run_load(folder, &out->search, out->note, sizeof(out->note), err));
     out->job = parse_job(&out->search);
-    out->held = store_folder_holder(folder, &out->holder, NULL) == STATUS_OK;
-    out->age_s = newest_age_s(folder);
+    store_control_init(&out->control);
+    (void)store_control_read(folder, &out->control, NULL); /* steer.c and the search complain */
+    look_at_holder(out);
     out->best_node = out->search.winner_node;
     out->best_candidate = out->search.winner_candidate;
     if (out->best_node < 0 && !search_best(&out->search, &out->best_node, &out->best_candidate)) {
@@ -52,6 +74,19 @@ void view_close(struct view *view)
 {
     search_fini(&view->search);
     cJSON_Delete(view->job);
+}
+
+enum status view_refresh(struct view *view, struct error *err)
+{
+    const char *folder = view->folder;
+    struct view_stamp stamps[VIEW_FILES];
+    take_stamps(folder, stamps);
+    if (memcmp(stamps, view->stamps, sizeof(stamps)) == 0) {
+        look_at_holder(view);
+        return STATUS_OK;
+    }
+    view_close(view);
+    return view_open(folder, view, err);
 }
 
 const struct candidate *view_baseline(const struct view *view)
@@ -91,13 +126,41 @@ double view_job_number(const struct view *view, const char *section, const char 
     return cJSON_IsNumber(item) ? item->valuedouble : 0.0;
 }
 
+double view_job_limit(const struct view *view, enum store_limit_id id)
+{
+    const struct store_limit *limit = &store_limits[id];
+    const cJSON *item = job_item(view, limit->section, limit->name);
+    return cJSON_IsNumber(item) ? item->valuedouble : limit->fallback;
+}
+
+double view_limit(const struct view *view, enum store_limit_id id)
+{
+    double set = view->control.limits[id];
+    return isnan(set) ? view_job_limit(view, id) : set;
+}
+
+bool view_halt_wanted(const struct view *view)
+{
+    return view->search.end != SEARCH_FINISHED && view->control.halt != STORE_HALT_NONE &&
+           !store_control_obeyed(&view->search, view->control.halt_id);
+}
+
+/* Whether its last allocation ended because somebody wanted it to. */
+static bool was_halted(const struct search *search)
+{
+    static const char mark[] = "halted";
+    int32_t last = search->allocation_count - 1;
+    return last >= 0 &&
+           strncmp(search_text(search->allocations[last].end), mark, sizeof(mark) - 1) == 0;
+}
+
 const char *view_condition(const struct view *view)
 {
     if (view->search.end == SEARCH_FINISHED) {
         return "finished";
     }
     if (!view->held) {
-        return "stopped";
+        return was_halted(&view->search) ? "halted" : "stopped";
     }
     switch (view->holder.alive) {
     case STORE_ALIVE_YES:

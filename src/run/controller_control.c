@@ -106,7 +106,8 @@ static enum status apply_limits(struct controller *c, const struct store_control
         if (same_limit(wanted, *told)) {
             continue;
         }
-        format_limit(isnan(*told) ? job : *told, before);
+        bool none = isnan(*told) && store_limits[id].fallback == 0.0 && job == 0.0;
+        format_limit(none ? NAN : isnan(*told) ? job : *told, before);
         format_limit(c->budget[id], now);
         used += (size_t)snprintf(message + used, sizeof(message) - used, "%s%s %s -> %s%s",
                                  used > 0 ? ", " : "", store_limits[id].name, before,
@@ -126,31 +127,12 @@ static enum status apply_limits(struct controller *c, const struct store_control
 
 /* ---- halts ---- */
 
-/* Each wish is obeyed once: the record has the ids of those that were. The allocations' ends have
- * them too, because a search keeps no more than so many incidents. */
-static bool was_obeyed(const struct search *search, const char *id)
-{
-    for (int32_t i = search->allocation_count - 1; i >= 0; i--) {
-        if (strstr(search_text(search->allocations[i].end), id) != NULL) {
-            return true;
-        }
-    }
-    for (int32_t i = search->incident_count - 1; i >= 0; i--) {
-        const struct search_incident *incident = &search->incidents[i];
-        if (strcmp(search_text(incident->kind), "halted") == 0 &&
-            strstr(search_text(incident->message), id) != NULL) {
-            return true;
-        }
-    }
-    return false;
-}
-
 static void take_halt(struct controller *c, const struct store_control *wish)
 {
     struct controller_control *control = &c->control;
     c->no_new_rounds = false;
     c->halt_by = deadline_never();
-    if (wish->halt == STORE_HALT_NONE || was_obeyed(&c->search, wish->halt_id)) {
+    if (wish->halt == STORE_HALT_NONE || store_control_obeyed(&c->search, wish->halt_id)) {
         control->wish.halt = STORE_HALT_NONE;
         return;
     }

@@ -11,6 +11,7 @@
 #include "base/file.h"
 #include "base/mem.h"
 #include "eval/scorer.h"
+#include "store/control.h"
 
 enum { JOB_MAX_BYTES = 4 << 20, JOB_TEXT_MAX_BYTES = 64 << 10 };
 
@@ -104,6 +105,12 @@ static void read_researcher(const cJSON *object, struct json_problems *problems,
     json_reader_finish(&reader);
 }
 
+/* A limit that can also be set for a search that has begun (trex-tree set). */
+static double read_limit(struct json_reader *reader, enum store_limit_id id)
+{
+    return store_limit_read(reader, id, store_limits[id].fallback);
+}
+
 static void read_search(const cJSON *object, struct json_problems *problems, struct job *job)
 {
     struct json_reader reader;
@@ -120,14 +127,14 @@ static void read_search(const cJSON *object, struct json_problems *problems, str
                           policy, buffer_text(&names));
         buffer_fini(&names);
     }
-    job->rounds = json_read_int(&reader, "rounds", 20, 0, TREE_NODES_MAX - 1);
+    job->rounds = (int64_t)read_limit(&reader, STORE_LIMIT_ROUNDS);
     job->configurations =
         (int)json_read_int(&reader, "configurations", 3, 1, SEARCH_CANDIDATES_MAX);
     job->exploration = json_read_number(&reader, "exploration", 0.25, 0.0, 100.0);
     job->max_children = (int32_t)json_read_int(&reader, "max_children", 4, 1, 1000);
     job->parallel_nodes = json_read_int(&reader, "parallel_nodes", 0, 0, 100000);
     job->seed = (uint64_t)json_read_int(&reader, "seed", 1, 0, INT64_C(1) << 53);
-    job->goal_score = json_read_number(&reader, "goal_score", NAN, -1e300, 1e300);
+    job->goal_score = read_limit(&reader, STORE_LIMIT_GOAL_SCORE);
     json_reader_finish(&reader);
 }
 
@@ -139,11 +146,11 @@ static void read_limits(const cJSON *object, struct json_problems *problems, str
     job->max_steps = json_read_int(&reader, "steps", 0, 0, INT64_C(1) << 40);
     job->sequence_length = json_read_int(&reader, "sequence_length", 0, 0, 1 << 20);
     job->candidate_seconds = json_read_number(&reader, "candidate_seconds", 0.0, 0.0, 1e9);
-    job->core_hours = json_read_number(&reader, "core_hours", 0.0, 0.0, 1e9);
-    job->gpu_hours = json_read_number(&reader, "gpu_hours", 0.0, 0.0, 1e9);
+    job->core_hours = read_limit(&reader, STORE_LIMIT_CORE_HOURS);
+    job->gpu_hours = read_limit(&reader, STORE_LIMIT_GPU_HOURS);
     job->memory_bytes = 1e9 * json_read_number(&reader, "memory_gb", 0.0, 0.0, 1e6);
-    job->agent_tokens = json_read_int(&reader, "agent_tokens", 0, 0, INT64_C(1) << 50);
-    job->agent_money_usd = json_read_number(&reader, "agent_money_usd", 0.0, 0.0, 1e9);
+    job->agent_tokens = (int64_t)read_limit(&reader, STORE_LIMIT_AGENT_TOKENS);
+    job->agent_money_usd = read_limit(&reader, STORE_LIMIT_AGENT_MONEY);
     json_reader_finish(&reader);
 }
 

@@ -15,15 +15,25 @@ enum { CONTROL_MAX_BYTES = 16 << 10, ID_MIN_BYTES = 8 };
 
 static const char *const halt_names[] = {"none", "now", "after round", "at", NULL};
 
-/* Bounds as in the job file; agent_tokens and rounds are whole numbers. */
 const struct store_limit store_limits[STORE_LIMIT_COUNT] = {
-    [STORE_LIMIT_ROUNDS] = {"rounds", "search", true, 0.0, TREE_NODES_MAX - 1},
-    [STORE_LIMIT_CORE_HOURS] = {"core_hours", "limits", false, 0.0, 1e9},
-    [STORE_LIMIT_GPU_HOURS] = {"gpu_hours", "limits", false, 0.0, 1e9},
-    [STORE_LIMIT_GOAL_SCORE] = {"goal_score", "search", false, -1e300, 1e300},
-    [STORE_LIMIT_AGENT_TOKENS] = {"agent_tokens", "limits", true, 0.0, 0x1p50},
-    [STORE_LIMIT_AGENT_MONEY] = {"agent_money_usd", "limits", false, 0.0, 1e9},
+    [STORE_LIMIT_ROUNDS] = {"rounds", "search", true, 20.0, 0.0, TREE_NODES_MAX - 1},
+    [STORE_LIMIT_CORE_HOURS] = {"core_hours", "limits", false, 0.0, 0.0, 1e9},
+    [STORE_LIMIT_GPU_HOURS] = {"gpu_hours", "limits", false, 0.0, 0.0, 1e9},
+    [STORE_LIMIT_GOAL_SCORE] = {"goal_score", "search", false, NAN, -1e300, 1e300},
+    [STORE_LIMIT_AGENT_TOKENS] = {"agent_tokens", "limits", true, 0.0, 0.0, 0x1p50},
+    [STORE_LIMIT_AGENT_MONEY] = {"agent_money_usd", "limits", false, 0.0, 0.0, 1e9},
 };
+
+double store_limit_read(struct json_reader *reader, enum store_limit_id id, double fallback)
+{
+    const struct store_limit *limit = &store_limits[id];
+    if (!limit->whole) {
+        return json_read_number(reader, limit->name, fallback, limit->min, limit->max);
+    }
+    int64_t value =
+        json_read_int(reader, limit->name, -1, (int64_t)limit->min, (int64_t)limit->max);
+    return value >= 0 ? (double)value : fallback;
+}
 
 void store_control_init(struct store_control *out)
 {
@@ -72,15 +82,8 @@ static void read_limits(const cJSON *object, struct json_problems *problems,
 {
     struct json_reader reader;
     json_reader_init(&reader, object, "/limits", problems);
-    for (int i = 0; i < STORE_LIMIT_COUNT; i++) {
-        const struct store_limit *limit = &store_limits[i];
-        if (limit->whole) {
-            int64_t value =
-                json_read_int(&reader, limit->name, -1, (int64_t)limit->min, (int64_t)limit->max);
-            out->limits[i] = value >= 0 ? (double)value : NAN;
-        } else {
-            out->limits[i] = json_read_number(&reader, limit->name, NAN, limit->min, limit->max);
-        }
+    for (int id = 0; id < STORE_LIMIT_COUNT; id++) {
+        out->limits[id] = store_limit_read(&reader, (enum store_limit_id)id, NAN);
     }
     json_reader_finish(&reader);
 }
@@ -167,4 +170,23 @@ enum status store_control_write(const char *folder, const struct store_control *
     free(text);
     cJSON_Delete(root);
     return status;
+}
+
+/* ---- what a search has recorded ---- */
+
+bool store_control_obeyed(const struct search *search, const char *id)
+{
+    for (int32_t i = search->allocation_count - 1; i >= 0; i--) {
+        if (strstr(search_text(search->allocations[i].end), id) != NULL) {
+            return true;
+        }
+    }
+    for (int32_t i = search->incident_count - 1; i >= 0; i--) {
+        const struct search_incident *incident = &search->incidents[i];
+        if (strcmp(search_text(incident->kind), "halted") == 0 &&
+            strstr(search_text(incident->message), id) != NULL) {
+            return true;
+        }
+    }
+    return false;
 }

@@ -12,7 +12,9 @@
 #include <stdbool.h>
 #include <stdint.h>
 
+#include "base/json.h"
 #include "base/status.h"
+#include "tree/search.h"
 
 enum store_halt {
     STORE_HALT_NONE,
@@ -35,10 +37,14 @@ enum store_limit_id {
 struct store_limit {
     const char *name;    /* in the job file and in control.json */
     const char *section; /* of the job file */
-    bool whole;          /* a whole number */
+    bool whole;          /* a whole number, not below 0 */
+    double fallback;     /* of a job file that does not say */
     double min, max;
 };
 extern const struct store_limit store_limits[STORE_LIMIT_COUNT];
+
+/* Reads the limit from its section of the job file, or from control.json. */
+double store_limit_read(struct json_reader *reader, enum store_limit_id id, double fallback);
 
 struct store_control {
     enum store_halt halt;
@@ -62,5 +68,10 @@ enum status store_control_read(const char *folder, struct store_control *out, st
 /* Refuses (STATUS_INVALID) what store_control_read would. */
 enum status store_control_write(const char *folder, const struct store_control *control,
                                 struct error *err);
+
+/* Whether the search has halted because of the wish with this id, as it has recorded: in its
+ * incidents, and in the ends of its allocations, because it keeps no more than so many incidents.
+ */
+bool store_control_obeyed(const struct search *search, const char *id);
 
 #endif
