@@ -11,130 +11,7 @@
 
 #include "base/json.h"
 #include "base/mem.h"
-#include "tree/dump.h"
-#include "tree/search.h"
-
-/* Bodies of events, in an order in which a search could write them. */
-#define STARTED                                                                                    \
-    "\"event\":\"started\",\"job\":{\"goal\":\"g\"},\"model_hash\":\"m\",\"task_hash\":\"t\","     \
-    "\"metric\":\"accuracy\",\"larger_is_better\":true,\"version\":\"0.1\",\"seed\":7"
-#define PLAN(node, parent, configs)                                                                \
-    "\"event\":\"node_planned\",\"node\":" node ",\"parent\":" parent ",\"strategy\":\"s\","       \
-    "\"goal\":\"g\",\"rationale\":\"why\",\"recipe\":[{\"op\":\"dedup\"}],\"researcher\":"         \
-    "\"rules\","                                                                                   \
-    "\"configs\":" configs
-#define START(node, candidate)                                                                     \
-    "\"event\":\"candidate_started\",\"node\":" node ",\"candidate\":" candidate ",\"rank\":1"
-#define SCORE(value)                                                                               \
-    "{\"value\":" value ",\"standard_error\":0.02,\"loss\":1.5,\"rows\":100,\"truncated\":1,"      \
-    "\"unfinished\":2,\"format_failures\":3,\"seconds\":4.5}"
-#define RESULT(value, more)                                                                        \
-    "{\"validation\":" SCORE(value) ",\"curve\":[[1,64,2.5,null,1.0,0.001,0.5],[2,128,2.0,1.9,"    \
-                                    "null,0.001,1.0]],\"cases\":[{\"row\":4,\"score\":0,"          \
-                                    "\"prompt\":\"p\",\"answer\":\"a\","                           \
-                                    "\"output\":\"o\"}],\"confusions\":[{\"expected\":\"yes\","    \
-                                    "\"found\":\"no\",\"count\":9}],"                              \
-                                    "\"steps_done\":2,\"samples\":64,\"tokens\":128,\"end\":"      \
-                                    "\"finished\",\"rank_seconds\":10" more "}"
-#define FINISH(node, candidate, value)                                                             \
-    "\"event\":\"candidate_finished\",\"node\":" node ",\"candidate\":" candidate                  \
-    ",\"weights_kept\":true,\"result\":" RESULT(value, ",\"recipe_report\":[{\"op\":\"dedup\"}]")
-#define FAILED(node, candidate)                                                                    \
-    "\"event\":\"candidate_failed\",\"node\":" node ",\"candidate\":" candidate                    \
-    ",\"error\":{\"code\":\"STATUS_DIVERGED\",\"message\":\"loss\",\"file\":\"f.c\",\"line\":3,"   \
-    "\"rank\":2},\"log_tail\":\"tail\",\"rank_seconds\":2"
-#define CLOSE(node)                                                                                \
-    "\"event\":\"node_closed\",\"node\":" node ",\"diagnosis\":\"d\",\"insights\":[{\"text\":"     \
-    "\"insight\",\"nodes\":[0]}]"
-
-static const char *const whole_life[] = {
-    STARTED,
-    "\"event\":\"allocation_started\",\"ranks\":3,\"host\":\"node1\"",
-    PLAN("0", "-1", "[{}]"),
-    START("0", "0"),
-    "\"event\":\"allocation_progress\",\"seconds\":10",
-    FINISH("0", "0", "0.5"),
-    CLOSE("0"),
-    PLAN("1", "0", "[{\"learning_rate\":0.001},{\"learning_rate\":0.003},{\"epochs\":2}]"),
-    START("1", "0"),
-    START("1", "1"),
-    START("1", "2"),
-    "\"event\":\"candidate_suspended\",\"node\":1,\"candidate\":0,\"steps_done\":5,"
-    "\"rank_seconds\":3",
-    FINISH("1", "1", "0.7"),
-    "\"event\":\"allocation_progress\",\"seconds\":20",
-    "\"event\":\"allocation_started\",\"ranks\":3,\"host\":\"node2\"",
-    "\"event\":\"allocation_progress\",\"seconds\":5",
-    START("1", "0"),
-    START("1", "2"), /* it was running when the job died */
-    FAILED("1", "2"),
-    FINISH("1", "0", "0.7"),
-    CLOSE("1"),
-    "\"event\":\"weights_dropped\",\"node\":1,\"candidate\":1",
-    PLAN("2", "1", "[{}]"),
-    FAILED("2", "0"),
-    CLOSE("2"),
-    "\"event\":\"finished\",\"reason\":\"rounds\",\"winner_node\":1,\"winner_candidate\":0",
-    "\"event\":\"test_scored\",\"node\":1,\"candidate\":0,\"score\":" SCORE("0.68"),
-};
-enum { LIFE_EVENTS = sizeof(whole_life) / sizeof(whole_life[0]) };
-
-static cJSON *parse_event(int64_t sequence, const char *body)
-{
-    struct buffer text;
-    struct error err;
-    cJSON *event = NULL;
-    buffer_init(&text, (size_t)64 << 20);
-    buffer_printf(&text, "{\"sequence\":%" PRId64 ",\"time_s\":%" PRId64 ",%s}", sequence,
-                  100 + sequence, body);
-    enum status status = json_parse(buffer_text(&text), text.len_bytes, "event", &event, &err);
-    if (status != STATUS_OK) {
-        fail_msg("%s: %s", err.message, body);
-    }
-    buffer_fini(&text);
-    return event;
-}
-
-static enum status apply(struct search *search, const char *body, struct error *err)
-{
-    cJSON *event = parse_event(search->last_sequence + 1, body);
-    enum status status = search_apply(search, event, err);
-    cJSON_Delete(event);
-    return status;
-}
-
-static void must_apply(struct search *search, const char *body)
-{
-    struct error err;
-    if (apply(search, body, &err) != STATUS_OK) {
-        fail_msg("%s\n%s", body, err.message);
-    }
-}
-
-/* The search after the first `count` events of the whole life. */
-static void live(struct search *search, int count)
-{
-    search_init(search);
-    for (int i = 0; i < count; i++) {
-        must_apply(search, whole_life[i]);
-    }
-}
-
-static void refuse(struct search *search, const char *body, const char *expected)
-{
-    struct error err = {0};
-    char *before = dump_search(search);
-    enum status status = apply(search, body, &err);
-    char *after = dump_search(search);
-    if (status != STATUS_INVALID || strstr(err.message, expected) == NULL) {
-        fail_msg("%.200s\ngave %s: %s\nexpected %s", body, status_name(status), err.message,
-                 expected);
-    }
-    assert_string_equal(before, after);
-    assert_int_equal(tree_check(&search->tree, &err), STATUS_OK);
-    free(before);
-    free(after);
-}
+#include "tree/life.h"
 
 static void assert_candidates(const struct search *search)
 {
@@ -182,7 +59,7 @@ static void test_whole_life(void **state)
     assert_int_equal(node->best, 0); /* a tie goes to the earlier candidate */
     assert_string_equal(node->recipe, "[{\"op\":\"dedup\"}]");
     assert_string_equal(node->recipe_report, "[{\"op\":\"dedup\"}]");
-    assert_true(node->planned_at_s == 108.0 && node->closed_at_s == 121.0);
+    assert_true(node->planned_at_s == 108.0 && node->closed_at_s == 122.0);
     assert_int_equal(search.tree.nodes[2].state, TREE_NODE_FAILED);
     assert_true(search.tree.nodes[1].reward == 0.7);
     assert_int_equal(search.insight_count, 3);
@@ -482,7 +359,7 @@ static void test_ends(void **state)
 {
     (void)state;
     struct search search;
-    live(&search, LIFE_EVENTS - 2);
+    live(&search, LIFE_FINISHED);
 #define FINISHED(node, candidate)                                                                  \
     "\"event\":\"finished\",\"reason\":\"r\",\"winner_node\":" node                                \
     ",\"winner_candidate\":" candidate
@@ -492,18 +369,15 @@ static void test_ends(void **state)
     refuse(&search, FINISHED("-1", "0"), "/winner_node");
     refuse(&search, "\"event\":\"finished\",\"winner_node\":-1,\"winner_candidate\":-1", "/reason");
     refuse(&search, "\"event\":\"weights_dropped\",\"node\":1,\"candidate\":1", "not kept");
-    refuse(&search, "\"event\":\"allocation_progress\"", "/seconds");
-    refuse(&search, "\"event\":\"allocation_started\",\"ranks\":0", "/ranks");
-    must_apply(&search, whole_life[LIFE_EVENTS - 2]);
-    must_apply(&search, whole_life[LIFE_EVENTS - 1]);
-    refuse(&search, whole_life[LIFE_EVENTS - 1], "already known");
+    must_apply(&search, whole_life[LIFE_FINISHED]);
+    must_apply(&search, whole_life[LIFE_FINISHED + 1]);
+    refuse(&search, whole_life[LIFE_FINISHED + 1], "already known");
     refuse(&search, PLAN("3", "1", "[{}]"), "has finished");
     refuse(&search, FINISHED("1", "0"), "has finished");
     must_apply(&search, "\"event\":\"allocation_started\",\"ranks\":1");
     search_fini(&search);
 
     live(&search, 1);
-    refuse(&search, "\"event\":\"allocation_progress\",\"seconds\":1", "no allocation");
     must_apply(&search, FINISHED("-1", "-1"));
     assert_int_equal(search.winner_node, -1);
     search_fini(&search);
