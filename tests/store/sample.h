@@ -58,8 +58,8 @@ static inline void sample_write(const char *path, const void *data, size_t bytes
 
 /* ---- events ---- */
 
-/* A binary tree of nodes with two candidates each, one that finishes and one that fails: the same
- * six events a node. Event n is the same in every call. */
+/* A binary tree of nodes with two candidates each, one that finishes and one that fails: six events
+ * a node. Event n is the same in every call. */
 enum { SAMPLE_EVENTS_A_NODE = 6 };
 
 static inline cJSON *sample_parse(const char *text)
@@ -72,9 +72,42 @@ static inline cJSON *sample_parse(const char *text)
     return object;
 }
 
+/* What happens where the second candidate of a node would start: it does so in each sixth. */
+static inline int sample_side_event(char *text, size_t bytes, int64_t sequence, int node)
+{
+    int used = snprintf(text, bytes, "{\"sequence\":%lld,\"time_s\":%d,", (long long)sequence,
+                        1001 + node);
+    text += used;
+    bytes -= (size_t)used;
+    switch (node % 6) {
+    case 0:
+        return used + snprintf(text, bytes, "\"event\":\"allocation_progress\",\"seconds\":%d.25}",
+                               10 * node);
+    case 1:
+    case 4:
+        return used + snprintf(text, bytes,
+                               "\"event\":\"incident\",\"kind\":\"rank lost\",\"message\":\"rank 2 "
+                               "died\",\"node\":%d,\"candidate\":1,\"blames\":true,\"lost_s\":%s}",
+                               node, node % 6 == 1 ? "2.5" : "null");
+    case 2:
+        return used + snprintf(text, bytes,
+                               "\"event\":\"allocation_ended\",\"reason\":\"stopped: time limit\","
+                               "\"predicted_s\":4.5,\"safe_s\":1.25}");
+    default:
+        return used + snprintf(text, bytes,
+                               "\"event\":\"allocation_started\",\"ranks\":3,\"host\":\"h%d\","
+                               "\"workers\":2,\"nodes\":1,\"threads\":2,\"gpus\":1,\"job\":\"71\","
+                               "\"restarts\":%d}",
+                               node, node / 6 + 1);
+    }
+}
+
 static inline int sample_node_event(char *text, size_t bytes, int64_t sequence, int node, int step)
 {
     int parent = node == 0 ? -1 : (node - 1) / 2;
+    if (step == 3 && node % 6 != 3) {
+        return sample_side_event(text, bytes, sequence, node);
+    }
     switch (step) {
     case 0:
         return snprintf(text, bytes,
