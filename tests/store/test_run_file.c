@@ -2,6 +2,7 @@
 #include "store/sample.h"
 
 #include <hdf5.h>
+#include <math.h>
 #include <time.h>
 
 #include "base/hash.h"
@@ -240,31 +241,41 @@ static void seal_again(unsigned char *data, size_t bytes, int64_t schema)
     assert_int_equal(seal_memory(&seal, data, "test", NULL), STATUS_OK);
 }
 
-/* The tables' own checksums: they hold where the file was copied by other tools, without our seal.
- */
-static void test_changed_text_behind_a_good_seal(void **state)
+/* A save whose text is changed at one place, behind a seal that fits. */
+static void expect_damage(const char *folder, const char *text, const char *other,
+                          const char *expected)
 {
     char path[FILE_PATH_BYTES];
     struct buffer whole;
     struct error err = {0};
     struct search found;
-    sample_path(*state, "run.h5", path);
-    save(*state, 30);
+    sample_path(folder, "run.h5", path);
+    save(folder, 30);
     sample_read(path, &whole);
-    char *text = memmem(whole.data, whole.len_bytes, "last words", 10);
-    assert_non_null(text);
-    text[0] = 'L';
+    char *place = memmem(whole.data, whole.len_bytes, text, strlen(text));
+    assert_non_null(place);
+    memcpy(place, other, strlen(other));
     seal_again((unsigned char *)whole.data, whole.len_bytes, STORE_SCHEMA_VERSION);
     sample_write(path, whole.data, whole.len_bytes);
     assert_int_equal(store_run_read(path, &found, &err), STATUS_CORRUPT);
-    assert_non_null(strstr(err.message, "/candidates is damaged"));
-    /* Text that is not UTF-8 is refused before it is summed. */
-    text[0] = (char)0xFF;
-    seal_again((unsigned char *)whole.data, whole.len_bytes, STORE_SCHEMA_VERSION);
-    sample_write(path, whole.data, whole.len_bytes);
-    assert_int_equal(store_run_read(path, &found, &err), STATUS_CORRUPT);
-    assert_non_null(strstr(err.message, "\"log_tail\""));
+    if (strstr(err.message, expected) == NULL) {
+        fail_msg("%s: expected %s", err.message, expected);
+    }
     buffer_fini(&whole);
+}
+
+/* The tables' own checksums: they hold where the file was copied by other tools, without our seal.
+ */
+static void test_changed_text_behind_a_good_seal(void **state)
+{
+    expect_damage(*state, "last words", "L", "/candidates is damaged");
+    expect_damage(*state, "stopped: time limit", "S", "/allocations is damaged");
+    expect_damage(*state, "rank 2 died", "R", "/incidents is damaged");
+    /* Text that is not UTF-8 is refused before it is summed. */
+    expect_damage(*state, "last words", "\xFF", "\"log_tail\"");
+    expect_damage(*state, "rank 2 died", "\xFF", "\"message\"");
+    /* Names of tables and columns. */
+    expect_damage(*state, "predicted_s", "P", "/allocations has no column \"predicted_s\"");
 }
 
 static void test_newer_schema(void **state)
@@ -288,6 +299,83 @@ static void test_newer_schema(void **state)
     buffer_fini(&whole);
 }
 
+/* What the program of version 1 wrote: twelve events of the sample as it was then (a node with its
+ * two candidates, a second one that has begun), 30 s of a first allocation and 4.5 s of a second.
+ */
+static void take_version_1(const char *folder, char path[FILE_PATH_BYTES])
+{
+    struct buffer whole;
+    sample_read(TEST_SOURCE_DIR "/golden/store/run-schema-1.h5", &whole);
+    sample_path(folder, "run.h5", path);
+    sample_write(path, whole.data, whole.len_bytes);
+    buffer_fini(&whole);
+}
+
+static void assert_version_1(const struct search *found)
+{
+    assert_int_equal(found->last_sequence, 15);
+    assert_int_equal(found->tree.count, 2);
+    /* What version 1 did not count: one core a rank, no GPU, nobody blamed, nothing happened. */
+    assert_true(found->rank_seconds == 3.5 + 0.5 + 3.5 && found->gpu_seconds == 0.0);
+    assert_true(found->core_seconds == found->rank_seconds);
+    assert_true(found->nodes[0].candidates[1].core_seconds == 0.5);
+    assert_int_equal(found->nodes[0].candidates[1].kills, 0);
+    assert_string_equal(found->nodes[0].candidates[1].error->message, "loss is NaN at step 3");
+    assert_null(found->nodes[0].candidates[0].error);
+    assert_int_equal(found->incidents_seen, 0);
+    /* Of allocations it knew their number, and how long the last one was. */
+    assert_int_equal(found->allocation_count, 2);
+    assert_true(found->allocation_seconds == 34.5);
+    assert_true(found->allocations[0].seconds == 0.0 && found->allocations[1].seconds == 4.5);
+    assert_string_equal(found->allocations[1].end, "not recorded");
+    assert_string_equal(found->allocations[1].host, "");
+}
+
+static void test_file_of_version_1(void **state)
+{
+    char path[FILE_PATH_BYTES];
+    struct search found;
+    struct search again;
+    struct error err = {0};
+    take_version_1(*state, path);
+    if (store_run_read(path, &found, &err) != STATUS_OK) {
+        fail_msg("%s", err.message);
+    }
+    assert_version_1(&found);
+    /* It goes on, and its next generation is one of today. */
+    cJSON *event = sample_parse("{\"sequence\":16,\"time_s\":9,\"event\":\"allocation_progress\","
+                                "\"seconds\":6}");
+    assert_int_equal(search_apply(&found, event, &err), STATUS_OK);
+    cJSON_Delete(event);
+    assert_true(found.allocations[1].seconds == 6.0 && found.allocation_seconds == 36.0);
+    assert_int_equal(store_run_save(*state, &found, &err), STATUS_OK);
+    assert_int_equal(store_run_read(path, &again, &err), STATUS_OK);
+    assert_same_search(&found, &again);
+    search_fini(&again);
+    search_fini(&found);
+    /* The generation before is still of version 1. */
+    sample_path(*state, "run.prev.h5", path);
+    assert_int_equal(store_run_read(path, &found, &err), STATUS_OK);
+    assert_version_1(&found);
+    search_fini(&found);
+}
+
+/* Only a file that says that it is old may lack what is new. */
+static void test_missing_column(void **state)
+{
+    char path[FILE_PATH_BYTES];
+    struct buffer whole;
+    struct search found;
+    struct error err = {0};
+    take_version_1(*state, path);
+    sample_read(path, &whole);
+    seal_again((unsigned char *)whole.data, whole.len_bytes, STORE_SCHEMA_VERSION);
+    sample_write(path, whole.data, whole.len_bytes);
+    assert_int_equal(store_run_read(path, &found, &err), STATUS_CORRUPT);
+    assert_non_null(strstr(err.message, "no column \"core_seconds\""));
+    buffer_fini(&whole);
+}
+
 /* ---- rows that make no sense, from a program that seals and sums them rightly ---- */
 
 enum forgery {
@@ -300,8 +388,58 @@ enum forgery {
     FORGE_SEQUENCE,
     FORGE_SCORE,
     FORGE_STATE,
+    FORGE_KILLS,
+    FORGE_COST,
+    FORGE_COST_OF_ALL,
+    FORGE_RANKS,
+    FORGE_THREADS,
+    FORGE_LASTED,
+    FORGE_SAFETY,
+    FORGE_ALLOCATION,
+    FORGE_INCIDENT_NODE,
+    FORGE_INCIDENT_CANDIDATE,
+    FORGE_INCIDENT_LOSS,
+    FORGE_INCIDENTS,
     FORGE_COUNT
 };
+
+static void forge_history(struct search *search, enum forgery forgery)
+{
+    struct search_allocation *allocation = &search->allocations[0];
+    struct search_incident *incident = &search->incidents[0];
+    switch (forgery) {
+    case FORGE_COST_OF_ALL:
+        search->gpu_seconds = INFINITY;
+        break;
+    case FORGE_RANKS:
+        allocation->ranks = 0;
+        break;
+    case FORGE_THREADS:
+        allocation->threads = -1;
+        break;
+    case FORGE_LASTED:
+        allocation->seconds = NAN;
+        break;
+    case FORGE_SAFETY:
+        allocation->safe_s = -1.0;
+        break;
+    case FORGE_ALLOCATION:
+        incident->allocation = 1;
+        break;
+    case FORGE_INCIDENT_NODE:
+        incident->node = 1000;
+        break;
+    case FORGE_INCIDENT_CANDIDATE:
+        incident->candidate = 2;
+        break;
+    case FORGE_INCIDENT_LOSS:
+        incident->lost_s = INFINITY;
+        break;
+    default:
+        search->incidents_seen += 5;
+        break;
+    }
+}
 
 static void forge(struct search *search, enum forgery forgery)
 {
@@ -334,8 +472,17 @@ static void forge(struct search *search, enum forgery forgery)
     case FORGE_SCORE:
         first->validation.standard_error = -1.0;
         break;
-    default:
+    case FORGE_STATE:
         search->tree.nodes[0].visits = 77;
+        break;
+    case FORGE_KILLS:
+        first->kills = -1;
+        break;
+    case FORGE_COST:
+        first->core_seconds = NAN;
+        break;
+    default:
+        forge_history(search, forgery);
         break;
     }
 }
@@ -418,6 +565,13 @@ static void test_tools(void **state)
              "h5dump -a /nodes/reward '%s/run.h5' | grep -q 'best validation score'",
              (char *)*state);
     assert_int_equal(system(command), 0);
+    snprintf(command, sizeof(command), "h5dump -d /incidents '%s/run.h5' | grep -q 'rank 2 died'",
+             (char *)*state);
+    assert_int_equal(system(command), 0);
+    snprintf(command, sizeof(command),
+             "h5dump -a /allocations/safe_s -d /allocations '%s/run.h5' | grep -q 'time limit'",
+             (char *)*state);
+    assert_int_equal(system(command), 0);
     snprintf(command, sizeof(command), "h5dump -d /candidates '%s/run.h5' | grep -q 'FINISHED'",
              (char *)*state);
     assert_int_equal(system(command), 0);
@@ -445,7 +599,8 @@ int main(void)
         IN_FOLDER(test_two_generations),   IN_FOLDER(test_load_says_what_was_used),
         IN_FOLDER(test_foreign_files),     IN_FOLDER(test_cut_at_any_length),
         IN_FOLDER(test_any_flipped_byte),  IN_FOLDER(test_changed_text_behind_a_good_seal),
-        IN_FOLDER(test_newer_schema),      IN_FOLDER(test_rows_that_make_no_sense),
+        IN_FOLDER(test_newer_schema),      IN_FOLDER(test_file_of_version_1),
+        IN_FOLDER(test_missing_column),    IN_FOLDER(test_rows_that_make_no_sense),
         IN_FOLDER(test_no_memory),         IN_FOLDER(test_tools),
         IN_FOLDER(test_unwritable_folder),
     };
