@@ -143,7 +143,7 @@ static enum status take_line(void *context, const char *text, size_t len_bytes, 
         memcpy(line, text, len_bytes + 1);
         for (char *at = line; at != NULL && count < FIELDS; count++) {
             fields[count] = at;
-            at = strchr(at, '|');
+            at = count < FIELDS - 1 ? strchr(at, '|') : NULL;
             if (at != NULL) {
                 *at++ = '\0';
             }
@@ -218,7 +218,7 @@ void accounting_print(const struct view *view)
     paint_label("Slurm");
     if (read_accounting(&view->search, &sum, &err) != STATUS_OK) {
         printf("no figures: ");
-        paint_line(err.message, paint_columns() - 27);
+        paint_line(err.message, (int)sizeof(err.message));
         putchar('\n');
         return;
     }
