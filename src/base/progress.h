@@ -10,7 +10,7 @@
 struct progress {
     /* Called often (every step, every batch of rows). Anything but STATUS_OK stops the work at this
      * safe point, and the work returns that status: STATUS_INTERRUPTED for a stop on request.
-     * `phase` is "data", "train", "validate" ...; done of total units. */
+     * `phase` is "load", "data", "train" ... (run/message.h has them all); done of total units. */
     enum status (*tick)(void *context, const char *phase, int64_t done, int64_t total,
                         struct error *err);
     void *context;
@@ -24,6 +24,15 @@ static inline enum status progress_tick(const struct progress *progress, const c
         return STATUS_OK;
     }
     return progress->tick(progress->context, phase, done, total, err);
+}
+
+/* The same where the work cannot stop (within a file that is being written): whoever listens learns
+ * that it lives, and a wish to stop is heard at the next tick. */
+static inline enum status progress_report(const struct progress *progress, const char *phase,
+                                          int64_t done, int64_t total, struct error *err)
+{
+    enum status status = progress_tick(progress, phase, done, total, err);
+    return status == STATUS_INTERRUPTED ? STATUS_OK : status;
 }
 
 #endif

@@ -49,7 +49,7 @@ static enum status open_speaker(const char *folder, const struct generate_choice
     out->network.config = &out->model->config;
     out->network.weights = &out->model->weights;
     if (choices->weights != NULL) {
-        TRY(weights_file_read(choices->weights, out->model, &out->loaded, err));
+        TRY(weights_file_read(choices->weights, out->model, NULL, &out->loaded, err));
         out->network = out->loaded.network;
     }
     return STATUS_OK;

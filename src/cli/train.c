@@ -52,8 +52,8 @@ static enum status export_model(struct cli_job *opened, const char *weights_path
     const struct model *base = NULL;
     struct loaded_network loaded;
     TRY(weights_file_dtype(weights_path, &dtype, err));
-    TRY(workspace_model(&opened->workspace, dtype, &base, err));
-    TRY(weights_file_read(weights_path, base, &loaded, err));
+    TRY(workspace_model(&opened->workspace, dtype, NULL, &base, err));
+    TRY(weights_file_read(weights_path, base, NULL, &loaded, err));
     enum status status = STATUS_OK;
     if (loaded.is_adapter) {
         TRY_CLEANUP(lora_merge(&base->config, &loaded.lora, &loaded.weights, &base->weights, err));

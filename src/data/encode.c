@@ -291,6 +291,7 @@ static enum status encode_rows(struct encoder *encoder, struct error *err)
 {
     for (int64_t first = 0; first < encoder->rows->count; first += BLOCK_ROWS) {
         int64_t left = encoder->rows->count - first;
+        TRY(progress_tick(encoder->options->progress, "data", first, encoder->rows->count, err));
         TRY(encode_block(encoder, first, left < BLOCK_ROWS ? left : BLOCK_ROWS, err));
     }
     if (encoder->out.count == 0) {

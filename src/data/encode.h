@@ -2,6 +2,7 @@
 #ifndef DATA_ENCODE_H
 #define DATA_ENCODE_H
 
+#include "base/progress.h"
 #include "data/task.h"
 #include "model/tokenizer.h"
 
@@ -20,8 +21,9 @@ struct encoded_dataset {
 };
 
 struct encode_options {
-    enum chat_format chat; /* resolved: never "auto" */
-    int64_t max_length;    /* tokens of one sequence */
+    enum chat_format chat;           /* resolved: never "auto" */
+    int64_t max_length;              /* tokens of one sequence */
+    const struct progress *progress; /* NULL, or told of blocks of rows (phase "data") */
 };
 
 /* Tokenizes on all threads; the result does not depend on how many. The cut of a long prompt keeps

@@ -141,6 +141,7 @@ static enum status run_steps(struct recipe_run *run, const cJSON *recipe, struct
     cJSON_ArrayForEach (step, recipe) {
         char label[32];
         snprintf(label, sizeof(label), "step %d", index + 1);
+        TRY(progress_tick(run->context->progress, "data", index, cJSON_GetArraySize(recipe), err));
         TRY(run_step(run, step, label, (uint64_t)index, err));
         index++;
     }

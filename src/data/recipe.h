@@ -10,6 +10,7 @@
 
 #include "base/json.h"
 #include "base/log.h"
+#include "base/progress.h"
 #include "data/dataset.h"
 #include "data/task.h"
 
@@ -24,6 +25,7 @@ struct recipe_context {
     uint64_t seed;
     int64_t max_samples; /* most rows of the result; 0: no limit. More are sampled down to it */
     struct log *log;
+    const struct progress *progress; /* NULL, or told of each step (phase "data") */
 };
 
 /* What each step did: for the tree and for people. */

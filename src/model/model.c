@@ -53,7 +53,7 @@ static enum status check_vocabulary(const struct model *model, struct error *err
 }
 
 static enum status hash_model(struct model *model, const struct safetensors *file, bool data,
-                              struct error *err)
+                              const struct progress *progress, struct error *err)
 {
     char path[FILE_PATH_BYTES];
     TRY(file_join(model->folder, "config.json", path, err));
@@ -66,7 +66,9 @@ static enum status hash_model(struct model *model, const struct safetensors *fil
     }
     if (status == STATUS_OK) {
         hash_update(state, buffer_text(&config), config.len_bytes);
-        model_tensors_hash(file, &model->table, data, state);
+        status = model_tensors_hash(file, &model->table, data, progress, state, err);
+    }
+    if (status == STATUS_OK) {
         hash_digest(state, model->hash);
     }
     hash_destroy(state);
@@ -90,7 +92,8 @@ static enum status open_model(const char *folder, struct model *model, struct sa
 
 /* device NULL: without weights. */
 static enum status read_model(const char *folder, struct device *device, enum dtype dtype,
-                              struct model **out, struct error *err)
+                              const struct progress *progress, struct model **out,
+                              struct error *err)
 {
     struct model *model = mem_calloc(1, sizeof(*model));
     if (model == NULL) {
@@ -99,13 +102,13 @@ static enum status read_model(const char *folder, struct device *device, enum dt
     struct safetensors *file = NULL;
     enum status status = open_model(folder, model, &file, err);
     if (status == STATUS_OK) {
-        status = hash_model(model, file, device != NULL, err);
+        status = hash_model(model, file, device != NULL, progress, err);
     }
     if (status == STATUS_OK && device != NULL) {
         status = weights_create(device, &model->table, dtype, &model->weights, err);
     }
     if (status == STATUS_OK && device != NULL) {
-        status = model_tensors_load(file, &model->weights, err);
+        status = model_tensors_load(file, &model->weights, progress, err);
     }
     safetensors_close(file);
     if (status != STATUS_OK) {
@@ -119,12 +122,19 @@ static enum status read_model(const char *folder, struct device *device, enum dt
 enum status model_load(const char *folder, struct device *device, enum dtype dtype,
                        struct model **out, struct error *err)
 {
-    return read_model(folder, device, dtype, out, err);
+    return read_model(folder, device, dtype, NULL, out, err);
+}
+
+enum status model_load_watched(const char *folder, struct device *device, enum dtype dtype,
+                               const struct progress *progress, struct model **out,
+                               struct error *err)
+{
+    return read_model(folder, device, dtype, progress, out, err);
 }
 
 enum status model_inspect(const char *folder, struct model **out, struct error *err)
 {
-    return read_model(folder, NULL, DTYPE_F32, out, err);
+    return read_model(folder, NULL, DTYPE_F32, NULL, out, err);
 }
 
 /* Two normal numbers from two uniform ones (Box and Muller). */

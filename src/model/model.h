@@ -5,6 +5,7 @@
 
 #include "base/file.h"
 #include "base/hash.h"
+#include "base/progress.h"
 #include "kernels/ops.h"
 #include "model/chat.h"
 #include "model/config.h"
@@ -29,6 +30,11 @@ struct model {
  * of the weights on the device. */
 enum status model_load(const char *folder, struct device *device, enum dtype dtype,
                        struct model **out, struct error *err);
+
+/* The same, telling progress of each tensor (phase "load"), where it can be stopped. */
+enum status model_load_watched(const char *folder, struct device *device, enum dtype dtype,
+                               const struct progress *progress, struct model **out,
+                               struct error *err);
 void model_destroy(struct model *model);
 
 /* Config, tokenizer, chat format and a check of the tensors' names, dtypes, shapes and file sizes

@@ -142,8 +142,9 @@ enum status model_tensors_check(const struct safetensors *file, const struct mod
  * ------------------------------------------------------------------------------------------------
  */
 
-void model_tensors_hash(const struct safetensors *file, const struct param_table *table, bool data,
-                        struct hash_state *state)
+enum status model_tensors_hash(const struct safetensors *file, const struct param_table *table,
+                               bool data, const struct progress *progress, struct hash_state *state,
+                               struct error *err)
 {
     for (int64_t i = 0; i < table->count; i++) {
         const struct safetensors_entry *entry = safetensors_find(file, table->items[i].name);
@@ -154,9 +155,11 @@ void model_tensors_hash(const struct safetensors *file, const struct param_table
                               safetensors_dtype_name(entry->dtype), shape);
         hash_update(state, line, (size_t)length);
         if (data) {
+            TRY(progress_tick(progress, "load", i, 2 * table->count, err));
             hash_update(state, entry->data, entry->len_bytes);
         }
     }
+    return STATUS_OK;
 }
 
 /* ---- load
@@ -200,15 +203,20 @@ static void load_param(const struct safetensors_entry *entry, const struct weigh
 }
 
 enum status model_tensors_load(const struct safetensors *file, const struct weights *weights,
-                               struct error *err)
+                               const struct progress *progress, struct error *err)
 {
+    enum status status = STATUS_OK;
+    const struct param_table *table = weights->table;
     float *block = mem_aligned(BLOCK_ELEMENTS, sizeof(*block));
     if (block == NULL) {
         return mem_fail(err, BLOCK_ELEMENTS * sizeof(*block), "reading tensors");
     }
-    for (int64_t i = 0; i < weights->table->count; i++) {
-        load_param(safetensors_find(file, weights->table->items[i].name), weights, i, block);
+    for (int64_t i = 0; i < table->count; i++) { /* the first half was their hash */
+        TRY_CLEANUP(progress_tick(progress, "load", table->count + i, 2 * table->count, err));
+        load_param(safetensors_find(file, table->items[i].name), weights, i, block);
     }
+    status = weights->device->ops->check(weights->device, err);
+cleanup:
     free(block);
-    return weights->device->ops->check(weights->device, err);
+    return status;
 }

@@ -3,6 +3,7 @@
 #define MODEL_MODEL_TENSORS_H
 
 #include "base/hash.h"
+#include "base/progress.h"
 #include "model/params.h"
 #include "model/safetensors.h"
 
@@ -13,12 +14,13 @@ enum status model_tensors_check(const struct safetensors *file, const struct mod
                                 struct error *err);
 
 /* Adds name, dtype and shape of each parameter to a hash and, with `data`, its bytes. Independent
- * of shards. */
-void model_tensors_hash(const struct safetensors *file, const struct param_table *table, bool data,
-                        struct hash_state *state);
-
-/* Copies checked tensors into weights, converting where the dtypes differ. */
-enum status model_tensors_load(const struct safetensors *file, const struct weights *weights,
+ * of shards. progress may be NULL. */
+enum status model_tensors_hash(const struct safetensors *file, const struct param_table *table,
+                               bool data, const struct progress *progress, struct hash_state *state,
                                struct error *err);
+
+/* Copies checked tensors into weights, converting where the dtypes differ. progress may be NULL. */
+enum status model_tensors_load(const struct safetensors *file, const struct weights *weights,
+                               const struct progress *progress, struct error *err);
 
 #endif

@@ -9,9 +9,8 @@
 #include "base/json.h"
 #include "base/mem.h"
 #include "eval/eval.h"
+#include "run/checkpoint.h"
 #include "run/prepare.h"
-#include "run/state_writer.h"
-#include "run/training_file.h"
 #include "run/weights_file.h"
 #include "tree/search.h"
 
@@ -133,7 +132,7 @@ static enum status evaluate(struct workspace *workspace, const struct model *mod
 
 /* ---- training ---- */
 
-/* A training under way: what its progress callback needs to keep its state on disk. */
+/* A training under way. */
 struct training {
     struct workspace *workspace;
     const struct candidate_order *order;
@@ -144,10 +143,7 @@ struct training {
     struct prepared_data data;
     struct encoded_dataset validation;
     struct trainer *trainer;
-    struct training_label label;
-    struct state_writer *writer; /* where the training can go on meanwhile; else NULL */
-    double saved_at_s;           /* monotonic */
-    double save_took_s;
+    struct checkpoint checkpoint;
 };
 
 static bool leads(const struct train_group *group)
@@ -155,113 +151,15 @@ static bool leads(const struct train_group *group)
     return group == NULL || group->rank == 0;
 }
 
-static bool keeps_state(const struct training *training)
-{
-    return training->order->state_path != NULL && leads(training->group);
-}
-
-/* Bytes of the state as it is now. */
-static double state_bytes(const struct trainer *trainer)
-{
-    struct trainer_array arrays[TRAINER_ARRAYS_MAX];
-    int count = trainer_state_arrays(trainer, arrays);
-    double bytes = 0.0;
-    for (int i = 0; i < count; i++) {
-        bytes += (double)training_array_bytes(&arrays[i]);
-    }
-    return bytes;
-}
-
-static void note_save(const struct training *training, double seconds)
-{
-    if (training->order->pace != NULL) {
-        pace_saved(training->order->pace, state_bytes(training->trainer), seconds);
-    }
-}
-
-/* Writes the state as it is now, and waits until it is on disk. */
-static enum status save_state(struct training *training, struct error *err)
-{
-    if (!keeps_state(training)) {
-        return STATUS_OK;
-    }
-    if (training->writer != NULL) { /* an older state, and this one replaces it */
-        struct error ignored;
-        (void)state_writer_settle(training->writer, &ignored);
-    }
-    double begun_s = clock_monotonic_s();
-    TRY(training_file_write(training->order->state_path, training->trainer, &training->label, err));
-    training->saved_at_s = clock_monotonic_s();
-    training->save_took_s = training->saved_at_s - begun_s;
-    note_save(training, training->save_took_s);
-    return STATUS_OK;
-}
-
-/* Seconds between saves: soon after the start, so that a job that dies early has got somewhere;
- * then so that saving costs a twentieth of the time at most; never longer than the job says. */
-static double save_interval_s(const struct training *training)
-{
-    const double first_s = 2.0;
-    const double share = 20.0;
-    double wanted_s = share * training->save_took_s;
-    double longest_s = training->workspace->job->checkpoint_seconds;
-    wanted_s = wanted_s > first_s ? wanted_s : first_s;
-    return wanted_s < longest_s ? wanted_s : longest_s;
-}
-
-/* Where the device works by itself, a copy of the state is written while the training goes on: that
- * costs memory of the host, but no time. Elsewhere, and where there is no such memory, the training
- * waits for the disk. */
-static enum status begin_save(struct training *training, struct error *err)
-{
-    if (training->writer == NULL) {
-        return save_state(training, err);
-    }
-    if (state_writer_busy(training->writer)) {
-        return STATUS_OK;
-    }
-    enum status status = state_writer_start(training->writer, err);
-    if (status == STATUS_NO_MEMORY) {
-        log_write(training->workspace->log, LOG_INFO, "run",
-                  "states are written while the training waits: %s", err->message);
-        state_writer_destroy(training->writer);
-        training->writer = NULL;
-        return save_state(training, err);
-    }
-    TRY(status);
-    const double disk_share =
-        4.0; /* of the time, writes may take up to a fifth and not a twentieth */
-    training->saved_at_s = clock_monotonic_s();
-    training->save_took_s = state_writer_seconds(training->writer) / disk_share;
-    return STATUS_OK;
-}
-
-static enum status poll_writer(struct training *training, struct error *err)
-{
-    bool busy = state_writer_busy(training->writer);
-    TRY(state_writer_poll(training->writer, err));
-    if (busy && !state_writer_busy(training->writer)) {
-        note_save(training, state_writer_seconds(training->writer));
-    }
-    return STATUS_OK;
-}
-
-/* After each whole step: the trainer's state may be read. */
-static enum status on_step(void *context, const char *phase, int64_t done, int64_t total,
+/* After each whole step, and between batches of the evaluation behind the last, the trainer's state
+ * may be read. Within a validation it may not: the best parameters are about to change. */
+static enum status on_tick(void *context, const char *phase, int64_t done, int64_t total,
                            struct error *err)
 {
     struct training *training = context;
     TRY(progress_tick(training->outer, phase, done, total, err));
-    if (strcmp(phase, "train") != 0 || !keeps_state(training)) {
-        return STATUS_OK;
-    }
-    if (training->writer != NULL) {
-        TRY(poll_writer(training, err));
-    }
-    if (clock_monotonic_s() - training->saved_at_s >= save_interval_s(training) && done < total) {
-        TRY(begin_save(training, err));
-    }
-    return STATUS_OK;
+    bool whole = strcmp(phase, "train") == 0 ? done < total : strcmp(phase, "evaluate") == 0;
+    return whole ? checkpoint_tick(&training->checkpoint, err) : STATUS_OK;
 }
 
 /* Everything that a training's bits depend on. */
@@ -311,48 +209,150 @@ static enum status begin_together(const struct train_group *group, enum status m
     return mine;
 }
 
-/* Reads the state on disk into the trainer, if there is a usable one. */
-static bool restore(struct training *training)
+static enum status encode_validation(struct workspace *workspace, const struct model *model,
+                                     int64_t max_length, const struct progress *progress,
+                                     struct encoded_dataset *out, struct error *err)
 {
-    const char *path = training->order->state_path;
-    if (path == NULL || !file_exists(path)) {
-        return false;
+    const struct dataset *rows = NULL;
+    TRY(workspace_split(workspace, TASK_VALIDATION, &rows, err));
+    const struct encode_options options = {
+        .chat = workspace_chat(workspace, model), .max_length = max_length, .progress = progress};
+    return encode_dataset(&workspace->job->task, model->tokenizer, rows, &options, out, err);
+}
+
+/* Memory is short, and full fine-tuning has a copy of the base's weights by now. */
+static void release_base(void *context)
+{
+    struct training *training = context;
+    workspace_drop_weights(training->workspace,
+                           training->config.precision == TRAIN_BF16 ? DTYPE_BF16 : DTYPE_F32);
+}
+
+/* Where the precision is left to the device, a training that was stopped on another one goes on in
+ * the precision of its state. */
+static void keep_precision(const struct workspace *workspace, const struct candidate_order *order,
+                           struct train_config *config)
+{
+    bool chosen = workspace->job->precision != JOB_PRECISION_AUTO || workspace->has_precision ||
+                  cJSON_GetObjectItemCaseSensitive(order->config, "precision") != NULL;
+    if (!chosen && order->state_path != NULL) {
+        (void)training_file_precision(order->state_path, &config->precision);
     }
+}
+
+static enum status try_trainer(struct training *training, bool with_base, struct error *err)
+{
+    const struct trainer_inputs inputs = {
+        .model = training->model,
+        .config = &training->config,
+        .train = &training->data.encoded,
+        .validation = &training->validation,
+        .group = training->group,
+        .log = training->workspace->log,
+        .progress = training->outer,
+        .release_base = with_base ? NULL : release_base,
+        .release_context = training,
+    };
+    return trainer_create(training->workspace->device, &inputs, &training->trainer, err);
+}
+
+/* The trainer at its first step, and what keeps its state; in place of those there were. */
+static enum status create_trainer(struct training *training, struct error *err)
+{
+    struct workspace *workspace = training->workspace;
+    const struct candidate_order *order = training->order;
+    struct training_label label = training->checkpoint.label;
+    checkpoint_close(&training->checkpoint);
+    trainer_destroy(training->trainer);
+    training->trainer = NULL;
+    enum dtype dtype = training->config.precision == TRAIN_BF16 ? DTYPE_BF16 : DTYPE_F32;
+    TRY(workspace_model(workspace, dtype, training->outer, &training->model, err));
+    enum status status = try_trainer(training, true, err);
+    if (status == STATUS_NO_MEMORY && training->config.method == TRAIN_FULL) {
+        log_write(workspace->log, LOG_INFO, "run", "%s begins again without the base model: %s",
+                  order->name, err->message);
+        status = try_trainer(training, false, err);
+    }
+    TRY(status);
+    training->checkpoint = (struct checkpoint){
+        .name = order->name,
+        .path = order->state_path,
+        .writes = leads(training->group),
+        .longest_s = workspace->job->checkpoint_seconds,
+        .device = workspace->device,
+        .trainer = training->trainer,
+        .label = label,
+        .progress = training->outer,
+        .pace = order->pace,
+        .log = workspace->log,
+    };
+    return checkpoint_open(&training->checkpoint, err);
+}
+
+/* Configuration, model, data, trainer: everything that can fail before the first step. */
+static enum status begin_training(struct training *training, struct error *err)
+{
+    struct workspace *workspace = training->workspace;
+    const struct candidate_order *order = training->order;
+    struct train_config *config = &training->config;
+    TRY(candidate_config(workspace, order->config, config, err));
+    keep_precision(workspace, order, config);
+    enum dtype dtype = config->precision == TRAIN_BF16 ? DTYPE_BF16 : DTYPE_F32;
+    TRY(workspace_model(workspace, dtype, training->outer, &training->model, err));
+    const struct model *model = training->model;
+    config->sequence_length = workspace_sequence_length(workspace->job, &model->config, config);
+    TRY(prepare_data(workspace, model, order->recipe, config->sequence_length, order->data_folder,
+                     training->outer, &training->data, err));
+    TRY(encode_validation(workspace, model, config->sequence_length, training->outer,
+                          &training->validation, err));
+    struct training_label *label = &training->checkpoint.label;
+    label->precision = config->precision;
+    TRY(fingerprint(order, model, &training->data.encoded, label->fingerprint, err));
+    return create_trainer(training, err);
+}
+
+/* Reads the state on disk into the trainer. One that cannot be used is as good as none: the
+ * training begins anew, with a new trainer, for nobody knows what was read before it failed. */
+static enum status restore(struct training *training, bool *restored, struct error *err)
+{
     struct error cause = {0};
-    struct log *log = training->workspace->log;
-    if (training_file_read(path, training->trainer, &training->label, &cause) == STATUS_OK) {
-        log_write(log, LOG_INFO, "run", "%s goes on at step %lld of %lld", training->order->name,
-                  (long long)trainer_steps_done(training->trainer),
-                  (long long)trainer_steps_total(training->trainer));
-        return true;
+    enum status status = checkpoint_read(&training->checkpoint, restored, &cause);
+    if (status == STATUS_OK) {
+        return STATUS_OK;
     }
-    log_write(log, LOG_WARNING, "run", "%s; %s starts again from its first step", cause.message,
-              training->order->name);
-    return false;
+    if (status != STATUS_CORRUPT && status != STATUS_INVALID && status != STATUS_VERSION &&
+        status != STATUS_FORMAT) {
+        *err = cause; /* it may be good all the same: another try will tell */
+        return status;
+    }
+    log_write(training->workspace->log, LOG_WARNING, "run",
+              "%s; %s starts again from its first step", cause.message, training->order->name);
+    return create_trainer(training, err);
 }
 
 static enum status resume(struct training *training, struct error *err)
 {
-    int restored = 0;
+    bool restored = false;
+    int count = 0;
     int ranks = training->group != NULL ? training->group->size : 1;
-    TRY(count_ranks(training->group, restore(training), &restored, err));
-    if (restored != 0 && restored != ranks) {
-        return FAIL(err, STATUS_IO, "only %d of %d ranks could read %s", restored, ranks,
+    TRY(begin_together(training->group, restore(training, &restored, err), err));
+    TRY(count_ranks(training->group, restored, &count, err));
+    if (count != 0 && count != ranks) {
+        return FAIL(err, STATUS_IO, "only %d of %d ranks could read %s", count, ranks,
                     training->order->state_path);
     }
-    return STATUS_OK;
+    return progress_tick(training->outer, "train", trainer_steps_done(training->trainer),
+                         trainer_steps_total(training->trainer), err);
 }
 
-static enum status run_training(struct training *training, struct error *err)
+/* What was stopped goes to disk; `status` is why the work ended. */
+static enum status save_if_stopped(struct training *training, enum status status, struct error *err)
 {
-    const struct progress progress = {.tick = on_step, .context = training};
-    enum status status = trainer_run(training->trainer, &progress, err);
-    if (status == STATUS_INTERRUPTED) {
-        struct error failed = {0};
-        if (save_state(training, &failed) != STATUS_OK) {
-            *err = failed;
-            return failed.code;
-        }
+    struct error failed = {0};
+    if (status == STATUS_INTERRUPTED &&
+        checkpoint_save(&training->checkpoint, &failed) != STATUS_OK) {
+        *err = failed;
+        return failed.code;
     }
     return status;
 }
@@ -387,12 +387,11 @@ static enum status make_result(const struct training *training,
 static enum status train_and_validate(struct training *training, double started_s, cJSON **result,
                                       struct error *err)
 {
-    const struct model *model = training->model;
+    const struct progress progress = {.tick = on_tick, .context = training};
     TRY(resume(training, err));
-    TRY(progress_tick(training->outer, "train", trainer_steps_done(training->trainer),
-                      trainer_steps_total(training->trainer), err));
-    training->saved_at_s = clock_monotonic_s();
-    TRY(run_training(training, err));
+    const struct model *model = training->model;
+    enum status status = trainer_run(training->trainer, &progress, err);
+    TRY(save_if_stopped(training, status, err));
     if (!leads(training->group)) {
         return STATUS_OK;
     }
@@ -400,102 +399,22 @@ static enum status train_and_validate(struct training *training, double started_
     struct eval_result evaluation;
     memset(&evaluation, 0, sizeof(evaluation));
     trainer_network(training->trainer, &network);
-    enum status status = evaluate(training->workspace, model, &network, TASK_VALIDATION,
-                                  training->outer, &evaluation, err);
-    if (status == STATUS_INTERRUPTED) {
-        struct error failed = {0};
-        if (save_state(training, &failed) != STATUS_OK) {
-            *err = failed;
-            status = failed.code;
-        }
-    }
+    status = evaluate(training->workspace, model, &network, TASK_VALIDATION, &progress, &evaluation,
+                      err);
+    status = save_if_stopped(training, status, err);
     char *config = NULL;
     TRY_CLEANUP(status);
     config = json_print_line(training->order->config);
     if (training->order->weights_path != NULL) {
         TRY_CLEANUP(weights_file_write(training->order->weights_path, model, &network,
-                                       config != NULL ? config : "{}", training->order->name, err));
+                                       config != NULL ? config : "{}", training->order->name,
+                                       training->outer, err));
     }
     TRY_CLEANUP(make_result(training, &evaluation, started_s, result, err));
 cleanup:
     cJSON_free(config);
     eval_result_fini(&evaluation);
     return status;
-}
-
-static enum status encode_validation(struct workspace *workspace, const struct model *model,
-                                     int64_t max_length, struct encoded_dataset *out,
-                                     struct error *err)
-{
-    const struct dataset *rows = NULL;
-    TRY(workspace_split(workspace, TASK_VALIDATION, &rows, err));
-    const struct encode_options options = {.chat = workspace_chat(workspace, model),
-                                           .max_length = max_length};
-    return encode_dataset(&workspace->job->task, model->tokenizer, rows, &options, out, err);
-}
-
-/* Memory is short, and full fine-tuning has a copy of the base's weights by now. */
-static void release_base(void *context)
-{
-    struct training *training = context;
-    workspace_drop_weights(training->workspace,
-                           training->config.precision == TRAIN_BF16 ? DTYPE_BF16 : DTYPE_F32);
-}
-
-/* Where the precision is left to the device, a training that was stopped on another one goes on in
- * the precision of its state. */
-static void keep_precision(const struct workspace *workspace, const struct candidate_order *order,
-                           struct train_config *config)
-{
-    bool chosen = workspace->job->precision != JOB_PRECISION_AUTO || workspace->has_precision ||
-                  cJSON_GetObjectItemCaseSensitive(order->config, "precision") != NULL;
-    if (!chosen && order->state_path != NULL) {
-        (void)training_file_precision(order->state_path, &config->precision);
-    }
-}
-
-/* Configuration, model, data, trainer: everything that can fail before the first step. */
-static enum status begin_training(struct training *training, struct error *err)
-{
-    struct workspace *workspace = training->workspace;
-    const struct candidate_order *order = training->order;
-    struct train_config *config = &training->config;
-    TRY(candidate_config(workspace, order->config, config, err));
-    keep_precision(workspace, order, config);
-    enum dtype dtype = config->precision == TRAIN_BF16 ? DTYPE_BF16 : DTYPE_F32;
-    TRY(workspace_model(workspace, dtype, &training->model, err));
-    const struct model *model = training->model;
-    config->sequence_length = workspace_sequence_length(workspace->job, &model->config, config);
-    TRY(prepare_data(workspace, model, order->recipe, config->sequence_length, order->data_folder,
-                     training->outer, &training->data, err));
-    TRY(encode_validation(workspace, model, config->sequence_length, &training->validation, err));
-    TRY(fingerprint(order, model, &training->data.encoded, training->label.fingerprint, err));
-    training->label.precision = config->precision;
-    struct trainer_inputs inputs = {
-        .model = model,
-        .config = config,
-        .train = &training->data.encoded,
-        .validation = &training->validation,
-        .group = training->group,
-        .log = workspace->log,
-    };
-    enum status status = trainer_create(workspace->device, &inputs, &training->trainer, err);
-    if (status == STATUS_NO_MEMORY && config->method == TRAIN_FULL) {
-        log_write(workspace->log, LOG_INFO, "run", "%s begins again without the base model: %s",
-                  order->name, err->message);
-        inputs.release_base = release_base;
-        inputs.release_context = training;
-        status = trainer_create(workspace->device, &inputs, &training->trainer, err);
-    }
-    TRY(status);
-    if (order->pace != NULL) {
-        pace_expect_state(order->pace, state_bytes(training->trainer));
-    }
-    if (keeps_state(training) && workspace->device->ops->asynchronous) {
-        TRY(state_writer_create(workspace->device, training->trainer, order->state_path,
-                                &training->label, &training->writer, err));
-    }
-    return STATUS_OK;
 }
 
 static enum status train_trained(struct workspace *workspace, const struct candidate_order *order,
@@ -509,7 +428,7 @@ static enum status train_trained(struct workspace *workspace, const struct candi
     TRY_CLEANUP(begin_together(group, status, err));
     TRY_CLEANUP(train_and_validate(&training, started_s, result, err));
 cleanup:
-    state_writer_destroy(training.writer);
+    checkpoint_close(&training.checkpoint);
     trainer_destroy(training.trainer);
     encoded_dataset_fini(&training.validation);
     prepared_data_fini(&training.data);
@@ -526,7 +445,7 @@ static enum status validate_base(struct workspace *workspace, const struct train
     double started_s = clock_monotonic_s();
     const struct model *model = NULL;
     enum dtype dtype = workspace_precision(workspace) == TRAIN_BF16 ? DTYPE_BF16 : DTYPE_F32;
-    TRY(workspace_model(workspace, dtype, &model, err));
+    TRY(workspace_model(workspace, dtype, progress, &model, err));
     const struct network network = {.config = &model->config, .weights = &model->weights};
     struct eval_result evaluation;
     memset(&evaluation, 0, sizeof(evaluation));
@@ -568,10 +487,10 @@ enum status candidate_score(struct workspace *workspace, const struct candidate_
     if (order->weights_path != NULL) {
         TRY(weights_file_dtype(order->weights_path, &dtype, err));
     }
-    TRY(workspace_model(workspace, dtype, &model, err));
+    TRY(workspace_model(workspace, dtype, progress, &model, err));
     struct network network = {.config = &model->config, .weights = &model->weights};
     if (order->weights_path != NULL) {
-        TRY(weights_file_read(order->weights_path, model, &loaded, err));
+        TRY(weights_file_read(order->weights_path, model, progress, &loaded, err));
         network = loaded.network;
     }
     struct eval_result evaluation;

@@ -9,14 +9,21 @@
 #include "data/recipe.h"
 #include "store/store.h"
 
-static enum status make_context(struct workspace *workspace, struct recipe_context *out,
-                                struct error *err)
+static enum status make_context(struct workspace *workspace, const struct progress *progress,
+                                struct recipe_context *out, struct error *err)
 {
     const struct job *job = workspace->job;
+    const struct dataset **splits[TASK_SPLIT_COUNT] = {
+        [TASK_TRAIN] = &out->train,
+        [TASK_VALIDATION] = &out->validation,
+        [TASK_TEST] = &out->test,
+    };
     memset(out, 0, sizeof(*out));
-    TRY(workspace_split(workspace, TASK_TRAIN, &out->train, err));
-    TRY(workspace_split(workspace, TASK_VALIDATION, &out->validation, err));
-    TRY(workspace_split(workspace, TASK_TEST, &out->test, err));
+    for (int i = 0; i < TASK_SPLIT_COUNT; i++) {
+        TRY(progress_tick(progress, "load", i, TASK_SPLIT_COUNT, err));
+        TRY(workspace_split(workspace, (enum task_split)i, splits[i], err));
+    }
+    out->progress = progress;
     out->task = &job->task;
     out->folder = ".";
     out->seed = job->seed;
@@ -29,7 +36,7 @@ enum status prepare_rows(struct workspace *workspace, const cJSON *recipe, struc
                          struct recipe_report *report, struct error *err)
 {
     struct recipe_context context;
-    TRY(make_context(workspace, &context, err));
+    TRY(make_context(workspace, NULL, &context, err));
     return recipe_run(recipe, &context, out, report, err);
 }
 
@@ -289,7 +296,8 @@ static enum status prepare_anew(struct workspace *workspace, const struct model 
     dataset_init(&rows);
     enum status status = STATUS_OK;
     const struct encode_options options = {.chat = workspace_chat(workspace, model),
-                                           .max_length = max_length};
+                                           .max_length = max_length,
+                                           .progress = context->progress};
     TRY_CLEANUP(recipe_run(recipe, context, &rows, &report, err));
     TRY_CLEANUP(encode_dataset(&workspace->job->task, model->tokenizer, &rows, &options,
                                &out->encoded, err));
@@ -324,8 +332,8 @@ enum status prepare_data(struct workspace *workspace, const struct model *model,
     memset(out, 0, sizeof(*out));
     struct recipe_context context;
     char path[FILE_PATH_BYTES];
+    TRY(make_context(workspace, progress, &context, err));
     TRY(progress_tick(progress, "data", 0, 1, err));
-    TRY(make_context(workspace, &context, err));
     if (data_folder != NULL) {
         TRY(cache_path(workspace, model, recipe, &context, max_length, data_folder, path, err));
         if (file_exists(path)) {

@@ -35,6 +35,8 @@ struct state_writer {
     enum status status;   /* of the write */
     struct error failure; /* with status */
     double seconds;       /* of the last write */
+
+    int64_t written_steps; /* of the last state that is on disk; -1: none */
 };
 
 enum status state_writer_create(struct device *device, const struct trainer *trainer,
@@ -49,6 +51,7 @@ enum status state_writer_create(struct device *device, const struct trainer *tra
     writer->trainer = trainer;
     writer->path = path;
     writer->label = label;
+    writer->written_steps = -1;
     *out = writer;
     return STATUS_OK;
 }
@@ -74,6 +77,11 @@ bool state_writer_busy(const struct state_writer *writer)
 double state_writer_seconds(const struct state_writer *writer)
 {
     return writer->seconds;
+}
+
+int64_t state_writer_steps(const struct state_writer *writer)
+{
+    return writer->written_steps;
 }
 
 /* ---- copying ---- */
@@ -160,7 +168,9 @@ static enum status join_thread(struct state_writer *writer, struct error *err)
 {
     pthread_join(writer->thread, NULL);
     writer->phase = WRITER_IDLE;
-    if (writer->status != STATUS_OK && err != NULL) {
+    if (writer->status == STATUS_OK) {
+        writer->written_steps = writer->state.steps_done;
+    } else if (err != NULL) {
         *err = writer->failure;
     }
     return writer->status;

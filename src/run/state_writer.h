@@ -36,4 +36,7 @@ enum status state_writer_settle(struct state_writer *writer, struct error *err);
 bool state_writer_busy(const struct state_writer *writer);
 double state_writer_seconds(const struct state_writer *writer); /* of the last write; 0: none yet */
 
+/* Steps of the last state that is on disk; -1: none yet. */
+int64_t state_writer_steps(const struct state_writer *writer);
+
 #endif

@@ -18,10 +18,17 @@ static enum store_type store_type_of(enum trainer_array_type type)
     }
 }
 
+struct writing {
+    const struct trainer *trainer;
+    const struct progress *progress;
+    int count; /* arrays */
+};
+
 static enum status read_state(void *context, int64_t index, void *to, struct error *err)
 {
-    (void)err;
-    trainer_state_get(context, (int)index, to);
+    const struct writing *writing = context;
+    TRY(progress_report(writing->progress, "save", index, writing->count, err));
+    trainer_state_get(writing->trainer, (int)index, to);
     return STATUS_OK;
 }
 
@@ -56,15 +63,16 @@ enum status training_file_write_state(const char *path, const struct training_st
 }
 
 enum status training_file_write(const char *path, const struct trainer *trainer,
-                                const struct training_label *label, struct error *err)
+                                const struct training_label *label, const struct progress *progress,
+                                struct error *err)
 {
     struct training_state state;
     memset(&state, 0, sizeof(state));
     state.count = trainer_state_arrays(trainer, state.arrays);
     state.steps_done = trainer_steps_done(trainer);
-    /* The trainer is only read; the callback's context has no const. */
-    return training_file_write_state(path, &state, label, read_state, (void *)(uintptr_t)trainer,
-                                     err);
+    struct writing writing = {.trainer = trainer, .progress = progress, .count = state.count};
+    TRY(training_file_write_state(path, &state, label, read_state, &writing, err));
+    return progress_report(progress, "save", state.count, state.count, err);
 }
 
 int64_t training_file_steps(const char *path)
@@ -99,8 +107,9 @@ bool training_file_precision(const char *path, enum train_precision *out)
     return found;
 }
 
+/* host has room for the largest array. */
 static enum status restore_array(struct store_file *file, int64_t index, const char *path,
-                                 struct trainer *trainer, struct error *err)
+                                 struct trainer *trainer, void *host, struct error *err)
 {
     const struct store_array *stored = store_arrays_at(file, index);
     struct trainer_array array;
@@ -118,35 +127,47 @@ static enum status restore_array(struct store_file *file, int64_t index, const c
         return FAIL(err, STATUS_CORRUPT, "%s: %s has a type that no training state has", path,
                     stored->name);
     }
-    size_t bytes = (size_t)(stored->rows * stored->cols) * store_type_bytes(stored->type);
-    void *host = mem_aligned(bytes, 1);
-    if (host == NULL) {
-        return mem_fail(err, bytes, stored->name);
+    TRY(store_arrays_read(file, index, host, err));
+    return trainer_state_set(trainer, &array, host, err);
+}
+
+static size_t largest_array(const struct store_file *file)
+{
+    size_t largest = 1;
+    for (int64_t i = 0; i < store_arrays_count(file); i++) {
+        const struct store_array *stored = store_arrays_at(file, i);
+        size_t bytes = (size_t)(stored->rows * stored->cols) * store_type_bytes(stored->type);
+        largest = bytes > largest ? bytes : largest;
     }
-    enum status status = store_arrays_read(file, index, host, err);
-    if (status == STATUS_OK) {
-        status = trainer_state_set(trainer, &array, host, err);
-    }
-    free(host);
-    return status;
+    return largest;
 }
 
 enum status training_file_read(const char *path, struct trainer *trainer,
-                               const struct training_label *label, struct error *err)
+                               const struct training_label *label, const struct progress *progress,
+                               struct error *err)
 {
     struct store_file *file = NULL;
+    void *host = NULL;
     TRY(store_arrays_open(path, "training", &file, err));
     enum status status = STATUS_OK;
+    int64_t count = store_arrays_count(file);
     const char *found = store_arrays_attribute(file, "fingerprint");
     if (found == NULL || strcmp(found, label->fingerprint) != 0) {
         status = FAIL(err, STATUS_INVALID, "%s is the state of another training", path);
         goto cleanup;
     }
-    for (int64_t i = 0; i < store_arrays_count(file); i++) {
-        TRY_CLEANUP(restore_array(file, i, path, trainer, err));
+    host = mem_aligned(largest_array(file), 1);
+    if (host == NULL) {
+        status = mem_fail(err, largest_array(file), path);
+        goto cleanup;
+    }
+    for (int64_t i = 0; i < count; i++) {
+        TRY_CLEANUP(progress_tick(progress, "load", i, count, err));
+        TRY_CLEANUP(restore_array(file, i, path, trainer, host, err));
     }
     TRY_CLEANUP(trainer_state_check(trainer, err));
 cleanup:
+    free(host);
     store_arrays_close(file);
     return status;
 }

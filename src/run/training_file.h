@@ -23,9 +23,10 @@ struct training_state {
 };
 size_t training_array_bytes(const struct trainer_array *array);
 
-/* Writes the trainer's state as it is now. */
+/* Writes the trainer's state as it is now. progress: NULL, or told of each array (phase "save"). */
 enum status training_file_write(const char *path, const struct trainer *trainer,
-                                const struct training_label *label, struct error *err);
+                                const struct training_label *label, const struct progress *progress,
+                                struct error *err);
 
 /* The same with the values from `read`, e.g. from a copy of the state; from any thread. */
 enum status training_file_write_state(const char *path, const struct training_state *state,
@@ -38,7 +39,10 @@ int64_t training_file_steps(const char *path);
 /* The precision of the state at path; false if there is none that can be read. */
 bool training_file_precision(const char *path, enum train_precision *out);
 
+/* Restores the trainer, which can only be destroyed after a failure. progress: NULL, or told of
+ * each array (phase "load"), where it can be stopped. */
 enum status training_file_read(const char *path, struct trainer *trainer,
-                               const struct training_label *label, struct error *err);
+                               const struct training_label *label, const struct progress *progress,
+                               struct error *err);
 
 #endif

@@ -10,12 +10,14 @@
 /* Arrays are read from the device one at a time, in the dtype they are computed with. */
 struct writing {
     const struct weights *weights;
+    const struct progress *progress;
 };
 
 static enum status read_parameter(void *context, int64_t index, void *to, struct error *err)
 {
     const struct writing *writing = context;
     const struct weights *weights = writing->weights;
+    TRY(progress_report(writing->progress, "save", index, weights->table->count, err));
     struct tensor view = weights_tensor(weights, index);
     weights->device->ops->download(weights->device, to, view.data, tensor_bytes(view));
     return weights->device->ops->check(weights->device, err);
@@ -29,10 +31,11 @@ static void format_lora(const struct lora_config *lora, char *out, size_t out_by
 
 enum status weights_file_write(const char *path, const struct model *base,
                                const struct network *network, const char *config, const char *name,
-                               struct error *err)
+                               const struct progress *progress, struct error *err)
 {
     bool adapter = network->adapter != NULL;
-    struct writing writing = {.weights = adapter ? network->adapter : network->weights};
+    struct writing writing = {.weights = adapter ? network->adapter : network->weights,
+                              .progress = progress};
     const struct param_table *table = writing.weights->table;
     struct store_array *arrays = mem_calloc((size_t)table->count, sizeof(*arrays));
     if (arrays == NULL) {
@@ -63,7 +66,8 @@ enum status weights_file_write(const char *path, const struct model *base,
         store_arrays_write(path, adapter ? "adapter" : "weights", arrays, table->count, attributes,
                            adapter ? 5 : 4, read_parameter, &writing, err);
     free(arrays);
-    return status;
+    TRY(status);
+    return progress_report(progress, "save", table->count, table->count, err);
 }
 
 /* Opens either kind. */
@@ -117,12 +121,14 @@ static enum status parse_lora(const char *text, const char *path, struct lora_co
 
 /* Fills every parameter of `weights` from the file's array of the same name. */
 static enum status read_parameters(struct store_file *file, const char *path,
-                                   const struct weights *weights, struct error *err)
+                                   const struct weights *weights, const struct progress *progress,
+                                   struct error *err)
 {
     enum status status = STATUS_OK;
     void *host = NULL;
     for (int64_t i = 0; i < weights->table->count; i++) {
         const struct param *param = &weights->table->items[i];
+        TRY(progress_tick(progress, "load", i, weights->table->count, err));
         int64_t index = store_arrays_find(file, param->name);
         if (index < 0) {
             return FAIL(err, STATUS_CORRUPT, "%s: has no array %s", path, param->name);
@@ -151,7 +157,8 @@ static enum status read_parameters(struct store_file *file, const char *path,
 }
 
 enum status weights_file_read(const char *path, const struct model *base,
-                              struct loaded_network *out, struct error *err)
+                              const struct progress *progress, struct loaded_network *out,
+                              struct error *err)
 {
     memset(out, 0, sizeof(*out));
     struct store_file *file = NULL;
@@ -174,7 +181,7 @@ enum status weights_file_read(const char *path, const struct model *base,
     }
     TRY_CLEANUP(
         weights_create(base->weights.device, table, base->weights.dtype, &out->weights, err));
-    TRY_CLEANUP(read_parameters(file, path, &out->weights, err));
+    TRY_CLEANUP(read_parameters(file, path, &out->weights, progress, err));
     out->network.config = &base->config;
     out->network.weights = out->is_adapter ? &base->weights : &out->weights;
     out->network.adapter = out->is_adapter ? &out->weights : NULL;

@@ -4,15 +4,16 @@
 #ifndef RUN_WEIGHTS_FILE_H
 #define RUN_WEIGHTS_FILE_H
 
+#include "base/progress.h"
 #include "model/model.h"
 #include "model/transformer.h"
 #include "store/store.h"
 
 /* Writes the trained part of a network. `config` is the training configuration as JSON, name is
- * "n0007-c2". */
+ * "n0007-c2"; progress is NULL, or told of each array (phase "save"). */
 enum status weights_file_write(const char *path, const struct model *base,
                                const struct network *network, const char *config, const char *name,
-                               struct error *err);
+                               const struct progress *progress, struct error *err);
 
 /* A network read back: its own weights or an adapter over the base. */
 struct loaded_network {
@@ -27,9 +28,10 @@ struct loaded_network {
 enum status weights_file_dtype(const char *path, enum dtype *out, struct error *err);
 
 /* Refuses a file whose base model is another (by hash), names, shapes or dtypes that do not fit.
- * `base` is borrowed. */
+ * `base` is borrowed. progress: NULL, or told of each array (phase "load"). */
 enum status weights_file_read(const char *path, const struct model *base,
-                              struct loaded_network *out, struct error *err);
+                              const struct progress *progress, struct loaded_network *out,
+                              struct error *err);
 void loaded_network_fini(struct loaded_network *loaded);
 
 #endif

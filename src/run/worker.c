@@ -33,6 +33,7 @@ struct worker {
     /* The order that is being carried out. */
     int32_t node, candidate;
     int64_t steps_done; /* of its training, as far as this order got */
+    int64_t steps_total;
     bool stop_asked;
     int64_t stop_after;       /* with stop_asked: goes on until so many steps are done */
     bool stop_told;           /* rank 0 knows that it was heard */
@@ -236,9 +237,15 @@ static enum status on_tick(void *context, const char *name, int64_t done, int64_
     struct worker *worker = context;
     enum message_phase phase = message_find_phase(name);
     double now_s = clock_monotonic_s();
+    if (phase == MESSAGE_NO_PHASE) { /* within a step: nothing but a sign of life */
+        return worker->leader ? leader_tick(worker, MESSAGE_TRAIN, worker->steps_done,
+                                            worker->steps_total, now_s, err)
+                              : STATUS_OK;
+    }
     TRY(pass_faults(worker, phase, done, err));
     if (phase == MESSAGE_TRAIN) {
         worker->steps_done = done;
+        worker->steps_total = total;
         pace_mark_step(&worker->pace, done, now_s);
     } else {
         pace_mark(&worker->pace, phase != MESSAGE_SAVE, now_s);
@@ -406,6 +413,7 @@ static enum status do_order(struct worker *worker, const struct message *message
     worker->stop_after = 0;
     worker->stop_told = false;
     worker->steps_done = 0;
+    worker->steps_total = 0;
     worker->phase = MESSAGE_NO_PHASE;
     worker->reported_at_s = 0.0;
     worker->tail.len_bytes = 0;

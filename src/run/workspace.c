@@ -95,7 +95,8 @@ enum train_precision workspace_precision(const struct workspace *workspace)
     }
 }
 
-enum status workspace_model(struct workspace *workspace, enum dtype dtype, const struct model **out,
+enum status workspace_model(struct workspace *workspace, enum dtype dtype,
+                            const struct progress *progress, const struct model **out,
                             struct error *err)
 {
     struct model *loaded = workspace->models[dtype];
@@ -104,8 +105,8 @@ enum status workspace_model(struct workspace *workspace, enum dtype dtype, const
         workspace->models[dtype] = NULL;
     }
     if (workspace->models[dtype] == NULL) {
-        TRY(model_load(workspace->job->model, workspace->device, dtype, &workspace->models[dtype],
-                       err));
+        TRY(model_load_watched(workspace->job->model, workspace->device, dtype, progress,
+                               &workspace->models[dtype], err));
         TRY(workspace_check_chat(workspace->job, workspace->models[dtype], err));
     }
     *out = workspace->models[dtype];

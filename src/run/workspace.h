@@ -38,8 +38,9 @@ void workspace_close(struct workspace *workspace);
 enum train_precision workspace_precision(const struct workspace *workspace);
 
 /* The base model with its weights in `dtype`. Borrowed until weights were dropped and are asked for
- * again. */
-enum status workspace_model(struct workspace *workspace, enum dtype dtype, const struct model **out,
+ * again. progress: NULL, or told of each tensor that is loaded (phase "load"). */
+enum status workspace_model(struct workspace *workspace, enum dtype dtype,
+                            const struct progress *progress, const struct model **out,
                             struct error *err);
 
 /* Frees the weights of the base model in `dtype`, which are read again when they are next asked

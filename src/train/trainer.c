@@ -133,11 +133,12 @@ static enum status create_parameters(struct trainer *trainer, const struct train
         .source = inputs->start != NULL ? inputs->start : &model->weights,
         .release = inputs->release_base,
         .context = inputs->release_context,
+        .progress = inputs->progress,
     };
     if (config->method == TRAIN_LORA) {
         TRY(lora_table_build(&model->config, &config->lora, &trainer->adapter_table, err));
         table = &trainer->adapter_table;
-        start = (struct trainer_start){0};
+        start = (struct trainer_start){.progress = inputs->progress};
     }
     bool keep_best = config->patience > 0 && trainer->validation_packer != NULL;
     TRY(trainer_parameters_init(&trainer->parameters, trainer->device, table, config, &start,

@@ -55,6 +55,7 @@ struct trainer_inputs {
     const struct encoded_dataset *validation; /* may be empty: no validation loss */
     const struct train_group *group;          /* NULL: alone */
     struct log *log;
+    const struct progress *progress; /* NULL, or told of each array (phase "load"): no collective */
     /* May be NULL. Called by trainer_create in full fine-tuning once nothing reads the base's
      * weights any more, before most memory is taken: their owner may free them. */
     void (*release_base)(void *context);
@@ -73,8 +74,9 @@ void trainer_destroy(struct trainer *trainer); /* NULL allowed */
  * the base model's own; -1 if the configuration cannot be or there is no memory. */
 int64_t trainer_bytes(const struct model_config *model, const struct train_config *config);
 
-/* Trains to the end, calling progress after each step (phase "train", done steps of total) and
- * within validations (phase "validate"). On STATUS_INTERRUPTED the state is that after the last
+/* Trains to the end, calling progress after each step (phase "train", done steps of total), within
+ * validations (phase "validate") and between a step's micro-batches (phase "step", where it cannot
+ * stop). On STATUS_INTERRUPTED the state is that after the last
  * whole step. STATUS_DIVERGED when the loss or the gradient is not finite, or the loss has for long
  * been far above its start (divergence.h); the message says at which step. After STATUS_DEVICE the
  * state is lost. Collective in the group: all ranks return after the same step. */

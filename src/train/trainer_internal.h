@@ -113,6 +113,7 @@ struct trainer_start {
     const struct weights *source;   /* same layout; NULL: a fresh adapter */
     void (*release)(void *context); /* NULL, or called once the source has been read */
     void *context;
+    const struct progress *progress; /* may be NULL */
 };
 
 /* Allocates for `table`. */

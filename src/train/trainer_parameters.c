@@ -66,14 +66,27 @@ static enum status alloc_weights(struct trainer_parameters *p, struct device *de
     return alloc_array(device, p->table->elements, "f32 master parameters", &p->master, err);
 }
 
-static enum status alloc_rest(struct trainer_parameters *p, struct device *device, enum dtype dtype,
-                              bool keep_best, struct error *err)
+/* Memory is slow to come by when it is first touched: 100 GB of it take a while. */
+static enum status alloc_zeros(const struct trainer_parameters *p, struct device *device,
+                               const char *what, float **out, struct error *err)
 {
-    int64_t n = p->table->elements;
+    TRY(alloc_array(device, p->table->elements, what, out, err));
+    device->ops->fill(device, trainer_parameters_row(p, *out, DTYPE_F32), 0.0F);
+    return STATUS_OK;
+}
+
+static enum status alloc_rest(struct trainer_parameters *p, struct device *device, enum dtype dtype,
+                              bool keep_best, const struct progress *progress, struct error *err)
+{
+    enum { ARRAYS = 5 }; /* with the parameters, which are there */
     void *numbers = NULL;
-    TRY(alloc_array(device, n, "gradients", &p->gradients, err));
-    TRY(alloc_array(device, n, "first moments", &p->first_moment, err));
-    TRY(alloc_array(device, n, "second moments", &p->second_moment, err));
+    TRY(progress_tick(progress, "load", 1, ARRAYS, err));
+    TRY(alloc_zeros(p, device, "gradients", &p->gradients, err));
+    TRY(progress_tick(progress, "load", 2, ARRAYS, err));
+    TRY(alloc_zeros(p, device, "first moments", &p->first_moment, err));
+    TRY(progress_tick(progress, "load", 3, ARRAYS, err));
+    TRY(alloc_zeros(p, device, "second moments", &p->second_moment, err));
+    TRY(progress_tick(progress, "load", 4, ARRAYS, err));
     TRY(device->ops->alloc(device, sizeof(*p->numbers), "loss and gradient norm", &numbers, err));
     p->numbers = numbers;
     if (keep_best) {
@@ -91,6 +104,7 @@ enum status trainer_parameters_init(struct trainer_parameters *parameters, struc
     const struct weights *source = start->source;
     enum dtype dtype = trainer_dtype(config->precision);
     *parameters = (struct trainer_parameters){.table = table};
+    TRY(progress_tick(start->progress, "load", 0, 1, err));
     TRY(alloc_weights(parameters, device, dtype, err));
     struct tensor master = trainer_parameters_row(parameters, parameters->master, DTYPE_F32);
     if (source != NULL) {
@@ -107,11 +121,7 @@ enum status trainer_parameters_init(struct trainer_parameters *parameters, struc
     if (start->release != NULL) {
         start->release(start->context);
     }
-    TRY(alloc_rest(parameters, device, dtype, keep_best, err));
-    device->ops->fill(
-        device, trainer_parameters_row(parameters, parameters->first_moment, DTYPE_F32), 0.0F);
-    device->ops->fill(
-        device, trainer_parameters_row(parameters, parameters->second_moment, DTYPE_F32), 0.0F);
+    TRY(alloc_rest(parameters, device, dtype, keep_best, start->progress, err));
     TRY(build_slots(parameters, config, err));
     return device->ops->check(device, err);
 }

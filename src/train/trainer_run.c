@@ -113,7 +113,8 @@ static enum status make_ready(struct trainer *trainer, int64_t done, struct pack
 
 /* Calls the backward passes of this rank's share: gradients and the sum of the losses, on the
  * device. The sums over the group begin within the last one. */
-static enum status call_share(struct trainer *trainer, struct error *err)
+static enum status call_share(struct trainer *trainer, const struct progress *progress,
+                              struct error *err)
 {
     const struct trainer_parameters *parameters = &trainer->parameters;
     struct trainer_step *step = &trainer->next;
@@ -130,7 +131,11 @@ static enum status call_share(struct trainer *trainer, struct error *err)
         TRY(transformer_train(trainer->transformer, &network, &step->batch, factor,
                               parameters->gradients, &parameters->numbers->loss,
                               watched ? &watch : NULL, err));
+        int64_t called = step->packed;
         TRY(pack_next(trainer, err));
+        if (step->has_batch) { /* on a CPU a step of many micro-batches is long */
+            TRY(progress_report(progress, "step", called, step->batches, err));
+        }
     }
     return STATUS_OK;
 }
@@ -222,7 +227,8 @@ static void commit_step(struct trainer *trainer, const struct train_point *point
 /* Calls all of a step's operations, up to the update. In a group a rank that has failed goes on all
  * the same, so that no other waits for it, but with gradients that nobody learns from. */
 static enum status call_step(struct trainer *trainer, enum status status,
-                             const struct train_point *point, struct error *err)
+                             const struct train_point *point, const struct progress *progress,
+                             struct error *err)
 {
     bool alone = trainer->group.size == 1;
     if (alone && status != STATUS_OK) {
@@ -232,7 +238,7 @@ static enum status call_step(struct trainer *trainer, enum status status,
     fill_gradients(trainer, 0.0F);
     trainer_sums_begin(trainer);
     if (status == STATUS_OK) {
-        status = call_share(trainer, err);
+        status = call_share(trainer, progress, err);
     }
     if (alone) {
         TRY(status);
@@ -269,7 +275,8 @@ static enum status get_ready(struct trainer *trainer, struct error *err)
                                : make_ready(trainer, trainer->steps_done, trainer->cursor, err);
 }
 
-static enum status run_step(struct trainer *trainer, struct error *err)
+static enum status run_step(struct trainer *trainer, const struct progress *progress,
+                            struct error *err)
 {
     double begin_s = clock_monotonic_s();
     enum status status = get_ready(trainer, err);
@@ -283,7 +290,7 @@ static enum status run_step(struct trainer *trainer, struct error *err)
     };
     struct trainer_numbers numbers = {(double)NAN, NAN};
     struct error device_error;
-    status = call_step(trainer, status, &point, err);
+    status = call_step(trainer, status, &point, progress, err);
     if (status == STATUS_OK) {
         look_ahead(trainer, plan.end);
     }
@@ -308,9 +315,10 @@ static enum status run_step(struct trainer *trainer, struct error *err)
 }
 
 /* One whole step, or none. Collective. */
-static enum status train_step(struct trainer *trainer, struct error *err)
+static enum status train_step(struct trainer *trainer, const struct progress *progress,
+                              struct error *err)
 {
-    enum status status = run_step(trainer, err);
+    enum status status = run_step(trainer, progress, err);
     if (status != STATUS_OK) {
         trainer->next.ready = false; /* it was made for the step after one that is not done */
     }
@@ -423,7 +431,7 @@ enum status trainer_run_steps(struct trainer *trainer, int64_t steps,
         TRY(validate(trainer, progress, err));
     }
     for (int64_t i = 0; i < steps && trainer->end == TRAIN_RUNNING; i++) {
-        TRY(train_step(trainer, err));
+        TRY(train_step(trainer, progress, err));
         TRY(check_divergence(trainer, err));
         enum status status =
             progress_tick(progress, "train", trainer->steps_done, trainer->steps_total, err);

@@ -154,7 +154,7 @@ static inline void golden_open(struct device *device, const char *name, enum dty
     ASSERT_OK(safetensors_open_folder(golden->folder, &file, err));
     ASSERT_OK(model_tensors_check(file, &golden->config, &golden->table, golden->folder, err));
     ASSERT_OK(weights_create(device, &golden->table, dtype, &golden->weights, err));
-    ASSERT_OK(model_tensors_load(file, &golden->weights, err));
+    ASSERT_OK(model_tensors_load(file, &golden->weights, NULL, err));
     safetensors_close(file);
     ASSERT_OK(file_join(golden->folder, "expected.safetensors", path, err));
     ASSERT_OK(safetensors_open_file(path, &golden->expected, err));

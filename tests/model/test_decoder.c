@@ -379,7 +379,7 @@ static bool story_open(struct device *device, struct story *story)
     ASSERT_OK(safetensors_open_folder(folder, &file, err));
     ASSERT_OK(model_tensors_check(file, &story->config, &story->table, folder, err));
     ASSERT_OK(weights_create(device, &story->table, DTYPE_F32, &story->weights, err));
-    ASSERT_OK(model_tensors_load(file, &story->weights, err));
+    ASSERT_OK(model_tensors_load(file, &story->weights, NULL, err));
     safetensors_close(file);
     ASSERT_OK(file_join(folder, "reference.json", path, err));
     ASSERT_OK(json_parse_file(path, 1 << 20, &story->reference, err));

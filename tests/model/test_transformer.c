@@ -98,7 +98,7 @@ static void adapter_open(struct device *device, const struct golden *golden, int
     snprintf(path, sizeof(path), "%.3000s/lora/adapter_model.safetensors", golden->folder);
     ASSERT_OK(safetensors_open_file(path, &file, err));
     ASSERT_OK(model_tensors_check(file, &golden->config, &adapter->table, path, err));
-    ASSERT_OK(model_tensors_load(file, &adapter->weights, err));
+    ASSERT_OK(model_tensors_load(file, &adapter->weights, NULL, err));
     safetensors_close(file);
     snprintf(path, sizeof(path), "%.3000s/lora/expected.safetensors", golden->folder);
     ASSERT_OK(safetensors_open_file(path, &adapter->expected, err));

@@ -68,7 +68,7 @@ static void assert_file_is(const struct writing *w, const struct tiny_state *exp
     struct tiny_state found;
     struct trainer *restored = tiny_trainer(&w->tiny);
     enum train_precision precision = TRAIN_F32;
-    if (training_file_read(w->path, restored, &w->label, &err) != STATUS_OK) {
+    if (training_file_read(w->path, restored, &w->label, NULL, &err) != STATUS_OK) {
         fail_msg("%s", err.message);
     }
     assert_int_equal(training_file_steps(w->path), steps);
