@@ -4,7 +4,7 @@
 make_task ', "search": {"rounds": 2, "configurations": 2, "seed": 3}, "limits": {"samples": 300, "steps": 40}'
 
 plan() { # what a search decided, without times: node, parent, strategy, configurations, scores
-    "$tree" show "$1" --json | grep -vE '_s"|seconds|version|host|_at|time' || true
+    "$tree" show "$1" --json | grep -vE '_s"|seconds|_hours|version|host|_at|time' || true
 }
 
 # One worker and a seed: the same search, to the last digit.
