@@ -9,7 +9,7 @@
 #include "run/training_file.h"
 #include "tree/search.h"
 
-enum { ROWS = 1000, CURVE_POINTS = 5, ROWS_TRAINED = 5000, ROW_TOKENS = 60 };
+enum { ROWS = 1000, CURVE_POINTS = 20, ROWS_TRAINED = 5000, ROW_TOKENS = 60 };
 
 /* What is drawn from the seed, each from a stream of its own. */
 enum { DRAW_DURATION, DRAW_VALIDATION, DRAW_TEST, DRAW_COUNT };
