@@ -168,11 +168,11 @@ static void append_advice(const struct evidence *evidence, const struct research
     }
 }
 
-void diagnosis_append(const struct search *search, const struct researcher_facts *facts,
-                      int32_t node, struct buffer *out)
+void diagnosis_append(const struct search *search, const struct evidence_index *index,
+                      const struct researcher_facts *facts, int32_t node, struct buffer *out)
 {
     struct evidence evidence;
-    evidence_read(search, node, &evidence);
+    evidence_read(search, index, node, &evidence);
     if (evidence.best != NULL) {
         append_score(search, &evidence, out);
         if (evidence.trained) {
@@ -272,11 +272,12 @@ static bool note_gain(const struct search *search, const struct evidence *eviden
     return whole;
 }
 
-cJSON *diagnosis_insights(const struct search *search, int32_t node)
+cJSON *diagnosis_insights(const struct search *search, const struct evidence_index *index,
+                          int32_t node)
 {
     struct evidence evidence;
     cJSON *insights = cJSON_CreateArray();
-    evidence_read(search, node, &evidence);
+    evidence_read(search, index, node, &evidence);
     bool whole = insights != NULL;
     if (evidence.trained) {
         whole = whole && note_gain(search, &evidence, insights);

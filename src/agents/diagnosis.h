@@ -12,10 +12,11 @@ void diagnosis_append_curve(const struct curve_reading *curve, struct buffer *ou
 
 /* The round against its parent and the baseline, its training, its errors, what failed, what to
  * try. All candidates of the node are finished or failed. */
-void diagnosis_append(const struct search *search, const struct researcher_facts *facts,
-                      int32_t node, struct buffer *out);
+void diagnosis_append(const struct search *search, const struct evidence_index *index,
+                      const struct researcher_facts *facts, int32_t node, struct buffer *out);
 
 /* Short statements that hold beyond this node: array of {text, nodes}; NULL without memory. */
-cJSON *diagnosis_insights(const struct search *search, int32_t node);
+cJSON *diagnosis_insights(const struct search *search, const struct evidence_index *index,
+                          int32_t node);
 
 #endif

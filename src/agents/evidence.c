@@ -9,7 +9,7 @@
 #define LOSS_RIPPLE 0.01
 #define OVERFIT_RISE 0.02
 #define DIVERGED_RISE 1.3
-enum { DIVERGED_POINTS_MIN = 5, SPEEDS_MAX = 8 };
+enum { DIVERGED_POINTS_MIN = 5 };
 
 /* ---- curves ---- */
 
@@ -136,43 +136,8 @@ static void read_shares(struct evidence *out)
     }
 }
 
-static bool candidate_diverged(const struct candidate *candidate)
-{
-    struct curve_reading curve;
-    if (candidate->state == CANDIDATE_FAILED) {
-        return candidate->error->code == STATUS_DIVERGED;
-    }
-    curve_read(candidate, &curve);
-    return candidate->state == CANDIDATE_FINISHED && curve.diverged;
-}
-
-/* Learning rates of the whole search; calls visit for each candidate that was trained or tried with
- * the method. */
-static void read_rates(const struct search *search, enum train_method method, struct evidence *out)
-{
-    for (int32_t id = 1; id < search->tree.count; id++) {
-        for (int32_t i = 0; i < search->nodes[id].candidate_count; i++) {
-            const struct candidate *candidate = &search->nodes[id].candidates[i];
-            struct train_config config;
-            bool diverged = candidate_diverged(candidate);
-            if ((!diverged && candidate->state != CANDIDATE_FINISHED) ||
-                !plan_config_read(candidate->config, &config) || config.method != method) {
-                continue;
-            }
-            double rate = config.learning_rate;
-            if (diverged) {
-                bool first = out->rate_diverged <= 0.0;
-                out->rate_diverged = first ? rate : fmin(out->rate_diverged, rate);
-                continue;
-            }
-            bool first = out->rate_highest <= 0.0;
-            out->rate_lowest = first ? rate : fmin(out->rate_lowest, rate);
-            out->rate_highest = fmax(out->rate_highest, rate);
-        }
-    }
-}
-
-void evidence_read(const struct search *search, int32_t node, struct evidence *out)
+void evidence_read(const struct search *search, const struct evidence_index *index, int32_t node,
+                   struct evidence *out)
 {
     memset(out, 0, sizeof(*out));
     out->node = node;
@@ -190,7 +155,10 @@ void evidence_read(const struct search *search, int32_t node, struct evidence *o
     if (!out->trained) {
         return;
     }
-    read_rates(search, out->config.method, out);
+    const struct evidence_method *method = &index->methods[out->config.method];
+    out->rate_lowest = method->rate_lowest;
+    out->rate_highest = method->rate_highest;
+    out->rate_diverged = method->rate_diverged;
     double rate = out->config.learning_rate;
     bool several = out->rate_highest > out->rate_lowest || out->rate_diverged > 0.0;
     out->at_low_edge = several && rate <= out->rate_lowest;
@@ -203,63 +171,4 @@ double evidence_gain(const struct search *search, const struct search_score *sco
     double gain = score->value - over->value;
     *standard_error = hypot(score->standard_error, over->standard_error);
     return search->identity.larger_is_better ? gain : -gain;
-}
-
-/* ---- the whole search ---- */
-
-int32_t evidence_best_on_path(const struct search *search, int32_t node)
-{
-    int32_t best = -1;
-    for (int32_t at = node; at > 0; at = search->tree.nodes[at].parent) {
-        if (search->tree.nodes[at].state == TREE_NODE_CLOSED && evidence_is_trained(search, at) &&
-            (best < 0 || search->tree.nodes[at].reward > search->tree.nodes[best].reward)) {
-            best = at;
-        }
-    }
-    return best;
-}
-
-double evidence_best_rate(const struct search *search, enum train_method method)
-{
-    const struct candidate *best = NULL;
-    double rate = 0.0;
-    for (int32_t id = 1; id < search->tree.count; id++) {
-        for (int32_t i = 0; i < search->nodes[id].candidate_count; i++) {
-            const struct candidate *candidate = &search->nodes[id].candidates[i];
-            struct train_config config;
-            double error;
-            if (candidate->state != CANDIDATE_FINISHED ||
-                !plan_config_read(candidate->config, &config) || config.method != method) {
-                continue;
-            }
-            if (best == NULL ||
-                evidence_gain(search, &candidate->validation, &best->validation, &error) > 0.0) {
-                best = candidate;
-                rate = config.learning_rate;
-            }
-        }
-    }
-    return rate;
-}
-
-double evidence_speed(const struct search *search, enum train_method method)
-{
-    double slowest = 0.0;
-    int seen = 0;
-    for (int32_t id = search->tree.count - 1; id > 0 && seen < SPEEDS_MAX; id--) {
-        for (int32_t i = 0; i < search->nodes[id].candidate_count && seen < SPEEDS_MAX; i++) {
-            const struct candidate *candidate = &search->nodes[id].candidates[i];
-            struct train_config config;
-            if (candidate->state != CANDIDATE_FINISHED || candidate->curve_count == 0 ||
-                !plan_config_read(candidate->config, &config) || config.method != method) {
-                continue;
-            }
-            const struct search_curve_point *last = &candidate->curve[candidate->curve_count - 1];
-            double speed = last->seconds > 0.0 ? (double)last->tokens / last->seconds : 0.0;
-            if (isfinite(speed) && speed > 0.0) {
-                slowest = seen++ == 0 ? speed : fmin(slowest, speed);
-            }
-        }
-    }
-    return slowest;
 }

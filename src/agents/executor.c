@@ -7,7 +7,6 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "agents/plan.h"
 #include "base/mem.h"
 #include "data/recipe.h"
 
@@ -347,27 +346,21 @@ static enum status repair_configs(struct repair *repair, struct plan *plan, stru
     return STATUS_OK;
 }
 
-enum status executor_check(struct plan *plan, const struct search *search,
+enum status executor_check(struct plan *plan, struct plan_set *tried,
                            const struct researcher_facts *facts,
                            const struct executor_limits *limits, struct buffer *changes,
                            struct error *err)
 {
-    enum status status = STATUS_OK;
     struct repair repair = {.facts = facts, .limits = limits, .changes = changes, .number = -1};
-    struct plan_set tried;
-    plan_set_init(&tried);
-    TRY_CLEANUP(repair_recipe(&repair, plan, err));
+    TRY(repair_recipe(&repair, plan, err));
     if (plan->parent < 0) {
-        goto cleanup; /* the baseline trains nothing */
+        return STATUS_OK; /* the baseline trains nothing */
     }
-    TRY_CLEANUP(plan_set_add_search(&tried, search, 0, err));
-    TRY_CLEANUP(repair_configs(&repair, plan, &tried, err));
+    TRY(repair_configs(&repair, plan, tried, err));
     if (plan->config_count == 0) {
-        status = FAIL(err, STATUS_INVALID,
-                      "plan below n%04d: no configuration is left that can run: %.700s",
-                      (int)plan->parent, buffer_text(changes));
+        return FAIL(err, STATUS_INVALID,
+                    "plan below n%04d: no configuration is left that can run: %.700s",
+                    (int)plan->parent, buffer_text(changes));
     }
-cleanup:
-    plan_set_fini(&tried);
-    return status;
+    return STATUS_OK;
 }

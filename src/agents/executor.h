@@ -3,7 +3,7 @@
 #ifndef AGENTS_EXECUTOR_H
 #define AGENTS_EXECUTOR_H
 
-#include "agents/researcher.h"
+#include "agents/plan.h"
 #include "model/config.h"
 
 struct executor_limits {
@@ -15,9 +15,10 @@ struct executor_limits {
 
 /* Repairs `plan` in place: values out of range are clamped, batch_tokens is lowered until it fits
  * in memory (down to the sequence length, then LoRA instead of full), sequence lengths are cut to
- * the model's, configurations that equal one already in the search or in the plan are dropped.
- * `changes` says each in a line. STATUS_INVALID if nothing that can run is left. */
-enum status executor_check(struct plan *plan, const struct search *search,
+ * the model's, configurations that equal one of `tried` (what the search holds, and what passed
+ * before) or of the plan are dropped; what is left is added to `tried`. `changes` says each in a
+ * line. STATUS_INVALID if nothing that can run is left. */
+enum status executor_check(struct plan *plan, struct plan_set *tried,
                            const struct researcher_facts *facts,
                            const struct executor_limits *limits, struct buffer *changes,
                            struct error *err);

@@ -99,28 +99,70 @@ void plan_set_fini(struct plan_set *set)
     plan_set_init(set);
 }
 
-bool plan_set_has(const struct plan_set *set, const char *fingerprint)
+/* The fingerprint's own bits; never all zero, which marks a free place. */
+static struct plan_key key_of(const char *fingerprint)
 {
-    for (int64_t i = 0; i < set->count; i++) {
-        if (memcmp(set->items[i], fingerprint, HASH_TEXT_BYTES) == 0) {
-            return true;
+    struct plan_key key = {{0, 0}};
+    for (int i = 0; i < HASH_TEXT_BYTES - 1 && fingerprint[i] != '\0'; i++) {
+        uint64_t letter = (unsigned char)fingerprint[i];
+        uint64_t digit = letter <= '9' ? letter - '0' : letter - 'a' + 10;
+        key.half[i / 16] = key.half[i / 16] << 4 | (digit & 15);
+    }
+    key.half[1] += key.half[0] == 0 && key.half[1] == 0;
+    return key;
+}
+
+/* Where the key is, or the free place where it would go. There is one: the table is never full. */
+static struct plan_key *find_place(const struct plan_set *set, struct plan_key key)
+{
+    uint64_t mask = (uint64_t)set->capacity - 1;
+    for (uint64_t at = key.half[0] & mask;; at = (at + 1) & mask) {
+        struct plan_key *place = &set->items[at];
+        bool is_free = place->half[0] == 0 && place->half[1] == 0;
+        if (is_free || (place->half[0] == key.half[0] && place->half[1] == key.half[1])) {
+            return place;
         }
     }
-    return false;
+}
+
+bool plan_set_has(const struct plan_set *set, const char *fingerprint)
+{
+    if (set->count == 0) {
+        return false;
+    }
+    const struct plan_key *place = find_place(set, key_of(fingerprint));
+    return place->half[0] != 0 || place->half[1] != 0;
+}
+
+static enum status grow_set(struct plan_set *set, struct error *err)
+{
+    struct plan_set grown = {.count = set->count,
+                             .capacity = set->capacity > 0 ? set->capacity * 2 : 64};
+    grown.items = mem_calloc((size_t)grown.capacity, sizeof(*grown.items));
+    if (grown.items == NULL) {
+        return mem_fail(err, (size_t)grown.capacity * sizeof(*grown.items), "identities of plans");
+    }
+    for (int64_t i = 0; i < set->capacity; i++) {
+        if (set->items[i].half[0] != 0 || set->items[i].half[1] != 0) {
+            *find_place(&grown, set->items[i]) = set->items[i];
+        }
+    }
+    free(set->items);
+    *set = grown;
+    return STATUS_OK;
 }
 
 enum status plan_set_add(struct plan_set *set, const char *fingerprint, struct error *err)
 {
-    if (set->count == set->capacity) {
-        int64_t capacity = set->capacity > 0 ? set->capacity * 2 : 64;
-        void *items = mem_realloc(set->items, (size_t)capacity, sizeof(*set->items));
-        if (items == NULL) {
-            return mem_fail(err, (size_t)capacity * sizeof(*set->items), "identities of plans");
-        }
-        set->items = items;
-        set->capacity = capacity;
+    if (plan_set_has(set, fingerprint)) {
+        return STATUS_OK;
     }
-    memcpy(set->items[set->count++], fingerprint, HASH_TEXT_BYTES);
+    if (2 * (set->count + 1) > set->capacity) {
+        TRY(grow_set(set, err));
+    }
+    struct plan_key key = key_of(fingerprint);
+    *find_place(set, key) = key;
+    set->count++;
     return STATUS_OK;
 }
 

@@ -18,8 +18,11 @@ enum status plan_fingerprint(const struct train_config *config, const cJSON *rec
 
 /* Fingerprints of everything that a search has tried or plans to, or that was planned and is not in
  * it yet. */
+struct plan_key {
+    uint64_t half[2];
+};
 struct plan_set {
-    char (*items)[HASH_TEXT_BYTES];
+    struct plan_key *items; /* hashed: capacity is a power of two, at least twice the count */
     int64_t count, capacity;
 };
 void plan_set_init(struct plan_set *set);

@@ -25,20 +25,12 @@ enum { SHAKES_MAX = 60, GOAL_MAX_BYTES = 1024, TEXT_MAX_BYTES = 16 * 1024 };
 /* How much a direction's record in this search moves its urgency, at most. */
 #define RECORD_WEIGHT 20.0
 
-/* A plan that was handed out, and may not be in the search yet. */
-struct made_plan {
-    int32_t parent;
-    int32_t tree_count; /* nodes of the search when it was made */
-    char *goal;
-};
-
 struct rules {
     const struct researcher_facts *facts;
     struct log *log;
-    struct plan_set tried; /* fingerprints of what the search tried and of what was planned here */
-    int32_t seen_nodes;    /* of the search, whose fingerprints are among those */
-    struct made_plan *made;
-    int64_t made_count, made_capacity;
+    struct rules_history history;
+    int32_t last_count; /* nodes of the search at the last request */
+    int64_t since;      /* requests since the search last grew */
     struct plan *ready; /* a queue, first first */
     int ready_count, ready_capacity;
 };
@@ -54,7 +46,7 @@ static enum status rules_open(const struct researcher_facts *facts, struct log *
     }
     rules->facts = facts;
     rules->log = log;
-    plan_set_init(&rules->tried);
+    rules_history_init(&rules->history);
     *state = rules;
     return STATUS_OK;
 }
@@ -65,12 +57,8 @@ static void rules_close(void *state)
     for (int i = 0; i < rules->ready_count; i++) {
         plan_fini(&rules->ready[i]);
     }
-    for (int64_t i = 0; i < rules->made_count; i++) {
-        free(rules->made[i].goal);
-    }
     free(rules->ready);
-    free(rules->made);
-    plan_set_fini(&rules->tried);
+    rules_history_fini(&rules->history);
     free(rules);
 }
 
@@ -84,15 +72,6 @@ static enum status reserve_plan(struct rules *rules, struct error *err)
         }
         rules->ready = ready;
         rules->ready_capacity = capacity;
-    }
-    if (rules->made_count == rules->made_capacity) {
-        int64_t capacity = rules->made_capacity > 0 ? rules->made_capacity * 2 : 16;
-        struct made_plan *made = mem_realloc(rules->made, (size_t)capacity, sizeof(*made));
-        if (made == NULL) {
-            return mem_fail(err, (size_t)capacity * sizeof(*made), "plans");
-        }
-        rules->made = made;
-        rules->made_capacity = capacity;
     }
     return STATUS_OK;
 }
@@ -121,11 +100,11 @@ static enum status start_from_scratch(struct rules_draft *draft, struct error *e
 {
     const struct researcher_facts *facts = draft->facts;
     enum train_method method = rules_first_method(facts);
-    double known = evidence_best_rate(draft->search, method);
+    double known = evidence_best_rate(&draft->history->evidence, method);
     draft->base = rules_first_config(facts, method, NULL);
     draft->base.learning_rate = known > 0.0 ? known : draft->base.learning_rate;
     draft->recipe = rules_first_recipe(facts, NULL);
-    snprintf(draft->base_name, sizeof(draft->base_name), "the usual settings");
+    snprintf(draft->base_name, sizeof(draft->base_name), RULES_USUAL_SETTINGS);
     return draft->recipe != NULL ? STATUS_OK : mem_fail(err, 256, "a recipe");
 }
 
@@ -149,18 +128,19 @@ static enum status draft_begin(struct rules *rules, const struct search *search,
     buffer_init(&draft->rationale, TEXT_MAX_BYTES);
     draft->facts = rules->facts;
     draft->search = search;
+    draft->history = &rules->history;
     draft->parent = parent;
-    int32_t node = evidence_best_on_path(search, parent);
-    evidence_read(search, node > 0 ? node : 0, &draft->evidence);
+    const struct evidence_index *index = &rules->history.evidence;
+    int32_t node = evidence_best_on_path(index, parent);
+    evidence_read(search, index, node > 0 ? node : 0, &draft->evidence);
     bool scratch = node <= 0 || !draft->evidence.trained;
     TRY(scratch ? start_from_scratch(draft, err) : start_from_node(draft, node, err));
 
-    int64_t same = 0; /* requests since the search last grew */
-    for (int64_t i = 0; i < rules->made_count; i++) {
-        same += rules->made[i].tree_count == search->tree.count;
-    }
-    rng_init(&draft->rng, rules->facts->seed, (uint64_t)search->tree.count << 20 | (uint64_t)same);
-    double speed = evidence_speed(search, draft->base.method);
+    rules->since = rules->last_count == search->tree.count ? rules->since : 0;
+    rules->last_count = search->tree.count;
+    rng_init(&draft->rng, rules->facts->seed,
+             (uint64_t)search->tree.count << 20 | (uint64_t)rules->since);
+    double speed = evidence_speed(index, draft->base.method);
     draft->epochs_max =
         rules_epochs_fit(rules->facts, speed > 0.0 ? speed : rules->facts->tokens_per_second,
                          rules_usable_rows(rules->facts));
@@ -176,59 +156,6 @@ static void draft_fini(struct rules_draft *draft)
 
 /* ---- the direction ---- */
 
-static bool goal_is_of(const char *goal, const char *title)
-{
-    size_t length = strlen(title);
-    return strncmp(goal, title, length) == 0 && goal[length] == ':';
-}
-
-static bool repeats(const char *goal, int32_t parent, const struct rules_direction *direction,
-                    const struct rules_draft *draft)
-{
-    return goal_is_of(goal, direction->title) &&
-           (parent == draft->parent || strstr(goal, draft->base_name) != NULL);
-}
-
-/* Taken by a child of the same parent, or from the same base elsewhere; in the search or on the way
- * there. */
-static bool is_taken(const struct rules *rules, const struct rules_direction *direction,
-                     const struct rules_draft *draft)
-{
-    const struct search *search = draft->search;
-    for (int32_t i = 1; i < search->tree.count; i++) {
-        if (repeats(search_text(search->nodes[i].goal), search->tree.nodes[i].parent, direction,
-                    draft)) {
-            return true;
-        }
-    }
-    for (int64_t i = 0; i < rules->made_count; i++) {
-        if (repeats(rules->made[i].goal, rules->made[i].parent, direction, draft)) {
-            return true;
-        }
-    }
-    return false;
-}
-
-/* What the direction brought so far in this search, in -1..1: nodes that bettered their parents
- * less those that did not, over all and one more. */
-static double record(const struct search *search, const struct rules_direction *direction)
-{
-    double balance = 0.0;
-    double count = 1.0;
-    for (int32_t i = 1; i < search->tree.count; i++) {
-        const struct tree_node *node = &search->tree.nodes[i];
-        if (node->state == TREE_NODE_OPEN ||
-            !goal_is_of(search_text(search->nodes[i].goal), direction->title)) {
-            continue;
-        }
-        bool better = node->state == TREE_NODE_CLOSED &&
-                      node->reward > search->tree.nodes[node->parent].reward;
-        balance += better ? 1.0 : -1.0;
-        count += 1.0;
-    }
-    return balance / count;
-}
-
 static const struct rules_direction *choose(const struct rules *rules,
                                             const struct rules_draft *draft)
 {
@@ -237,10 +164,12 @@ static const struct rules_direction *choose(const struct rules *rules,
     for (const struct rules_direction *at = rules_directions(); at->title != NULL; at++) {
         bool last = at[1].title == NULL;
         double weight = at->weigh(draft);
-        if (weight <= 0.0 || (!last && is_taken(rules, at, draft))) {
+        if (weight <= 0.0 || (!last && rules_history_is_taken(&rules->history, at, draft->parent,
+                                                              draft->base_name))) {
             continue;
         }
-        weight = last ? -RECORD_WEIGHT - 1.0 : weight + RECORD_WEIGHT * record(draft->search, at);
+        weight = last ? -RECORD_WEIGHT - 1.0
+                      : weight + RECORD_WEIGHT * rules_history_record(&rules->history, at);
         if (weight > best_weight) {
             best = at;
             best_weight = weight;
@@ -268,8 +197,8 @@ static enum status make_new(struct rules *rules, struct rules_draft *draft, stru
             }
             const struct train_config *config = &draft->configs[draft->config_count - 1];
             TRY(plan_fingerprint(config, draft->recipe, fingerprint, err));
-            if (!plan_set_has(&rules->tried, fingerprint)) {
-                TRY(plan_set_add(&rules->tried, fingerprint, err));
+            if (!plan_set_has(&rules->history.tried, fingerprint)) {
+                TRY(plan_set_add(&rules->history.tried, fingerprint, err));
                 break;
             }
             draft->config_count--;
@@ -282,7 +211,6 @@ static enum status finish(struct rules *rules, struct rules_draft *draft,
                           const struct rules_direction *direction, struct error *err)
 {
     struct plan *plan = &rules->ready[rules->ready_count];
-    struct made_plan *made = &rules->made[rules->made_count];
     memset(plan, 0, sizeof(*plan));
     bool whole = true;
     for (int i = 0; i < draft->config_count; i++) {
@@ -290,9 +218,8 @@ static enum status finish(struct rules *rules, struct rules_draft *draft,
         plan->config_count += plan->configs[i] != NULL;
         whole = whole && plan->configs[i] != NULL;
     }
-    made->goal = mem_strdup(buffer_text(&draft->goal));
-    made->parent = draft->parent;
-    made->tree_count = draft->search->tree.count;
+    enum status noted =
+        rules_history_note(&rules->history, buffer_text(&draft->goal), draft->parent, err);
     plan->parent = draft->parent;
     plan->strategy = mem_strdup(direction->strategy);
     plan->researcher = mem_strdup(researcher_rules.name);
@@ -300,14 +227,13 @@ static enum status finish(struct rules *rules, struct rules_draft *draft,
     plan->rationale = buffer_take(&draft->rationale);
     plan->recipe = draft->recipe;
     draft->recipe = NULL;
-    if (!whole || made->goal == NULL || plan->strategy == NULL || plan->researcher == NULL ||
+    if (!whole || noted != STATUS_OK || plan->strategy == NULL || plan->researcher == NULL ||
         plan->goal == NULL || plan->rationale == NULL) {
-        free(made->goal);
         plan_fini(plan);
         return mem_fail(err, TEXT_MAX_BYTES, "a plan");
     }
     rules->ready_count++;
-    rules->made_count++;
+    rules->since++;
     return STATUS_OK;
 }
 
@@ -343,10 +269,9 @@ static enum status rules_request(void *state, const struct search *search, int32
     }
     enum status status = STATUS_OK;
     struct rules_draft draft;
+    TRY(rules_history_update(&rules->history, search, err));
     TRY_CLEANUP(draft_begin(rules, search, parent, &draft, err));
     TRY_CLEANUP(reserve_plan(rules, err));
-    TRY_CLEANUP(plan_set_add_search(&rules->tried, search, rules->seen_nodes, err));
-    rules->seen_nodes = search->tree.count;
     const struct rules_direction *direction = choose(rules, &draft);
     rules_direction_build(direction, &draft);
     TRY_CLEANUP(make_new(rules, &draft, err));
@@ -361,11 +286,12 @@ cleanup:
 static enum status rules_diagnose(void *state, const struct search *search, int32_t node,
                                   char **diagnosis, cJSON **insights, struct error *err)
 {
-    const struct rules *rules = state;
+    struct rules *rules = state;
     struct buffer text;
+    TRY(rules_history_update(&rules->history, search, err));
     buffer_init(&text, TEXT_MAX_BYTES);
-    diagnosis_append(search, rules->facts, node, &text);
-    cJSON *list = diagnosis_insights(search, node);
+    diagnosis_append(search, &rules->history.evidence, rules->facts, node, &text);
+    cJSON *list = diagnosis_insights(search, &rules->history.evidence, node);
     char *words = buffer_take(&text);
     if (list == NULL || words == NULL) {
         cJSON_Delete(list);

@@ -3,11 +3,13 @@
  *   rules_start.c       from sizes and costs: the first recipe and configuration, what fits in time
  *   rules_directions.c  from evidence: what could be done next, each direction with its urgency
  *   rules_draft.c       a plan while it is being made
+ *   rules_history.c     what was tried in this search, and with what success
  *   researcher_rules.c  chooses a direction that was not taken, makes a plan that was not tried */
 #ifndef AGENTS_RULES_H
 #define AGENTS_RULES_H
 
 #include "agents/evidence.h"
+#include "agents/plan.h"
 #include "agents/researcher.h"
 #include "base/buffer.h"
 #include "base/rng.h"
@@ -41,16 +43,58 @@ double rules_epochs_fit(const struct researcher_facts *facts, double tokens_per_
 void rules_set_step_tokens(const struct researcher_facts *facts, double tokens,
                            struct train_config *config);
 
+/* ---- rules_history.c ---- */
+
+enum { RULES_DIRECTIONS_MAX = 32 };
+
+/* What the search and the plans that were handed out say of the directions, brought up to date with
+ * what is new, whatever the size of the search. */
+struct rules_history {
+    struct evidence_index evidence;
+    struct plan_set tried; /* fingerprints of what the search tried and of what was planned here */
+    struct plan_set taken; /* a direction with the parent, or the base, that it was taken from */
+    int32_t seen_nodes;    /* of the search, whose plans are in the sets */
+    int64_t seen_settled;  /* of the search's list of what has ended */
+    struct {
+        double balance, count; /* closed rounds: better than their parents less others; all */
+    } records[RULES_DIRECTIONS_MAX];
+};
+void rules_history_init(struct rules_history *history);
+void rules_history_fini(struct rules_history *history);
+enum status rules_history_update(struct rules_history *history, const struct search *search,
+                                 struct error *err);
+
+/* A plan with this goal goes out, and may not be in the search yet. */
+enum status rules_history_note(struct rules_history *history, const char *goal, int32_t parent,
+                               struct error *err);
+
+struct rules_direction;
+
+/* Taken by a child of the same parent, or from the same base elsewhere; in the search or on the way
+ * there. */
+bool rules_history_is_taken(const struct rules_history *history,
+                            const struct rules_direction *direction, int32_t parent,
+                            const char *base_name);
+
+/* What the direction brought so far in this search, in -1..1: rounds that bettered their parents
+ * less those that did not, over all and one more. */
+double rules_history_record(const struct rules_history *history,
+                            const struct rules_direction *direction);
+
 /* ---- rules_draft.c ---- */
+
+/* What stands for a base where nothing was trained yet. */
+#define RULES_USUAL_SETTINGS "the usual settings"
 
 /* A plan while it is being made. */
 struct rules_draft {
     const struct researcher_facts *facts;
     const struct search *search;
+    const struct rules_history *history;
     int32_t parent;
     struct evidence evidence; /* of the base's node; of the root where nothing was trained yet */
     struct train_config base; /* what is varied */
-    char base_name[64];       /* "n0001-c2", or "the usual settings" */
+    char base_name[64];       /* "n0001-c2", or RULES_USUAL_SETTINGS */
     double epochs_max;        /* that fit in the time */
     cJSON *recipe;            /* owned; starts as the base's */
     struct train_config configs[SEARCH_CANDIDATES_MAX];

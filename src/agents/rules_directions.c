@@ -375,7 +375,7 @@ static void explain_method(struct rules_draft *draft)
 {
     const struct researcher_facts *facts = draft->facts;
     enum train_method method = draft->base.method == TRAIN_FULL ? TRAIN_LORA : TRAIN_FULL;
-    double known = evidence_best_rate(draft->search, method);
+    double known = evidence_best_rate(&draft->history->evidence, method);
     struct train_config usual = rules_first_config(facts, method, NULL);
     buffer_printf(&draft->goal, "%s instead of %s fine-tuning, from %s", train_method_names[method],
                   train_method_names[draft->base.method], draft->base_name);

@@ -182,7 +182,9 @@ static enum status make_first_plan(struct checked *checked, struct error *err)
         .training_bytes = trainer_bytes,
     };
     struct buffer changes;
+    struct plan_set tried; /* nothing yet */
     buffer_init(&changes, 1 << 16);
+    plan_set_init(&tried);
     enum status status = STATUS_OK;
     TRY_CLEANUP(assume_baseline(checked, &search, err));
     TRY_CLEANUP(researcher_open(job->researcher, &checked->facts, NULL, &checked->researcher, err));
@@ -191,8 +193,9 @@ static enum status make_first_plan(struct checked *checked, struct error *err)
         status = FAIL(err, STATUS_INVALID, "the researcher has no first plan for this job");
         goto cleanup;
     }
-    TRY_CLEANUP(executor_check(&checked->plan, &search, &checked->facts, &limits, &changes, err));
+    TRY_CLEANUP(executor_check(&checked->plan, &tried, &checked->facts, &limits, &changes, err));
 cleanup:
+    plan_set_fini(&tried);
     buffer_fini(&changes);
     search_fini(&search);
     return status;

@@ -56,6 +56,7 @@ void controller_destroy(struct controller *c)
         free(c->first_pending);
         c->first_pending = next;
     }
+    plan_set_fini(&c->tried);
     search_fini(&c->search);
     free(c->workers);
     free(c->ready);

@@ -203,6 +203,7 @@ static enum status open_search(struct controller *c, struct error *err)
         }
         log_write(c->options.log, LOG_INFO, "run", "resuming %s: %d nodes so far", folder,
                   c->search.tree.count);
+        TRY(plan_set_add_search(&c->tried, &c->search, 0, err));
         TRY(requeue_open_nodes(c, err));
         TRY(controller_find_kept_weights(c, err));
     }

@@ -200,7 +200,7 @@ static enum status record_plan(struct controller *c, struct plan *plan, struct e
     struct error refused = {0};
     enum status status = STATUS_OK;
     if (plan->parent >= 0 &&
-        executor_check(plan, &c->search, &c->facts, &c->limits, &changes, &refused) != STATUS_OK) {
+        executor_check(plan, &c->tried, &c->facts, &c->limits, &changes, &refused) != STATUS_OK) {
         drop_plan(c, plan, refused.message);
     } else {
         c->refused = 0;

@@ -68,6 +68,7 @@ struct controller {
     struct researcher *researcher;
     struct researcher_facts facts;
     struct executor_limits limits;
+    struct plan_set tried; /* configurations that the search holds, or that are being recorded */
 
     struct controller_worker *workers;
     struct pending_event *first_pending, *last_pending;

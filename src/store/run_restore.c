@@ -554,7 +554,8 @@ static enum status restore(struct restorer *from)
     TRY(restore_insights(from));
     TRY(restore_allocations(from));
     TRY(restore_incidents(from));
-    return check_whole(from);
+    TRY(check_whole(from));
+    return search_settle_all(from->search, from->err);
 }
 
 enum status run_image_restore(const struct run_image *image, const char *path, struct search *out,

@@ -35,8 +35,14 @@ void search_init(struct search *search)
 {
     memset(search, 0, sizeof(*search));
     tree_init(&search->tree);
+    search->best_node = -1;
     search->winner_node = -1;
     search->winner_candidate = -1;
+}
+
+bool candidate_is_over(const struct candidate *candidate)
+{
+    return candidate->state == CANDIDATE_FINISHED || candidate->state == CANDIDATE_FAILED;
 }
 
 void candidate_fini(struct candidate *candidate)
@@ -109,6 +115,7 @@ void search_fini(struct search *search)
         search_incident_fini(&search->incidents[i]);
     }
     free(search->incidents);
+    free(search->settled);
     free(search->end_reason);
     tree_fini(&search->tree);
     search_init(search);
@@ -153,24 +160,6 @@ bool search_candidate_parse(const char *name, int32_t *node, int32_t *candidate)
 bool search_value_better(double a, double b, bool larger_is_better)
 {
     return larger_is_better ? a > b : a < b;
-}
-
-bool search_best(const struct search *search, int32_t *node, int32_t *candidate)
-{
-    const struct candidate *best = NULL;
-    for (int32_t i = 0; i < search->tree.count; i++) {
-        if (search->nodes[i].best < 0) {
-            continue;
-        }
-        const struct candidate *at = &search->nodes[i].candidates[search->nodes[i].best];
-        if (best == NULL || search_value_better(at->validation.value, best->validation.value,
-                                                search->identity.larger_is_better)) {
-            best = at;
-            *node = i;
-            *candidate = search->nodes[i].best;
-        }
-    }
-    return best != NULL;
 }
 
 bool search_score_above(const struct search_score *a, const struct search_score *b, double errors,

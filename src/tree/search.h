@@ -146,6 +146,12 @@ struct search_incident {
 enum { SEARCH_INCIDENTS_MAX = 10000 /* later ones are counted, not kept */ };
 enum { SEARCH_ALLOCATIONS_MAX = 100000 };
 
+/* What has ended for good: a candidate, or a whole round. Whoever keeps figures of the search reads
+ * on from where it stopped, and need not look through all nodes again. */
+struct search_settled {
+    int32_t node, candidate; /* -1: the round was closed */
+};
+
 struct search_insight {
     char *text;
     int32_t nodes[SEARCH_INSIGHT_NODES_MAX]; /* that support it */
@@ -171,12 +177,15 @@ struct search {
     struct search_node *nodes; /* tree.count */
     int32_t node_capacity;
     struct search_insight *insights;
-    int32_t insight_count;
-    int64_t last_sequence;                 /* number of the last event applied; 0: none */
-    double rank_seconds;                   /* spent by candidates, failed ones included */
-    double allocation_seconds;             /* wall time of all allocations up to the last event */
-    double earlier_seconds;                /* of it, before the allocation that is running */
-    double core_seconds, gpu_seconds;      /* spent by candidates, like rank_seconds */
+    int32_t insight_count, insight_capacity;
+    struct search_settled *settled; /* in the order in which it happened; after a load, of nodes */
+    int64_t settled_count, settled_capacity;
+    int32_t best_node;                /* with the best candidate of all, -1: none has finished */
+    int64_t last_sequence;            /* number of the last event applied; 0: none */
+    double rank_seconds;              /* spent by candidates, failed ones included */
+    double allocation_seconds;        /* wall time of all allocations up to the last event */
+    double earlier_seconds;           /* of it, before the allocation that is running */
+    double core_seconds, gpu_seconds; /* spent by candidates, like rank_seconds */
     struct search_allocation *allocations; /* in order */
     int32_t allocation_count;
     struct search_incident *incidents; /* in order, at most SEARCH_INCIDENTS_MAX */
@@ -248,6 +257,9 @@ enum { SEARCH_NAME_BYTES = 32 };
 void search_candidate_name(int32_t node, int32_t candidate, char out[SEARCH_NAME_BYTES]);
 /* Strict: only texts that search_candidate_name can give. Outputs are unchanged on false. */
 bool search_candidate_parse(const char *name, int32_t *node, int32_t *candidate);
+
+/* Lists what has ended and finds the best, for a search that did not come from events. */
+enum status search_settle_all(struct search *search, struct error *err);
 
 /* Best finished candidate by validation score; ties go to the earlier. False if there is none. */
 bool search_best(const struct search *search, int32_t *node, int32_t *candidate);

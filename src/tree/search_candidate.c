@@ -136,6 +136,7 @@ enum status search_apply_candidate_finished(struct search *search, struct event 
     }
     result.weights_kept = json_read_bool(&event->reader, "weights_kept", false);
     TRY_CLEANUP(event_check(event, err));
+    TRY_CLEANUP(search_reserve_settled(search, err));
 
     take_result(search, candidate, &result);
     struct search_node *node = &search->nodes[id];
@@ -144,6 +145,7 @@ enum status search_apply_candidate_finished(struct search *search, struct event 
         report = NULL;
     }
     update_best(search, node);
+    search_settle(search, id, (int32_t)(candidate - node->candidates));
     free(report);
     return STATUS_OK;
 
@@ -197,10 +199,12 @@ enum status search_apply_candidate_failed(struct search *search, struct event *e
     TRY_CLEANUP(
         search_read_text(&event->reader, "log_tail", false, SEARCH_TEXT_MAX_BYTES, &log_tail, err));
     TRY_CLEANUP(event_check(event, err));
+    TRY_CLEANUP(search_reserve_settled(search, err));
     candidate->state = CANDIDATE_FAILED;
     candidate->error = error;
     candidate->log_tail = log_tail;
     add_cost(search, candidate, rank_seconds);
+    search_settle(search, id, (int32_t)(candidate - search->nodes[id].candidates));
     return STATUS_OK;
 
 cleanup:

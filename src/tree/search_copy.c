@@ -96,6 +96,9 @@ static void copy_nodes(struct copy *copy, const struct search *from, struct sear
 
 static void copy_lists(struct copy *copy, const struct search *from, struct search *to)
 {
+    to->settled = NULL; /* for who decides: a copy is only written */
+    to->settled_count = 0;
+    to->settled_capacity = 0;
     to->insights =
         copy_bytes(copy, from->insights, (size_t)from->insight_count, sizeof(*to->insights));
     for (int32_t i = 0; i < to->insight_count && !copy->failed; i++) {

@@ -188,11 +188,6 @@ cleanup:
     return status;
 }
 
-static bool candidate_is_over(const struct candidate *candidate)
-{
-    return candidate->state == CANDIDATE_FINISHED || candidate->state == CANDIDATE_FAILED;
-}
-
 /* Node of the event, whose candidates are all over and which is still open; -1 with a problem
  * otherwise. */
 static int32_t read_closing_node(const struct search *search, struct event *event)
@@ -252,12 +247,18 @@ static enum status reserve_insights(struct search *search, int32_t count, struct
     if (count == 0) {
         return STATUS_OK;
     }
-    size_t needed = (size_t)search->insight_count + (size_t)count;
-    struct search_insight *insights = mem_realloc(search->insights, needed, sizeof(*insights));
+    int32_t needed = search->insight_count + count;
+    if (needed <= search->insight_capacity) {
+        return STATUS_OK;
+    }
+    int32_t capacity = needed > 2 * search->insight_count ? needed : 2 * search->insight_count;
+    struct search_insight *insights =
+        mem_realloc(search->insights, (size_t)capacity, sizeof(*insights));
     if (insights == NULL) {
-        return mem_fail(err, needed * sizeof(*insights), "insights");
+        return mem_fail(err, (size_t)capacity * sizeof(*insights), "insights");
     }
     search->insights = insights;
+    search->insight_capacity = capacity;
     return STATUS_OK;
 }
 
@@ -303,6 +304,7 @@ static enum status apply_node_closed(struct search *search, struct event *event,
     TRY_CLEANUP(read_insights(search, event, insights, &count, err));
     TRY_CLEANUP(event_check(event, err));
     TRY_CLEANUP(reserve_insights(search, count, err));
+    TRY_CLEANUP(search_reserve_settled(search, err));
 
     if (count > 0) {
         memcpy(search->insights + search->insight_count, insights,
@@ -312,6 +314,7 @@ static enum status apply_node_closed(struct search *search, struct event *event,
     search->nodes[id].diagnosis = diagnosis;
     search->nodes[id].closed_at_s = event->time_s;
     close_node(search, id);
+    search_settle(search, id, -1);
     return STATUS_OK;
 
 cleanup:

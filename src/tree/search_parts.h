@@ -11,10 +11,15 @@ enum { SEARCH_THREADS_MAX = 1 << 16 /* or GPUs, of a rank */ };
 
 /* Free what a part owns and leave it zeroed. */
 void candidate_fini(struct candidate *candidate);
+bool candidate_is_over(const struct candidate *candidate);
 void search_node_fini(struct search_node *node);
 void search_identity_fini(struct search_identity *identity);
 void search_allocation_fini(struct search_allocation *allocation);
 void search_incident_fini(struct search_incident *incident);
+
+/* Makes room for one more search_settle: the candidate (-1: the whole round) has ended. */
+enum status search_reserve_settled(struct search *search, struct error *err);
+void search_settle(struct search *search, int32_t node, int32_t candidate);
 
 /* Whether value a of the metric is better than b. */
 bool search_value_better(double a, double b, bool larger_is_better);

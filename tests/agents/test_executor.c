@@ -41,8 +41,13 @@ static void begin(struct fixture *fixture, const char *recipe, const char *confi
 
 static enum status check(struct fixture *fixture, struct error *err)
 {
-    return executor_check(&fixture->plan, &fixture->search, &fixture->facts, &fixture->limits,
-                          &fixture->changes, err);
+    struct plan_set tried;
+    plan_set_init(&tried);
+    assert_int_equal(plan_set_add_search(&tried, &fixture->search, 0, err), STATUS_OK);
+    enum status status = executor_check(&fixture->plan, &tried, &fixture->facts, &fixture->limits,
+                                        &fixture->changes, err);
+    plan_set_fini(&tried);
+    return status;
 }
 
 static void must_check(struct fixture *fixture)
