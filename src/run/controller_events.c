@@ -58,7 +58,7 @@ enum status controller_emit(struct controller *c, cJSON *event, int worker, stru
     }
     c->next_sequence++;
     if (worker >= 0) {
-        c->workers[worker].unrecorded = true;
+        c->workers[worker].unrecorded++;
     }
     if (c->last_pending != NULL) {
         c->last_pending->next = pending;
@@ -153,7 +153,7 @@ enum status controller_apply_durable(struct controller *c, struct error *err)
         enum status status = search_apply(&c->search, pending->event, err);
         if (status == STATUS_OK) {
             if (pending->worker >= 0) {
-                c->workers[pending->worker].unrecorded = false;
+                c->workers[pending->worker].unrecorded--;
             }
             status = after_event(c, pending->event, err);
         }

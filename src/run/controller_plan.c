@@ -90,7 +90,7 @@ static int hungry_workers(const struct controller *c)
     int idle = 0;
     for (int i = 0; i < c->options.leader_count; i++) {
         const struct controller_worker *worker = &c->workers[i];
-        idle += worker->present && worker->work == WORK_NONE && !worker->unrecorded ? 1 : 0;
+        idle += worker->present && worker->work == WORK_NONE && worker->unrecorded == 0 ? 1 : 0;
     }
     int64_t waiting = c->ready_count - c->ready_first;
     return idle > waiting ? (int)(idle - waiting) : 0;

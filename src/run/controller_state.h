@@ -30,7 +30,7 @@ struct controller_worker {
     bool present; /* it has said HELLO */
     enum work work;
     int32_t node, candidate; /* of its work */
-    bool unrecorded;         /* its last result is not on disk yet */
+    int unrecorded;          /* its results that are not on disk yet */
     int32_t phase;
     int64_t done, total;
     double heard_s; /* when its last message came */
