@@ -130,6 +130,10 @@ static enum status apply_limits(struct controller *c, const struct store_control
 static void take_halt(struct controller *c, const struct store_control *wish)
 {
     struct controller_control *control = &c->control;
+    if (wish->halt == STORE_HALT_NONE &&
+        (c->no_new_rounds || isfinite(deadline_left_s(c->halt_by)))) {
+        log_write(c->options.log, LOG_INFO, "run", "%s wants no halt any more", wish->by);
+    }
     c->no_new_rounds = false;
     c->halt_by = deadline_never();
     if (wish->halt == STORE_HALT_NONE || store_control_obeyed(&c->search, wish->halt_id)) {

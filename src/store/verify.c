@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include "store/arrays.h"
+#include "store/control.h"
 #include "store/folder.h"
 #include "store/journal_file.h"
 #include "store/run_file.h"
@@ -229,9 +230,27 @@ static enum status check_candidates(struct verifier *verifier, const struct sear
 
 /* ---- the whole ---- */
 
+/* control.json, where there is one: it is no part of the search, but whoever steers relies on it.
+ */
+static enum status check_control(struct verifier *verifier, struct error *err)
+{
+    char path[FILE_PATH_BYTES];
+    struct store_control control;
+    struct error failure = {0};
+    TRY(file_join(verifier->folder, FOLDER_CONTROL, path, err));
+    enum status status = store_control_read(verifier->folder, &control, &failure);
+    if (status == STATUS_OK) {
+        report_fine(verifier, path, "what was asked for by trex-tree halt and set");
+    } else if (status != STATUS_NOT_FOUND) {
+        report_failure(verifier, path, &failure);
+    }
+    return STATUS_OK;
+}
+
 static enum status check_all(struct verifier *verifier, const struct search *search,
                              struct error *err)
 {
+    TRY(check_control(verifier, err));
     TRY(check_candidates(verifier, search, err));
     TRY(check_area(verifier, FOLDER_WEIGHTS, AREA_WEIGHTS, search, err));
     TRY(check_area(verifier, FOLDER_INFLIGHT, AREA_INFLIGHT, search, err));

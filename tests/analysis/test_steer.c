@@ -241,11 +241,14 @@ static void test_cannot_write(void **state)
     struct store_control wish = read_wish(f);
     assert_int_equal(wish.halt, STORE_HALT_NONE);
     assert_true(wish.limits[STORE_LIMIT_ROUNDS] == 50.0);
+    expect(f, "verify run", 1,
+           "run/control.json: what was asked for"); /* its weights are missing */
     char path[FILE_PATH_BYTES];
     sample_path(f->folder, "run/control.json", path);
     sample_write(path, "{\"halt\": 7}", 11);
     expect(f, "set run rounds=60", 2, "remove this file to begin anew");
     expect(f, "halt run", 2, "/halt: found 7");
+    expect(f, "verify run", 1, "DAMAGED  run/control.json: 1 mistake");
     expect(f, "status run", 0, "2 of 40 done");
 }
 
