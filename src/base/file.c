@@ -192,9 +192,14 @@ enum status file_commit(const char *aside, const char *path, const char *previou
     return sync_path(folder, O_RDONLY | O_DIRECTORY, err);
 }
 
-enum status file_write(const char *path, const void *data, size_t len_bytes, struct error *err)
+enum status file_sync_folder(const char *folder, struct error *err)
 {
-    char aside[FILE_PATH_BYTES];
+    return sync_path(folder, O_RDONLY | O_DIRECTORY, err);
+}
+
+enum status file_write_aside(const char *path, const void *data, size_t len_bytes,
+                             char aside[FILE_PATH_BYTES], struct error *err)
+{
     TRY(file_aside(path, aside, err));
     int fd = open(aside, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0666);
     if (fd < 0) {
@@ -204,9 +209,17 @@ enum status file_write(const char *path, const void *data, size_t len_bytes, str
     if (close(fd) != 0 && status == STATUS_OK) {
         status = FAIL_ERRNO(err, "cannot close %s", aside);
     }
-    if (status == STATUS_OK) {
-        status = file_commit(aside, path, NULL, err);
+    if (status != STATUS_OK) {
+        unlink(aside);
     }
+    return status;
+}
+
+enum status file_write(const char *path, const void *data, size_t len_bytes, struct error *err)
+{
+    char aside[FILE_PATH_BYTES];
+    TRY(file_write_aside(path, data, len_bytes, aside, err));
+    enum status status = file_commit(aside, path, NULL, err);
     if (status != STATUS_OK) {
         unlink(aside);
     }

@@ -41,6 +41,13 @@ enum status file_aside(const char *path, char out[FILE_PATH_BYTES], struct error
 enum status file_commit(const char *aside, const char *path, const char *previous,
                         struct error *err);
 
+/* The first half of file_write: writes `data` to the file aside, whose name it gives. */
+enum status file_write_aside(const char *path, const void *data, size_t len_bytes,
+                             char aside[FILE_PATH_BYTES], struct error *err);
+
+/* Makes names in a folder, new and removed ones, as durable as the files. */
+enum status file_sync_folder(const char *folder, struct error *err);
+
 /* Removes a file; no error if it is not there. */
 enum status file_remove(const char *path, struct error *err);
 

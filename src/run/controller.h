@@ -24,6 +24,7 @@ struct controller_options {
     const struct job *job;
     struct mailbox *mailbox;
     struct log *log;
+    const struct store_lock *lock; /* of the run folder; NULL: none */
     const int *leaders; /* ranks that take orders */
     int leader_count;
     int ranks_per_candidate;

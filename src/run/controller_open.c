@@ -184,7 +184,7 @@ static enum status open_search(struct controller *c, struct error *err)
     const char *folder = c->options.job->output;
     char task_hash[HASH_TEXT_BYTES];
     TRY(workspace_task_hash(c->options.workspace, task_hash, err));
-    TRY(journal_open(folder, NULL, c->search.last_sequence, &c->journal, err));
+    TRY(journal_open(folder, c->options.lock, c->search.last_sequence, &c->journal, err));
     TRY(snapshot_create(folder, c->journal, &c->snapshot, err));
     c->next_sequence = c->search.last_sequence + 1;
     c->snapshot_sequence = -1;

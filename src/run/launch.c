@@ -130,6 +130,7 @@ static enum status open_controller(struct launch *launch, struct error *err)
         .job = job,
         .mailbox = launch->mailbox,
         .log = &launch->log,
+        .lock = launch->lock,
         .leaders = launch->leaders,
         .leader_count = groups,
         .ranks_per_candidate = job->ranks_per_candidate,

@@ -1,6 +1,7 @@
 /* The journal's writer. Callers put events into a queue; one thread prints them, writes all that
  * wait with one call and syncs once (group commit). A failure stops the writing for good: what is
- * on disk stays readable. */
+ * on disk stays readable. So does the loss of the folder's lock: nothing is written then, and what
+ * was being written does not count. */
 #include <errno.h>
 #include <fcntl.h>
 #include <inttypes.h>
@@ -25,6 +26,7 @@ struct entry {
 
 struct journal {
     char path[FILE_PATH_BYTES];
+    const struct store_lock *lock; /* borrowed; NULL: none */
     pthread_t thread;
     pthread_mutex_t mutex;  /* guards everything down to the blank line */
     pthread_cond_t wake;    /* for the thread: there is work */
@@ -64,6 +66,12 @@ static enum status write_all(int fd, const char *path, const char *data, size_t 
     return STATUS_OK;
 }
 
+/* Whether this process still has the folder. */
+static enum status check_lock(const struct journal *journal, struct error *err)
+{
+    return journal->lock != NULL ? store_lock_check(journal->lock, err) : STATUS_OK;
+}
+
 static enum status write_text(struct journal *journal, struct error *err)
 {
     const char *data = journal->text.data;
@@ -97,12 +105,16 @@ static enum status write_entries(struct journal *journal, const struct entry *fi
     for (const struct entry *entry = first; entry != NULL; entry = entry->next) {
         TRY(journal_line_append(entry->event, &journal->text, err));
     }
+    /* The file that is open is this owner's: a new one would have had to come between the opening
+     * and this check. */
+    TRY(check_lock(journal, err));
     enum status status = write_text(journal, err);
     if (status != STATUS_OK && ftruncate(journal->fd, journal->good_bytes) != 0) {
         /* The half line stays; readers drop it. */
         return status;
     }
-    return status;
+    /* A new owner that came meanwhile may have read the file before it held these lines. */
+    return status == STATUS_OK ? check_lock(journal, err) : status;
 }
 
 /* Where the events after a sequence number begin. */
@@ -144,6 +156,22 @@ static enum status open_again(struct journal *journal, struct error *err)
     return STATUS_OK;
 }
 
+/* Puts a file with these bytes in the place of the journal. */
+static enum status replace(const struct journal *journal, const char *data, size_t bytes,
+                           struct error *err)
+{
+    char aside[FILE_PATH_BYTES];
+    TRY(file_write_aside(journal->path, data, bytes, aside, err));
+    enum status status = check_lock(journal, err);
+    if (status == STATUS_OK) {
+        status = file_commit(aside, journal->path, NULL, err);
+    }
+    if (status != STATUS_OK) {
+        unlink(aside);
+    }
+    return status;
+}
+
 /* Writes what is to stay aside and renames it: at any kill there is the long journal or the short
  * one. *lost is set if appending cannot go on. */
 static enum status rotate(struct journal *journal, int64_t sequence, bool *lost, struct error *err)
@@ -160,8 +188,7 @@ static enum status rotate(struct journal *journal, int64_t sequence, bool *lost,
         cut.offset = scan.good_bytes;
     }
     if (cut.offset > 0) {
-        status =
-            file_write(journal->path, text.data + cut.offset, scan.good_bytes - cut.offset, err);
+        status = replace(journal, text.data + cut.offset, scan.good_bytes - cut.offset, err);
         enum status opened = open_again(journal, status == STATUS_OK ? err : NULL);
         *lost = opened != STATUS_OK;
         status = status != STATUS_OK ? status : opened;
@@ -231,42 +258,47 @@ static void *serve(void *context)
 
 /* ---- opening and closing ---- */
 
-/* Makes the file end with the last event that counts: a cut line goes, and so does everything if
- * the run file is ahead of the journal (its events are all in there, and the next one would leave a
- * gap). */
-static enum status trim(struct journal *journal, const struct journal_scan *scan,
-                        int64_t last_sequence, struct error *err)
+/* How much of the journal counts: not a cut line, and nothing if the run file is ahead of it (its
+ * events are all in there, and the next one would leave a gap). */
+static enum status find_good(const struct journal *journal, const struct journal_scan *scan,
+                             int64_t last_sequence, size_t *keep, struct error *err)
 {
-    size_t keep = scan->good_bytes;
     if (scan->last_sequence > last_sequence) {
-        return FAIL(err, STATUS_INVALID,
-                    "%s: holds events up to %" PRId64 ", the search ends with %" PRId64,
+        /* A late write of the owner before, or a mistake of the caller's. */
+        return FAIL(err, journal->lock != NULL ? STATUS_BUSY : STATUS_INVALID,
+                    "%s: holds events up to %" PRId64
+                    ", the search that was read ends with %" PRId64 "; run it again",
                     journal->path, scan->last_sequence, last_sequence);
     }
-    if (scan->last_sequence < last_sequence) {
-        keep = 0;
-    }
-    if (keep < scan->good_bytes + scan->cut_bytes &&
-        (ftruncate(journal->fd, (off_t)keep) != 0 || fsync(journal->fd) != 0)) {
-        return FAIL_ERRNO(err, "cannot shorten %s", journal->path);
-    }
-    journal->good_bytes = (off_t)keep;
+    *keep = scan->last_sequence < last_sequence ? 0 : scan->good_bytes;
     return STATUS_OK;
 }
 
-/* The folder's entry of a new journal must be as durable as its lines. */
-static enum status sync_folder(const char *folder, struct error *err)
+/* Writes the journal anew, as it was but for what does not count, and opens its end. */
+static enum status take_over(struct journal *journal, int64_t last_sequence, struct error *err)
 {
-    int fd = open(folder, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-    if (fd < 0 || fsync(fd) != 0) {
-        enum status status = FAIL_ERRNO(err, "cannot sync %s", folder);
-        if (fd >= 0) {
-            close(fd);
+    enum status status = STATUS_OK;
+    struct error failure = {0};
+    struct buffer text;
+    struct journal_scan scan;
+    size_t keep = 0;
+    buffer_init(&text, JOURNAL_MAX_BYTES);
+    status = file_read(journal->path, &text, &failure);
+    if (status != STATUS_OK && status != STATUS_NOT_FOUND) {
+        if (err != NULL) {
+            *err = failure;
         }
-        return status;
+        goto cleanup;
     }
-    close(fd);
-    return STATUS_OK;
+    TRY_CLEANUP(journal_scan_text(buffer_text(&text), text.len_bytes, journal->path, last_sequence,
+                                  NULL, NULL, &scan, err));
+    TRY_CLEANUP(find_good(journal, &scan, last_sequence, &keep, err));
+    TRY_CLEANUP(replace(journal, buffer_text(&text), keep, err));
+    TRY_CLEANUP(open_end(journal, err));
+    journal->good_bytes = (off_t)keep;
+cleanup:
+    buffer_fini(&text);
+    return status;
 }
 
 /* Signals are the main thread's business. */
@@ -289,13 +321,12 @@ enum status journal_open(const char *folder, const struct store_lock *lock, int6
                          struct journal **out, struct error *err)
 {
     enum status status = STATUS_OK;
-    struct journal_scan scan;
-    (void)lock;
     struct journal *journal = mem_calloc(1, sizeof(*journal));
     if (journal == NULL) {
         return mem_fail(err, sizeof(*journal), "the journal");
     }
     journal->fd = -1;
+    journal->lock = lock;
     buffer_init(&journal->text, JOURNAL_MAX_BYTES);
     pthread_mutex_init(&journal->mutex, NULL);
     pthread_cond_init(&journal->wake, NULL);
@@ -303,10 +334,7 @@ enum status journal_open(const char *folder, const struct store_lock *lock, int6
     journal->queued_sequence = last_sequence;
     journal->durable_sequence = last_sequence;
     TRY_CLEANUP(journal_path(folder, journal->path, err));
-    TRY_CLEANUP(journal_scan_file(journal->path, last_sequence, NULL, NULL, &scan, err));
-    TRY_CLEANUP(open_end(journal, err));
-    TRY_CLEANUP(trim(journal, &scan, last_sequence, err));
-    TRY_CLEANUP(sync_folder(folder, err));
+    TRY_CLEANUP(take_over(journal, last_sequence, err));
     TRY_CLEANUP(start_thread(journal, err));
     *out = journal;
 cleanup:
@@ -374,6 +402,11 @@ static enum status enqueue(struct journal *journal, struct entry *entry, struct 
     journal->queued_sequence++;
     pthread_cond_signal(&journal->wake);
     return STATUS_OK;
+}
+
+const struct store_lock *journal_lock(const struct journal *journal)
+{
+    return journal->lock;
 }
 
 enum status journal_append(struct journal *journal, cJSON *event, struct error *err)

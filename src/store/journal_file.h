@@ -48,4 +48,10 @@ enum status journal_scan_text(const char *text, size_t bytes, const char *path, 
 enum status journal_scan_file(const char *path, int64_t known, journal_event_fn each, void *context,
                               struct journal_scan *out, struct error *err);
 
+/* The lock that a journal was opened with, NULL if none: what else is written of the same search
+ * asks it too. */
+struct journal;
+struct store_lock;
+const struct store_lock *journal_lock(const struct journal *journal);
+
 #endif

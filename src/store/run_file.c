@@ -185,7 +185,8 @@ static bool is_whole(const char *path)
     return true;
 }
 
-static enum status commit(const char *folder, const struct bytes *file, struct error *err)
+static enum status commit(const char *folder, const struct store_lock *lock,
+                          const struct bytes *file, struct error *err)
 {
     char path[FILE_PATH_BYTES];
     char previous[FILE_PATH_BYTES];
@@ -195,6 +196,9 @@ static enum status commit(const char *folder, const struct bytes *file, struct e
     TRY(file_aside(path, aside, err));
     TRY(fault_point("store.run.before_write", err));
     enum status status = write_aside(aside, file, err);
+    if (status == STATUS_OK && lock != NULL) {
+        status = store_lock_check(lock, err);
+    }
     if (status == STATUS_OK) {
         status = file_commit(aside, path, is_whole(path) ? previous : NULL, err);
     }
@@ -204,7 +208,8 @@ static enum status commit(const char *folder, const struct bytes *file, struct e
     return status;
 }
 
-enum status store_run_save(const char *folder, const struct search *search, struct error *err)
+enum status run_file_save(const char *folder, const struct store_lock *lock,
+                          const struct search *search, struct error *err)
 {
     enum status status = STATUS_OK;
     char path[FILE_PATH_BYTES];
@@ -215,11 +220,16 @@ enum status store_run_save(const char *folder, const struct search *search, stru
     TRY_CLEANUP(run_image_take(search, &image, err));
     TRY_CLEANUP(build(&image, path, &file, err));
     TRY_CLEANUP(seal_bytes(&file, path, err));
-    TRY_CLEANUP(commit(folder, &file, err));
+    TRY_CLEANUP(commit(folder, lock, &file, err));
 cleanup:
     free(file.data);
     run_image_fini(&image);
     return status;
+}
+
+enum status store_run_save(const char *folder, const struct search *search, struct error *err)
+{
+    return run_file_save(folder, NULL, search, err);
 }
 
 /* ---- reading ---- */

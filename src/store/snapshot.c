@@ -73,8 +73,12 @@ static enum status write_snapshot(struct snapshot *snapshot, struct error *err)
     if (snapshot->journal == NULL) {
         return store_run_save(snapshot->folder, &snapshot->search, err);
     }
+    const struct store_lock *lock = journal_lock(snapshot->journal);
+    if (lock != NULL) {
+        TRY(store_lock_check(lock, err)); /* else the journal is not the one to follow */
+    }
     TRY(follow(snapshot, err));
-    TRY(store_run_save(snapshot->folder, &snapshot->search, err));
+    TRY(run_file_save(snapshot->folder, lock, &snapshot->search, err));
     int64_t droppable = snapshot->previous_sequence;
     snapshot->previous_sequence = snapshot->search.last_sequence;
     return droppable > 0 ? journal_rotate(snapshot->journal, droppable, err) : STATUS_OK;

@@ -6,7 +6,7 @@
  *   inflight/n0009-c1.h5    training state of a candidate that was cut
  *   data/<hash>.h5          prepared data
  *   control.json            what trex-tree wants of the search (store/control.h)
- *   lock                    owner of the folder
+ *   lock/7                  owner of the folder, the seventh
  *
  * One writer a file. Every array has a checksum (attribute xxh3_128) that is verified on read. A cut, damaged or foreign
  * file is an error that names it and what to use instead; it is never a crash or a hang. Not thread-safe: HDF5 is
@@ -121,18 +121,21 @@ size_t store_type_bytes(enum store_type type);
 /* Makes the folder and its subfolders and takes its lock. Two things guard it, because clusters have file systems on
  * which either alone fails:
  *   flock      at once, where the file system has it for all nodes; ends with the process, however it dies
- *   heartbeat  the file `lock` holds as JSON who has the folder (host, pid, Slurm job and restart, since), a fence
- *              number that grows with every owner, and a beat that a thread counts up every STORE_BEAT_S
+ *   heartbeat  each owner has a file in `lock`, whose name is its fence, a number that grows with every owner; it
+ *              says as JSON who that is (host, pid, Slurm job and restart, since), and a thread counts a beat up in it
+ *              every STORE_BEAT_S
  * A folder whose last owner did not unlock it is taken over at once if that owner is surely dead (its process on this
  * host, an earlier start within this very Slurm allocation), else when its beat has stood still for STORE_SILENCE_S.
- * STATUS_BUSY names the holder. Clocks are not compared between hosts. */
+ * STATUS_BUSY names the holder, after its first beat that is seen. STATUS_INTERRUPTED: a signal was handled while it
+ * waited. Clocks are not compared between hosts. */
 enum { STORE_BEAT_S = 2, STORE_SILENCE_S = 12 };
 struct store_lock; /* opaque */
 enum status store_folder_lock(const char *folder, struct store_lock **out, struct error *err);
 void store_folder_unlock(struct store_lock *lock); /* NULL allowed */
 
 /* STATUS_BUSY if somebody has taken the folder over since: this process must write nothing into it any more. Reads the
- * file; from any thread. The journal asks before it writes, the snapshot before its file counts. */
+ * folder `lock`; from any thread. The journal asks before it writes and before what it wrote counts as on disk, the
+ * snapshot when its file is written and not yet renamed (store/lock.c says why that is enough). */
 enum status store_lock_check(const struct store_lock *lock, struct error *err);
 
 /* Who had the folder and never unlocked it ("process 12 on n1, Slurm job 7, since ..."), "" if it was left in order. */
@@ -147,6 +150,7 @@ struct store_holder {
     char since[32];
     int64_t pid;
     enum store_alive alive;
+    double beat_age_s; /* since its last beat, by the clocks of two machines: a hint, no more */
 };
 /* STATUS_NOT_FOUND if nobody does. Takes no lock. */
 enum status store_folder_holder(const char *folder, struct store_holder *out, struct error *err);
