@@ -172,8 +172,8 @@ enum status file_commit(const char *aside, const char *path, const char *previou
 {
     char folder[FILE_PATH_BYTES];
     TRY(file_folder_of(path, folder, err));
-    TRY(sync_path(aside, O_RDONLY, err));
     TRY(fault_point("base.file.before_rename", err));
+    TRY(sync_path(aside, O_RDONLY, err)); /* before `previous` is touched: it may be gone */
     /* A hard link keeps `path` in place until the rename replaces it: no instant without a
      * generation. */
     if (previous != NULL && file_exists(path)) {

@@ -14,6 +14,7 @@
 #include "base/fault.h"
 #include "base/mem.h"
 #include "store/journal_file.h"
+#include "store/lock.h"
 #include "store/store.h"
 
 /* Events that may wait: far more than a disk that works lets pile up. */
@@ -162,14 +163,7 @@ static enum status replace(const struct journal *journal, const char *data, size
 {
     char aside[FILE_PATH_BYTES];
     TRY(file_write_aside(journal->path, data, bytes, aside, err));
-    enum status status = check_lock(journal, err);
-    if (status == STATUS_OK) {
-        status = file_commit(aside, journal->path, NULL, err);
-    }
-    if (status != STATUS_OK) {
-        unlink(aside);
-    }
-    return status;
+    return lock_commit(journal->lock, aside, journal->path, NULL, err);
 }
 
 /* Writes what is to stay aside and renames it: at any kill there is the long journal or the short

@@ -299,6 +299,23 @@ enum status store_lock_check(const struct store_lock *lock, struct error *err)
                 failed ? failure.message : "");
 }
 
+enum status lock_commit(const struct store_lock *lock, const char *aside, const char *path,
+                        const char *previous, struct error *err)
+{
+    enum status status = lock != NULL ? store_lock_check(lock, err) : STATUS_OK;
+    if (status == STATUS_OK) {
+        status = file_commit(aside, path, previous, err);
+        /* A new owner may have swept it: then that is what went wrong. */
+        if (status != STATUS_OK && lock != NULL && store_lock_check(lock, NULL) == STATUS_BUSY) {
+            status = store_lock_check(lock, err);
+        }
+    }
+    if (status != STATUS_OK) {
+        unlink(aside);
+    }
+    return status;
+}
+
 const char *store_lock_taken_from(const struct store_lock *lock)
 {
     return lock->taken_from;

@@ -14,6 +14,7 @@
 #include "base/fault.h"
 #include "base/mem.h"
 #include "store/h5.h"
+#include "store/lock.h"
 #include "store/run_image.h"
 #include "store/seal.h"
 #include "store/store.h"
@@ -196,16 +197,11 @@ static enum status commit(const char *folder, const struct store_lock *lock,
     TRY(file_aside(path, aside, err));
     TRY(fault_point("store.run.before_write", err));
     enum status status = write_aside(aside, file, err);
-    if (status == STATUS_OK && lock != NULL) {
-        status = store_lock_check(lock, err);
-    }
-    if (status == STATUS_OK) {
-        status = file_commit(aside, path, is_whole(path) ? previous : NULL, err);
-    }
     if (status != STATUS_OK) {
         unlink(aside);
+        return status;
     }
-    return status;
+    return lock_commit(lock, aside, path, is_whole(path) ? previous : NULL, err);
 }
 
 enum status run_file_save(const char *folder, const struct store_lock *lock,

@@ -4,6 +4,8 @@
 
 #include <sys/mount.h>
 
+#include "store/lock.h"
+
 enum { BEFORE = 21, AFTER = 40, SNAPSHOT_EVERY = 6, MARK_BYTES = 32 };
 
 static int make_folder(void **state)
@@ -47,18 +49,21 @@ static int64_t read_mark(const char *folder)
     return mark;
 }
 
-/* A search as the controller runs it: journal, snapshots, one after the other. */
+/* A search as the controller runs it: lock, journal, snapshots, one after the other. */
 static enum status run_search(const char *folder, struct error *err)
 {
     enum status status = STATUS_OK;
     struct journal *journal = NULL;
     struct snapshot *snapshot = NULL;
+    struct store_lock *lock = NULL;
     struct search search;
     char note[256];
     bool started = false;
     int64_t durable = 0;
-    TRY(store_run_load(folder, &search, note, sizeof(note), err));
-    TRY_CLEANUP(journal_open(folder, NULL, search.last_sequence, &journal, err));
+    TRY(lock_take(folder, &(struct lock_options){0.2, 2.0}, &lock, err));
+    search_init(&search);
+    TRY_CLEANUP(store_run_load(folder, &search, note, sizeof(note), err));
+    TRY_CLEANUP(journal_open(folder, lock, search.last_sequence, &journal, err));
     TRY_CLEANUP(snapshot_create(folder, journal, &snapshot, err));
     while (search.last_sequence < AFTER) {
         int64_t next = search.last_sequence + 1;
@@ -76,6 +81,7 @@ cleanup:
     snapshot_destroy(snapshot);
     journal_close(journal);
     search_fini(&search);
+    store_folder_unlock(lock);
     return status;
 }
 
@@ -88,30 +94,41 @@ static void begin(const char *folder)
     write_mark(folder, BEFORE);
 }
 
-static const char *const moments[] = {
-    "store.journal.before_write", "store.journal.mid_write",       "store.journal.after_sync",
-    "store.run.before_write",     "store.run.mid_write",           "base.file.before_rename",
-    "base.file.after_rename",     "base.file.between_generations",
+/* Moments, and how often a search passes them at least. */
+static const struct {
+    const char *point;
+    int passings;
+} moments[] = {
+    {"store.lock.before_claim", 1},
+    {"store.lock.created", 1},
+    {"store.lock.filled", 1},
+    {"store.lock.claimed", 1},
+    {"store.lock.swept", 1},
+    {"store.journal.before_write", 4},
+    {"store.journal.mid_write", 4},
+    {"store.journal.after_sync", 4},
+    {"store.run.before_write", 3},
+    {"store.run.mid_write", 3},
+    {"base.file.before_rename", 4},
+    {"base.file.after_rename", 4},
+    {"base.file.between_generations", 2},
 };
 enum { MOMENT_COUNT = sizeof(moments) / sizeof(moments[0]) };
 
-/* Each moment at its first and third passing: snapshots with and without a generation before,
- * rotations too. */
+/* Each moment at its first passings: when the journal is opened, in snapshots with and without a
+ * generation before, in rotations too. */
 static void each_moment(const char *folder, const char *what, int wanted)
 {
     for (int i = 0; i < MOMENT_COUNT; i++) {
-        for (int passing = 1; passing <= 3; passing += 2) {
+        for (int passing = 1; passing <= moments[i].passings; passing++) {
             char fault[96];
             char own[FILE_PATH_BYTES];
             char name[16];
-            if (passing == 3 && strstr(moments[i], "between") != NULL) {
-                continue; /* two snapshots with a generation before them */
-            }
             snprintf(name, sizeof(name), "%d-%d", i, passing);
             sample_path(folder, name, own);
             assert_int_equal(file_make_folders(own, NULL), STATUS_OK);
             begin(own);
-            snprintf(fault, sizeof(fault), "%s:%d=%s", moments[i], passing, what);
+            snprintf(fault, sizeof(fault), "%s:%d=%s", moments[i].point, passing, what);
             int ended = sample_run(fault, run_search, own);
             if (ended != wanted) {
                 fail_msg("%s: ended with %d, expected %d", fault, ended, wanted);

@@ -1,4 +1,4 @@
-/* The run folder: its lock, its paths, and the check of everything in it. */
+/* The run folder: its paths, snapshots, and the check of everything in it. */
 #include "store/sample.h"
 
 static int make_folder(void **state)
@@ -14,83 +14,6 @@ static int remove_folder(void **state)
     sample_remove(*state);
     free(*state);
     return 0;
-}
-
-static enum status try_lock(const char *folder, struct error *err)
-{
-    struct store_lock *lock = NULL;
-    TRY(store_folder_lock(folder, &lock, err));
-    store_folder_unlock(lock);
-    return STATUS_OK;
-}
-
-static void test_lock(void **state)
-{
-    struct store_lock *lock = NULL;
-    struct store_holder holder;
-    struct error err = {0};
-    char path[FILE_PATH_BYTES];
-    char folder[FILE_PATH_BYTES];
-    char own[32];
-    sample_path(*state, "deep/er", folder);
-    assert_int_equal(store_folder_holder(folder, &holder, &err), STATUS_NOT_FOUND);
-    assert_int_equal(store_folder_lock(folder, &lock, &err), STATUS_OK);
-    sample_path(folder, "weights", path);
-    assert_true(file_is_folder(path));
-    assert_int_equal(store_folder_holder(folder, &holder, &err), STATUS_OK);
-    assert_int_equal(holder.pid, getpid());
-    assert_int_equal(holder.alive, STORE_ALIVE_YES);
-
-    /* Another process, and another file descriptor of this one. */
-    assert_int_equal(sample_run(NULL, try_lock, folder), STATUS_BUSY);
-    struct store_lock *second = NULL;
-    assert_int_equal(store_folder_lock(folder, &second, &err), STATUS_BUSY);
-    snprintf(own, sizeof(own), "process %d", (int)getpid());
-    assert_non_null(strstr(err.message, own));
-    assert_non_null(strstr(err.message, holder.host));
-
-    store_folder_unlock(lock);
-    assert_int_equal(store_folder_holder(folder, &holder, &err), STATUS_NOT_FOUND);
-    assert_int_equal(sample_run(NULL, try_lock, folder), STATUS_OK);
-    store_folder_unlock(NULL);
-}
-
-static enum status lock_and_die(const char *folder, struct error *err)
-{
-    struct store_lock *lock = NULL;
-    TRY(store_folder_lock(folder, &lock, err));
-    raise(SIGKILL);
-    return STATUS_OK;
-}
-
-/* However the holder dies, the folder is free again, and what it left half written is swept. */
-static void test_lock_ends_with_the_process(void **state)
-{
-    struct store_holder holder;
-    char path[FILE_PATH_BYTES];
-    assert_int_equal(sample_run(NULL, lock_and_die, *state), 128 + SIGKILL);
-    assert_int_equal(store_folder_holder(*state, &holder, NULL), STATUS_OK);
-    assert_int_equal(holder.alive, STORE_ALIVE_NO);
-    sample_path(*state, "weights/n0001-c0.h5.host.77.tmp", path);
-    sample_write(path, "x", 1);
-    assert_int_equal(sample_run(NULL, try_lock, *state), STATUS_OK);
-    assert_false(file_exists(path));
-}
-
-static void test_lock_file_that_is_not_ours(void **state)
-{
-    struct store_holder holder;
-    char path[FILE_PATH_BYTES];
-    sample_path(*state, "lock", path);
-    sample_write(path, "not json", 8);
-    assert_int_equal(store_folder_holder(*state, &holder, NULL), STATUS_FORMAT);
-    sample_write(path, "{\"pid\":-3}", 10);
-    assert_int_equal(store_folder_holder(*state, &holder, NULL), STATUS_FORMAT);
-    const char *other = "{\"pid\":3,\"host\":\"another\",\"job\":\"12\",\"since\":\"x\"}";
-    sample_write(path, other, strlen(other));
-    assert_int_equal(store_folder_holder(*state, &holder, NULL), STATUS_OK);
-    assert_int_equal(holder.alive, STORE_ALIVE_UNKNOWN);
-    assert_string_equal(holder.job, "12");
 }
 
 static void test_file_in_place_of_the_folder(void **state)
@@ -177,7 +100,7 @@ static void make_run(const char *folder)
     struct search search;
     bool started = false;
     assert_int_equal(store_folder_lock(folder, &lock, NULL), STATUS_OK);
-    assert_int_equal(journal_open(folder, NULL, 0, &journal, NULL), STATUS_OK);
+    assert_int_equal(journal_open(folder, lock, 0, &journal, NULL), STATUS_OK);
     assert_int_equal(snapshot_create(folder, journal, &snapshot, NULL), STATUS_OK);
     sample_append(journal, 1, LAST);
     for (int64_t last = 8; last <= LAST; last += 6) {
@@ -285,9 +208,6 @@ int main(void)
 {
 #define IN_FOLDER(test) cmocka_unit_test_setup_teardown(test, make_folder, remove_folder)
     const struct CMUnitTest tests[] = {
-        IN_FOLDER(test_lock),
-        IN_FOLDER(test_lock_ends_with_the_process),
-        IN_FOLDER(test_lock_file_that_is_not_ours),
         IN_FOLDER(test_file_in_place_of_the_folder),
         IN_FOLDER(test_paths),
         IN_FOLDER(test_verify),
