@@ -7,7 +7,6 @@
 #include <mpi-ext.h> /* MPIX_Query_cuda_support, where it was built with it */
 #endif
 
-#include "base/clock.h"
 #include "base/mem.h"
 #include "run/message.h"
 
@@ -41,7 +40,6 @@ static enum status find_place(struct group_layout *layout, struct error *err)
 enum status group_create(int ranks_per_group, struct group_layout *out, struct error *err)
 {
     memset(out, 0, sizeof(*out));
-    out->comm = MPI_COMM_NULL;
     TRY_MPI(MPI_Comm_rank(MPI_COMM_WORLD, &out->rank));
     TRY_MPI(MPI_Comm_size(MPI_COMM_WORLD, &out->size));
     out->groups = group_count(out->size, ranks_per_group);
@@ -55,7 +53,7 @@ enum status group_create(int ranks_per_group, struct group_layout *out, struct e
         int members = 0;
         TRY_MPI(MPI_Comm_size(comm, &members));
         if (members > 1) {
-            out->comm = comm;
+            TRY(peers_create(comm, out->leader, 0.0, &out->peers, err));
         } else {
             TRY_MPI(MPI_Comm_free(&comm));
         }
@@ -65,72 +63,62 @@ enum status group_create(int ranks_per_group, struct group_layout *out, struct e
 
 void group_fini(struct group_layout *layout)
 {
-    if (layout->comm != MPI_COMM_NULL) {
-        MPI_Comm_free(&layout->comm);
-    }
-}
-
-/* Waits without spinning: short naps that grow to a millisecond. */
-static enum status wait_politely(MPI_Request *request, struct error *err)
-{
-    double nap_s = 1e-6;
-    for (;;) {
-        int done = 0;
-        TRY_MPI(MPI_Test(request, &done, MPI_STATUS_IGNORE));
-        if (done) {
-            return STATUS_OK;
-        }
-        clock_sleep_s(nap_s);
-        nap_s = nap_s < 1e-3 ? nap_s * 2.0 : 1e-3;
-    }
+    peers_destroy(layout->peers);
+    layout->peers = NULL;
 }
 
 /* Reduce, then broadcast: every rank gets the very same bits, which an allreduce does not promise.
  */
-static enum status sum(MPI_Comm comm, void *values, int64_t count, MPI_Datatype type, size_t size,
-                       struct error *err)
+static enum status sum(struct peers *peers, void *values, int64_t count, MPI_Datatype type,
+                       size_t size, struct error *err)
 {
-    int rank = 0;
-    TRY_MPI(MPI_Comm_rank(comm, &rank));
+    bool first_rank = peers->rank == 0;
+    if (peers->lost >= 0) { /* nobody would answer */
+        return peers_wait(peers, NULL, PEERS_LIMITED, err);
+    }
     for (int64_t first = 0; first < count; first += SUM_CHUNK) {
         int part = (int)(count - first < SUM_CHUNK ? count - first : SUM_CHUNK);
         void *at = (char *)values + (size_t)first * size;
         MPI_Request request;
-        TRY_MPI(MPI_Ireduce(rank == 0 ? MPI_IN_PLACE : at, rank == 0 ? at : NULL, part, type,
-                            MPI_SUM, 0, comm, &request));
-        TRY(wait_politely(&request, err));
-        TRY_MPI(MPI_Ibcast(at, part, type, 0, comm, &request));
-        TRY(wait_politely(&request, err));
+        TRY_MPI(MPI_Ireduce(first_rank ? MPI_IN_PLACE : at, first_rank ? at : NULL, part, type,
+                            MPI_SUM, 0, peers->comm, &request));
+        TRY(peers_wait(peers, &request, PEERS_LIMITED, err));
+        TRY_MPI(MPI_Ibcast(at, part, type, 0, peers->comm, &request));
+        TRY(peers_wait(peers, &request, PEERS_LIMITED, err));
     }
     return STATUS_OK;
 }
 
 static enum status sum_f32(void *context, float *values, int64_t count, struct error *err)
 {
-    return sum(*(MPI_Comm *)context, values, count, MPI_FLOAT, sizeof(*values), err);
+    return sum(context, values, count, MPI_FLOAT, sizeof(*values), err);
 }
 
 static enum status sum_f64(void *context, double *values, int64_t count, struct error *err)
 {
-    return sum(*(MPI_Comm *)context, values, count, MPI_DOUBLE, sizeof(*values), err);
+    return sum(context, values, count, MPI_DOUBLE, sizeof(*values), err);
 }
 
-struct train_group group_trainer(MPI_Comm *comm)
+struct train_group group_trainer(struct peers *peers)
 {
-    struct train_group group = {.size = 1, .sum_f32 = sum_f32, .sum_f64 = sum_f64, .context = comm};
-    MPI_Comm_rank(*comm, &group.rank);
-    MPI_Comm_size(*comm, &group.size);
-    return group;
+    return (struct train_group){
+        .rank = peers->rank,
+        .size = peers->size,
+        .sum_f32 = sum_f32,
+        .sum_f64 = sum_f64,
+        .context = peers,
+    };
 }
 
 /* ---- the way of the gradients ---- */
 
-/* Of memory on the devices, for an MPI that can read it. */
+/* Of memory on the devices, for an MPI that can read it: what such MPIs do without waiting does not
+ * read it. So a rank that hangs here is found by rank 0's watch over the leader alone. */
 static enum status sum_device_f32(void *context, float *values, int64_t count, struct error *err)
 {
-    MPI_Comm comm = *(MPI_Comm *)context;
-    int rank = 0;
-    TRY_MPI(MPI_Comm_rank(comm, &rank));
+    const struct peers *peers = context;
+    MPI_Comm comm = peers->comm;
+    int rank = peers->rank;
     for (int64_t first = 0; first < count; first += DEVICE_CHUNK) {
         int part = (int)(count - first < DEVICE_CHUNK ? count - first : DEVICE_CHUNK);
         float *at = values + first;
@@ -154,7 +142,7 @@ static bool mpi_reads_gpus(const struct device *device)
 /* STATUS_OK if the devices of all ranks are in one group now; else why not, in *why. Each rank asks
  * for an id, although the first one's is used: so a rank that could not join is known before any
  * other waits for it. */
-static enum status join_devices(struct device *device, MPI_Comm comm,
+static enum status join_devices(struct device *device, struct peers *peers,
                                 const struct train_group *group, bool *joined, struct error *why,
                                 struct error *err)
 {
@@ -164,29 +152,29 @@ static enum status join_devices(struct device *device, MPI_Comm comm,
         ops->group_id != NULL && ops->group_join != NULL
             ? ops->group_id(device, id, why)
             : FAIL(why, STATUS_UNSUPPORTED, "backend %s has no sums of its own", ops->name);
-    *joined = group_agree(comm, status, why) == STATUS_OK;
+    *joined = group_agree(peers, status, why) == STATUS_OK;
     if (!*joined) {
         return STATUS_OK;
     }
-    TRY_MPI(MPI_Bcast(id, (int)sizeof(id), MPI_UNSIGNED_CHAR, 0, comm));
+    TRY_MPI(MPI_Bcast(id, (int)sizeof(id), MPI_UNSIGNED_CHAR, 0, peers->comm));
     status = ops->group_join(device, id, group->rank, group->size, why);
-    *joined = group_agree(comm, status, why) == STATUS_OK;
+    *joined = group_agree(peers, status, why) == STATUS_OK;
     return STATUS_OK;
 }
 
 enum status group_connect(struct device *device, struct train_group *group, char *how,
                           size_t how_bytes, struct error *err)
 {
-    MPI_Comm comm = *(MPI_Comm *)group->context;
+    struct peers *peers = group->context;
     struct error why = {0};
     struct error ignored = {0};
-    TRY(join_devices(device, comm, group, &group->joined, &why, err));
+    TRY(join_devices(device, peers, group, &group->joined, &why, err));
     if (group->joined) {
         (void)snprintf(how, how_bytes, "by the devices themselves");
         return STATUS_OK;
     }
     enum status reads = mpi_reads_gpus(device) ? STATUS_OK : STATUS_UNSUPPORTED;
-    if (group_agree(comm, reads, &ignored) == STATUS_OK) {
+    if (group_agree(peers, reads, &ignored) == STATUS_OK) {
         group->sum_device_f32 = sum_device_f32;
         (void)snprintf(how, how_bytes, "by MPI on the devices' memory (not by themselves: %.200s)",
                        why.message);
@@ -198,19 +186,19 @@ enum status group_connect(struct device *device, struct train_group *group, char
     return STATUS_OK;
 }
 
-enum status group_share_int(MPI_Comm comm, int *value, struct error *err)
+enum status group_share_int(struct peers *peers, enum peers_patience patience, int *value,
+                            struct error *err)
 {
     MPI_Request request;
-    TRY_MPI(MPI_Ibcast(value, 1, MPI_INT, 0, comm, &request));
-    return wait_politely(&request, err);
+    TRY_MPI(MPI_Ibcast(value, 1, MPI_INT, 0, peers->comm, &request));
+    return peers_wait(peers, &request, patience, err);
 }
 
-enum status group_share_text(MPI_Comm comm, char **text, size_t max_bytes, struct error *err)
+enum status group_share_text(struct peers *peers, char **text, size_t max_bytes, struct error *err)
 {
-    int rank = 0;
-    TRY_MPI(MPI_Comm_rank(comm, &rank));
+    int rank = peers->rank;
     int length = rank == 0 ? (int)strlen(*text) : 0;
-    TRY(group_share_int(comm, &length, err));
+    TRY(group_share_int(peers, PEERS_LIMITED, &length, err));
     if (length < 0 || (size_t)length > max_bytes) {
         return FAIL(err, STATUS_LIMIT, "a text of %d bytes from the group's leader", length);
     }
@@ -221,17 +209,17 @@ enum status group_share_text(MPI_Comm comm, char **text, size_t max_bytes, struc
         }
     }
     MPI_Request request;
-    TRY_MPI(MPI_Ibcast(*text, length, MPI_CHAR, 0, comm, &request));
-    return wait_politely(&request, err);
+    TRY_MPI(MPI_Ibcast(*text, length, MPI_CHAR, 0, peers->comm, &request));
+    return peers_wait(peers, &request, PEERS_LIMITED, err);
 }
 
-enum status group_agree(MPI_Comm comm, enum status mine, struct error *err)
+enum status group_agree(struct peers *peers, enum status mine, struct error *err)
 {
     int worst = (int)mine;
     int own = (int)mine;
     MPI_Request request;
-    TRY_MPI(MPI_Iallreduce(&own, &worst, 1, MPI_INT, MPI_MAX, comm, &request));
-    TRY(wait_politely(&request, err));
+    TRY_MPI(MPI_Iallreduce(&own, &worst, 1, MPI_INT, MPI_MAX, peers->comm, &request));
+    TRY(peers_wait(peers, &request, PEERS_LIMITED, err));
     if (mine == STATUS_OK && worst != (int)STATUS_OK) {
         return FAIL(err, (enum status)worst, "another rank of the group failed: %s",
                     status_text((enum status)worst));

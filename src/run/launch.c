@@ -172,7 +172,7 @@ static enum status open_worker(struct launch *launch, struct error *err)
         .log = &launch->worker_log,
         .threads = launch->threads,
         .place = launch->layout.node_place,
-        .group = launch->layout.comm,
+        .peers = launch->layout.peers,
         .simulate_s = launch->simulate_s,
     };
     return launch->layout.group >= 0 ? worker_create(&options, &launch->worker, err) : STATUS_OK;
@@ -344,7 +344,6 @@ enum status launch_search(const struct launch_options *options, struct json_prob
     struct launch launch;
     memset(&launch, 0, sizeof(launch));
     launch.log.fd = -1;
-    launch.layout.comm = MPI_COMM_NULL;
     launch.simulate_s = options->simulate_s;
     int rank = 0;
     TRY_MPI(MPI_Comm_set_errhandler(MPI_COMM_WORLD, MPI_ERRORS_RETURN));
@@ -362,7 +361,7 @@ enum status launch_search(const struct launch_options *options, struct json_prob
     TRY_CLEANUP(open_all(&launch, err));
     *begun = true;
     status = run_rank(&launch, err);
-    if (status == STATUS_DEVICE && launch.layout.comm != MPI_COMM_NULL) {
+    if ((status == STATUS_DEVICE || status == STATUS_MPI) && launch.layout.peers != NULL) {
         abort_group(&launch, err);
     }
     if (rank == 0 && size > 1 && status == STATUS_INTERRUPTED &&

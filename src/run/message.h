@@ -27,6 +27,7 @@ enum { MESSAGE_MAGIC = 0x54524558, MESSAGE_VERSION = 2, MESSAGE_MAX_BYTES = 64 <
 enum message_tag {
     MESSAGE_TO_WORKER = 1,
     MESSAGE_TO_CONTROLLER = 2,
+    MESSAGE_BEAT = 3, /* within a group: the sender lives (peers.h) */
 };
 
 enum message_kind {

@@ -18,16 +18,18 @@
 #include "run/workspace.h"
 #include "store/store.h"
 
-static const double idle_nap_s = 2e-3;
+static const double first_nap_s = 1e-3;
+static const double longest_nap_s = 2e-2;
 static const double progress_interval_s = 0.5;
 
 struct worker {
     struct worker_options options;
     struct log_tail tail; /* what was logged since the order came */
     struct workspace workspace;
-    MPI_Comm group;
+    struct peers *peers; /* of the group; NULL: alone */
     struct train_group train_group;
     bool leader;
+    int64_t orders;                                        /* that were carried out */
     enum status (*turn)(void *context, struct error *err); /* may be NULL */
     void *turn_context;
     /* The order that is being carried out. */
@@ -51,11 +53,11 @@ enum status worker_create(const struct worker_options *options, struct worker **
         return mem_fail(err, sizeof(*worker), "a worker");
     }
     worker->options = *options;
-    worker->group = options->group;
+    worker->peers = options->peers;
     options->log->tail = &worker->tail;
     worker->leader = true;
-    if (worker->group != MPI_COMM_NULL) {
-        worker->train_group = group_trainer(&worker->group);
+    if (worker->peers != NULL) {
+        worker->train_group = group_trainer(worker->peers);
         worker->leader = worker->train_group.rank == 0;
     }
     enum status status = STATUS_OK;
@@ -91,7 +93,7 @@ void worker_set_turn(struct worker *worker, enum status (*turn)(void *context, s
 
 enum status worker_connect(struct worker *worker, struct error *err)
 {
-    if (worker->group == MPI_COMM_NULL || worker->workspace.device == NULL) {
+    if (worker->peers == NULL || worker->workspace.device == NULL) {
         return STATUS_OK;
     }
     char how[512] = "";
@@ -138,8 +140,7 @@ enum status worker_hello(struct worker *worker, struct error *err)
     cJSON_AddStringToObject(hello, "device", device);
     cJSON_AddStringToObject(hello, "choice", opened != NULL ? opened->choice : "simulated");
     cJSON_AddNumberToObject(hello, "threads", worker->options.threads);
-    cJSON_AddNumberToObject(hello, "ranks",
-                            worker->group != MPI_COMM_NULL ? worker->train_group.size : 1);
+    cJSON_AddNumberToObject(hello, "ranks", worker->peers != NULL ? worker->train_group.size : 1);
     cJSON_AddBoolToObject(hello, "bf16",
                           opened != NULL && workspace_precision(&worker->workspace) == TRAIN_BF16);
     return answer(worker, MESSAGE_HELLO, hello, err);
@@ -237,6 +238,7 @@ static enum status on_tick(void *context, const char *name, int64_t done, int64_
     struct worker *worker = context;
     enum message_phase phase = message_find_phase(name);
     double now_s = clock_monotonic_s();
+    TRY(peers_beat(worker->peers, err));
     if (phase == MESSAGE_NO_PHASE) { /* within a step: nothing but a sign of life */
         return worker->leader ? leader_tick(worker, MESSAGE_TRAIN, worker->steps_done,
                                             worker->steps_total, now_s, err)
@@ -255,8 +257,8 @@ static enum status on_tick(void *context, const char *name, int64_t done, int64_
     }
     /* Evaluation is the leader's alone; in training the whole group stops at one step. */
     int stop = stops_here(worker, phase) ? 1 : 0;
-    if (worker->group != MPI_COMM_NULL && phase == MESSAGE_TRAIN) {
-        TRY(group_share_int(worker->group, &stop, err));
+    if (worker->peers != NULL && phase == MESSAGE_TRAIN) {
+        TRY(group_share_int(worker->peers, PEERS_LIMITED, &stop, err));
     }
     if (stop != 0) {
         stop_heard();
@@ -321,7 +323,7 @@ static enum status carry_out(struct worker *worker, const cJSON *order, cJSON **
         .data_folder = paths.data,
         .pace = &worker->pace,
     };
-    const struct train_group *group = worker->group != MPI_COMM_NULL ? &worker->train_group : NULL;
+    const struct train_group *group = worker->peers != NULL ? &worker->train_group : NULL;
     if (strcmp(work->valuestring, "test") == 0) {
         if (cJSON_GetArraySize(config) == 0) {
             candidate.weights_path = NULL;
@@ -371,7 +373,7 @@ static cJSON *failure_to_json(const struct error *failure, const struct log_tail
 static enum status report_outcome(struct worker *worker, enum status outcome, cJSON *result,
                                   struct error *failure, double seconds, struct error *err)
 {
-    double ranks = worker->group != MPI_COMM_NULL ? (double)worker->train_group.size : 1.0;
+    double ranks = worker->peers != NULL ? (double)worker->train_group.size : 1.0;
     if (outcome == STATUS_OK) {
         return answer(worker, MESSAGE_RESULT, result, err);
     }
@@ -409,6 +411,7 @@ static enum status do_order(struct worker *worker, const struct message *message
     worker->node = message->header.node;
     worker->candidate = message->header.candidate;
     double started_s = clock_monotonic_s();
+    worker->orders++;
     worker->stop_asked = false;
     worker->stop_after = 0;
     worker->stop_told = false;
@@ -422,15 +425,16 @@ static enum status do_order(struct worker *worker, const struct message *message
     struct error failure = {0};
     enum status outcome = carry_out(worker, message->payload, &result, &failure);
     outcome = clear_device(worker, outcome, &failure);
-    if (worker->leader) {
+    bool lost_group = outcome == STATUS_MPI && worker->peers != NULL;
+    if (worker->leader && !lost_group) { /* that is no failure of the candidate */
         TRY(report_outcome(worker, outcome, result, &failure, clock_monotonic_s() - started_s,
                            err));
     } else {
         cJSON_Delete(result);
     }
-    if (outcome == STATUS_DEVICE) {
+    if (outcome == STATUS_DEVICE || lost_group) {
         *err = failure;
-        return STATUS_DEVICE;
+        return outcome;
     }
     return STATUS_OK;
 }
@@ -440,7 +444,7 @@ static enum status share_message(struct worker *worker, struct message *message,
 {
     int head[3] = {(int)message->header.kind, message->header.node, message->header.candidate};
     for (int i = 0; i < 3; i++) {
-        TRY(group_share_int(worker->group, &head[i], err));
+        TRY(group_share_int(worker->peers, PEERS_UNLIMITED, &head[i], err));
     }
     message->header.kind = (uint32_t)head[0];
     message->header.node = head[1];
@@ -450,7 +454,7 @@ static enum status share_message(struct worker *worker, struct message *message,
     if (worker->leader && text == NULL) {
         text = empty = mem_strdup("null");
     }
-    enum status status = group_share_text(worker->group, &text, MESSAGE_MAX_BYTES, err);
+    enum status status = group_share_text(worker->peers, &text, MESSAGE_MAX_BYTES, err);
     if (status == STATUS_OK && !worker->leader) {
         status = json_parse(text, strlen(text), "order", &message->payload, err);
     }
@@ -472,7 +476,7 @@ enum status worker_step(struct worker *worker, bool *done, struct error *err)
             return STATUS_OK;
         }
     }
-    if (worker->group != MPI_COMM_NULL) {
+    if (worker->peers != NULL) {
         TRY(share_message(worker, &message, err)); /* the others wait here for the next order */
     }
     enum status status = STATUS_OK;
@@ -490,15 +494,21 @@ enum status worker_step(struct worker *worker, bool *done, struct error *err)
     return status;
 }
 
+/* A leader looks for messages often while some come, and then less and less often: hundreds of idle
+ * workers may share a machine. The others of its group nap within worker_step. */
 enum status worker_run(struct worker *worker, struct error *err)
 {
+    double nap_s = first_nap_s;
     TRY(worker_hello(worker, err));
     for (;;) {
         bool done = false;
+        int64_t before = worker->orders;
         TRY(worker_step(worker, &done, err));
         if (done) {
             return STATUS_OK;
         }
-        clock_sleep_s(idle_nap_s);
+        nap_s = worker->orders != before ? first_nap_s : nap_s * 1.25;
+        nap_s = nap_s < longest_nap_s ? nap_s : longest_nap_s;
+        clock_sleep_s(nap_s);
     }
 }

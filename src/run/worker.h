@@ -8,6 +8,7 @@
 #include "run/job.h"
 #include "run/machine.h"
 #include "run/message.h"
+#include "run/peers.h"
 
 struct worker; /* opaque */
 
@@ -16,9 +17,9 @@ struct worker_options {
     struct mailbox *mailbox;
     struct log *log;
     int threads;
-    int place;      /* of this rank among those of its node that work */
-    MPI_Comm group; /* ranks that train one candidate together; this rank is in it. MPI_COMM_NULL:
-                       alone */
+    int place; /* of this rank among those of its node that work */
+    struct peers
+        *peers;        /* ranks that train one candidate together, this one of them; NULL: alone */
     double simulate_s; /* a candidate takes about so long and trains nothing (run/simulated.h); 0:
                           it is trained */
 };
@@ -45,8 +46,9 @@ enum status worker_machine(const struct worker *worker, bool speed, struct machi
 enum status worker_hello(struct worker *worker, struct error *err);
 
 /* Carries out one order if one has come; returns at once if none has. *done is set when the
- * controller said QUIT. STATUS_DEVICE: the device is lost, which the controller has been told; the
- * rank has to end, at once if it is in a group, whose other ranks may wait for it for ever. */
+ * controller said QUIT. STATUS_DEVICE: the device is lost, which the controller has been told.
+ * STATUS_MPI: another rank of the group does not answer. The rank has to end, at once if it is in a
+ * group, whose other ranks may wait for it. */
 enum status worker_step(struct worker *worker, bool *done, struct error *err);
 
 /* Steps until QUIT, sleeping briefly between messages. */
