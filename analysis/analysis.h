@@ -124,6 +124,9 @@ void history_print(const struct view *view);
  * incidents_seen. */
 void history_add_json(const struct view *view, cJSON *object);
 
+/* The incidents that are about a node or one of its candidates. */
+void history_print_of_node(const struct search *search, int32_t node);
+
 /* Sums over the candidates of a node. */
 void history_node_cost(const struct search_node *node, double *core_seconds, double *gpu_seconds);
 

@@ -6,7 +6,7 @@
 #include "analysis/analysis.h"
 #include "base/clock.h"
 
-enum { INCIDENTS_SHOWN = 3, JOB_WIDTH = 40, HOST_WIDTH = 40 };
+enum { INCIDENTS_SHOWN = 3, JOB_WIDTH = 40, HOST_WIDTH = 40, KIND_WIDTH = 40 };
 
 void history_node_cost(const struct search_node *node, double *core_seconds, double *gpu_seconds)
 {
@@ -98,28 +98,29 @@ static void print_safety(const struct search *search)
     }
 }
 
+/* When, of what kind, about whom and what it cost; what happened goes below, at the same column. */
 static void print_incident(const struct search_incident *incident)
 {
+    enum { COLUMN = 14 };
     char when[32];
-    char text[2 * SEARCH_LINE_MAX_BYTES + 64];
-    size_t used = 0;
     clock_format_utc(incident->time_s, when, sizeof(when));
-    used = (size_t)snprintf(text, sizeof(text), "%s %s: ", when, incident->kind);
+    paint_label("incident");
+    printf("%s ", when);
+    paint_line(incident->kind, KIND_WIDTH);
     if (incident->candidate >= 0) {
         char name[SEARCH_NAME_BYTES];
         search_candidate_name(incident->node, incident->candidate, name);
-        used += (size_t)snprintf(text + used, sizeof(text) - used, "%s: ", name);
+        printf(", %s", name);
+    } else if (incident->node >= 0) {
+        printf(", n%04d", (int)incident->node);
     }
-    snprintf(text + used, sizeof(text) - used, "%s", incident->message);
-    paint_label("incident");
-    paint_line(text, paint_columns() - 15);
-    putchar('\n');
     if (incident->lost_s > 0.0) {
         char lost[PAINT_TIME_BYTES];
         paint_duration(incident->lost_s, lost);
-        paint_label("");
-        printf("%s of work to be done again\n", lost);
+        printf(", %s of work to be done again", lost);
     }
+    putchar('\n');
+    paint_block(incident->message, COLUMN, paint_columns());
 }
 
 static void print_incidents(const struct search *search)
@@ -131,12 +132,24 @@ static void print_incidents(const struct search *search)
     }
     if (first > 0) {
         paint_label("");
-        printf("and %d before these: --json has them all\n", (int)first);
+        printf("and %d before these, which --json has\n", (int)first);
     }
     if (search->incidents_seen > search->incident_count) {
         paint_label("");
         printf("and %" PRId64 " later ones, which are only counted\n",
                search->incidents_seen - search->incident_count);
+    }
+}
+
+void history_print_of_node(const struct search *search, int32_t node)
+{
+    bool first = true;
+    for (int32_t i = 0; i < search->incident_count; i++) {
+        if (search->incidents[i].node == node) {
+            printf("%s", first ? "\n" : "");
+            print_incident(&search->incidents[i]);
+            first = false;
+        }
     }
 }
 

@@ -204,6 +204,7 @@ void show_node(const struct view *view, int32_t id)
     for (int32_t c = 0; c < node->candidate_count; c++) {
         print_candidate(view, id, c);
     }
+    history_print_of_node(&view->search, id);
     print_text("diagnosis", search_text(node->diagnosis));
     print_insights(&view->search, id);
 }
