@@ -455,6 +455,7 @@ static enum status restore_allocations(struct restorer *from)
                         "allocations of a run file");
     }
     to->allocation_count = (int32_t)count;
+    to->allocation_capacity = (int32_t)count;
     if (old) {
         return restore_unrecorded(from);
     }
@@ -513,6 +514,7 @@ static enum status restore_incidents(struct restorer *from)
                         "incidents of a run file");
     }
     to->incident_count = (int32_t)count;
+    to->incident_capacity = (int32_t)count;
     for (int32_t i = 0; i < count; i++) {
         if (rows[i].incident != i) {
             return CORRUPT(from->err, from->path, RUN_INCIDENTS, i,

@@ -187,9 +187,9 @@ struct search {
     double earlier_seconds;           /* of it, before the allocation that is running */
     double core_seconds, gpu_seconds; /* spent by candidates, like rank_seconds */
     struct search_allocation *allocations; /* in order */
-    int32_t allocation_count;
+    int32_t allocation_count, allocation_capacity;
     struct search_incident *incidents; /* in order, at most SEARCH_INCIDENTS_MAX */
-    int32_t incident_count;
+    int32_t incident_count, incident_capacity;
     int64_t incidents_seen; /* also those that are not kept */
     enum search_end end;
     char *end_reason;                      /* "rounds", "budget", "goal", ... */

@@ -7,6 +7,8 @@
 #include "base/mem.h"
 #include "tree/search_event.h"
 
+enum { LIST_FIRST_CAPACITY = 8 };
+
 /* ---- allocations ---- */
 
 void search_allocation_fini(struct search_allocation *allocation)
@@ -17,15 +19,20 @@ void search_allocation_fini(struct search_allocation *allocation)
     memset(allocation, 0, sizeof(*allocation));
 }
 
-/* Grows a list by one; their number is not changed. */
-static enum status reserve_one(void **list, int32_t count, size_t item_bytes, const char *what,
-                               struct error *err)
+/* Makes room for one more; the number of items is not changed. */
+static enum status reserve_one(void **list, int32_t count, int32_t *capacity, size_t item_bytes,
+                               const char *what, struct error *err)
 {
-    void *grown = mem_realloc(*list, (size_t)count + 1, item_bytes);
+    if (count < *capacity) {
+        return STATUS_OK;
+    }
+    int32_t larger = count < LIST_FIRST_CAPACITY / 2 ? LIST_FIRST_CAPACITY : 2 * count;
+    void *grown = mem_realloc(*list, (size_t)larger, item_bytes);
     if (grown == NULL) {
-        return mem_fail(err, ((size_t)count + 1) * item_bytes, what);
+        return mem_fail(err, (size_t)larger * item_bytes, what);
     }
     *list = grown;
+    *capacity = larger;
     return STATUS_OK;
 }
 
@@ -74,8 +81,8 @@ enum status search_apply_allocation_started(struct search *search, struct event 
     struct search_allocation allocation = {0};
     void *list = search->allocations;
     TRY_CLEANUP(read_allocation(search, event, &allocation, err));
-    TRY_CLEANUP(
-        reserve_one(&list, search->allocation_count, sizeof(allocation), "allocations", err));
+    TRY_CLEANUP(reserve_one(&list, search->allocation_count, &search->allocation_capacity,
+                            sizeof(allocation), "allocations", err));
     search->allocations = list;
     search->allocations[search->allocation_count++] = allocation;
     search->earlier_seconds = search->allocation_seconds;
@@ -194,7 +201,8 @@ enum status search_apply_incident(struct search *search, struct event *event, st
     void *list = search->incidents;
     TRY_CLEANUP(read_incident(search, event, &incident, &blamed, err));
     if (kept) {
-        TRY_CLEANUP(reserve_one(&list, search->incident_count, sizeof(incident), "incidents", err));
+        TRY_CLEANUP(reserve_one(&list, search->incident_count, &search->incident_capacity,
+                                sizeof(incident), "incidents", err));
         search->incidents = list;
         search->incidents[search->incident_count++] = incident;
     }
