@@ -113,7 +113,7 @@ static void test_obeyed(void **state)
         "{\"event\":\"incident\",\"kind\":\"halted\",\"message\":\"at once, by a@b (wish %s)\"",
         read_wish(f).halt_id);
     append_event(f, event);
-    expect(f, "status run", 0, "halted: at once, by a@b");
+    expect(f, "status run", 0, "halted\n              at once, by a@b");
     assert_null(strstr(buffer_text(&f->out), "wanted"));
     expect(f, "halt run --cancel", 0, "the last one was obeyed");
     append_event(f, "{\"event\":\"allocation_started\",\"ranks\":1,\"host\":\"h\"");
