@@ -8,6 +8,25 @@
 
 static const double simulate_max_s = 1e6;
 
+/* Rank 0 speaks for all; another rank only of what happened to it alone. */
+static int end_code(int rank, enum status status, enum launch_reached reached,
+                    const struct json_problems *problems, const struct error *err)
+{
+    if (status == STATUS_OK || (rank != 0 && err->message[0] == '\0')) {
+        return CLI_DONE;
+    }
+    if (rank == 0 && status == STATUS_INTERRUPTED) {
+        return LAUNCH_EXIT_RESUMABLE;
+    }
+    int code = cli_fail(err, rank == 0 ? problems : NULL);
+    bool disk = launch_exit_code(status) == LAUNCH_EXIT_DISK;
+    if (disk && (reached != LAUNCH_NOTHING || status == STATUS_NO_SPACE)) {
+        return LAUNCH_EXIT_DISK;
+    }
+    /* Batch scripts never try again what is wrong input. */
+    return reached == LAUNCH_SEARCH && code == CLI_WRONG_INPUT ? CLI_FAILED : code;
+}
+
 static int run(const struct cli_command *command, int argc, char **argv)
 {
     struct launch_options launch = {0};
@@ -41,18 +60,9 @@ static int run(const struct cli_command *command, int argc, char **argv)
     json_problems_init(&problems);
     int rank = 0;
     MPI_Comm_rank(MPI_COMM_WORLD, &rank);
-    bool begun = false;
-    enum status status = launch_search(&launch, &problems, &begun, &err);
-    /* Rank 0 speaks for all; another rank only of what happened to it alone. */
-    exit_code = CLI_DONE;
-    if (rank == 0 && status == STATUS_INTERRUPTED) {
-        exit_code = LAUNCH_EXIT_RESUMABLE;
-    } else if (status != STATUS_OK && (rank == 0 || err.message[0] != '\0')) {
-        exit_code = cli_fail(&err, rank == 0 ? &problems : NULL);
-    }
-    if (begun && exit_code == CLI_WRONG_INPUT) {
-        exit_code = CLI_FAILED; /* batch scripts never try again what is wrong input */
-    }
+    enum launch_reached reached = LAUNCH_NOTHING;
+    enum status status = launch_search(&launch, &problems, &reached, &err);
+    exit_code = end_code(rank, status, reached, &problems, &err);
     json_problems_fini(&problems);
     MPI_Finalize();
     return exit_code;
@@ -73,8 +83,9 @@ const struct cli_command cli_search = {
         "                      training. Such a run is marked and never mixed with a real one\n"
         "  --quiet             only warnings and errors\n"
         "  --verbose           more\n\n"
-        "exit codes: 0 finished, 1 failed, 2 wrong input, 75 the run folder is in use,\n"
-        "85 stopped and can be resumed\n\n"
+        "exit codes: 0 finished or halted, 1 failed, 2 wrong input, 74 the disk is full or "
+        "refuses,\n"
+        "75 the run folder is in use, 85 stopped and can be resumed\n\n"
         "example: mpirun -n 3 trex search jobs/ftbench/sst2.json --out runs/sst2\n",
     .run = run,
 };

@@ -27,6 +27,7 @@ enum status controller_create(const struct controller_options *options, struct c
     }
     for (int i = 0; i < options->leader_count; i++) {
         c->workers[i].rank = options->leaders[i];
+        c->workers[i].heard_s = c->started_s;
     }
     c->limits.model = &options->model->config;
     c->limits.memory_bytes = /* 0: no limit, as workers that only sleep may share a small node */
@@ -62,6 +63,7 @@ void controller_destroy(struct controller *c)
     free(c->ready);
     free(c->kept);
     free(c->open_nodes);
+    requests_fini(&c->requests);
     free(c);
 }
 
@@ -69,11 +71,6 @@ void controller_destroy(struct controller *c)
 
 const char *const controller_part_names[] = {"stop", "message",  "dispatch", "apply", "close",
                                              "plan", "snapshot", "finish",   NULL};
-
-static enum status take_snapshot(struct controller *c, struct error *err)
-{
-    return controller_snapshot(c, false, err);
-}
 
 static enum status report(struct controller *c, struct error *err)
 {
@@ -90,6 +87,7 @@ static const struct {
     {CONTROLLER_STOP, controller_check_control},
     {CONTROLLER_STOP, controller_check_stop},
     {CONTROLLER_MESSAGE, controller_read_messages},
+    {CONTROLLER_STOP, controller_watch},
     {CONTROLLER_DISPATCH, controller_dispatch},
     {CONTROLLER_APPLY, controller_apply_durable},
     {CONTROLLER_CLOSE, controller_close_rounds},
@@ -97,7 +95,7 @@ static const struct {
     {CONTROLLER_PLAN, controller_collect_plans},
     {CONTROLLER_DISPATCH, controller_dispatch},
     {CONTROLLER_FINISH, controller_finish},
-    {CONTROLLER_SNAPSHOT, take_snapshot},
+    {CONTROLLER_SNAPSHOT, controller_snapshot},
     {CONTROLLER_FINISH, report},
     {CONTROLLER_STOP, controller_check_end},
 };
@@ -129,9 +127,9 @@ enum status controller_outcome(const struct controller *controller)
     return controller->outcome;
 }
 
-bool controller_waits(const struct controller *controller)
+bool controller_leaves_workers(const struct controller *controller)
 {
-    return controller_busy_workers(controller) > 0;
+    return controller->done && controller_busy_workers(controller) > 0;
 }
 
 const struct search *controller_search(const struct controller *controller)

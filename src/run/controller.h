@@ -11,6 +11,7 @@
 #include <stdbool.h>
 
 #include "agents/researcher.h"
+#include "base/clock.h"
 #include "base/log.h"
 #include "model/model.h"
 #include "run/job.h"
@@ -25,12 +26,14 @@ struct controller_options {
     struct mailbox *mailbox;
     struct log *log;
     const struct store_lock *lock; /* of the run folder; NULL: none */
-    const int *leaders; /* ranks that take orders */
+    const int *leaders;            /* ranks that take orders */
     int leader_count;
     int ranks_per_candidate;
     int threads;                 /* of a rank, for core-hours */
     int node_workers;            /* on this node, for memory estimates */
-    double deadline_s;           /* of the wall clock: when the allocation ends, 0: unknown */
+    int ranks, nodes;            /* of the job, rank 0's included */
+    struct deadline deadline;    /* when the allocation ends; never: unknown */
+    double died_s;               /* wall time of the folder's last sign of life before; 0: none */
     struct workspace *workspace; /* for splits; it needs no device */
     struct machine machine;      /* of the workers */
     bool simulated;              /* the workers train nothing (run/simulated.h) */
@@ -47,11 +50,12 @@ void controller_destroy(struct controller *controller);
  * and everything is on disk. */
 enum status controller_turn(struct controller *controller, bool *done, struct error *err);
 
-/* How it ended, after done: STATUS_OK (finished) or STATUS_INTERRUPTED (resumable). */
+/* How it ended, after done: STATUS_OK (finished, or halted on request) or STATUS_INTERRUPTED
+ * (resumable). */
 enum status controller_outcome(const struct controller *controller);
 
-/* Whether a worker still has work; after done: it was not waited for any longer. */
-bool controller_waits(const struct controller *controller);
+/* Whether it is done although a worker still has work: that one was not waited for any longer. */
+bool controller_leaves_workers(const struct controller *controller);
 
 const struct search *controller_search(const struct controller *controller);
 

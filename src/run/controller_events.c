@@ -1,3 +1,4 @@
+#include <math.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -48,6 +49,7 @@ enum status controller_emit(struct controller *c, cJSON *event, int worker, stru
     cJSON_AddNumberToObject(event, "time_s", clock_wall_s());
     pending->sequence = c->next_sequence;
     pending->worker = worker;
+    pending->written_s = clock_monotonic_s();
     pending->event = cJSON_Duplicate(event, true);
     enum status status = pending->event != NULL ? journal_append(c->journal, event, err)
                                                 : mem_fail(err, sizeof(*pending), "an event");
@@ -148,6 +150,9 @@ enum status controller_apply_durable(struct controller *c, struct error *err)
 {
     int64_t durable = 0;
     TRY(journal_durable(c->journal, &durable, err));
+    if (c->first_pending != NULL && c->first_pending->sequence <= durable) {
+        c->journal_s = fmax(c->journal_s, clock_monotonic_s() - c->first_pending->written_s);
+    }
     while (c->first_pending != NULL && c->first_pending->sequence <= durable) {
         struct pending_event *pending = c->first_pending;
         enum status status = search_apply(&c->search, pending->event, err);
@@ -176,17 +181,28 @@ enum status controller_record_time(struct controller *c, struct error *err)
     return controller_emit(c, event, -1, err);
 }
 
-enum status controller_snapshot(struct controller *c, bool now, struct error *err)
+/* A run.h5 that cannot be written is no reason to end: the journal has everything. Only a folder
+ * that is another's by now is. */
+static enum status tolerate(struct controller *c, const struct error *failure, struct error *err)
 {
-    double time_s = clock_monotonic_s();
-    TRY(snapshot_check(c->snapshot, err));
-    if (time_s - c->recorded_time_s >= time_record_interval_s && !c->finish_recorded) {
-        TRY(controller_record_time(c, err));
-    }
-    bool due = time_s - c->snapshot_at_s >= snapshot_interval_s || now;
-    if (!due || c->search.last_sequence == c->snapshot_sequence) {
+    if (failure->code == STATUS_OK) {
         return STATUS_OK;
     }
+    if (failure->code == STATUS_BUSY) {
+        *err = *failure;
+        return failure->code;
+    }
+    c->snapshot_sequence = -1;
+    if (c->disk_told) {
+        return STATUS_OK;
+    }
+    c->disk_told = true;
+    return controller_incident(
+        c, "disk", err, "run.h5 could not be written, the journal goes on: %s", failure->message);
+}
+
+static enum status start_snapshot(struct controller *c, double time_s, struct error *err)
+{
     bool started = false;
     TRY(snapshot_start(c->snapshot, &c->search, &started, err));
     if (started) {
@@ -194,4 +210,34 @@ enum status controller_snapshot(struct controller *c, bool now, struct error *er
         c->snapshot_sequence = c->search.last_sequence;
     }
     return STATUS_OK;
+}
+
+enum status controller_snapshot(struct controller *c, struct error *err)
+{
+    double time_s = clock_monotonic_s();
+    struct error failure = {0};
+    (void)snapshot_check(c->snapshot, &failure);
+    TRY(tolerate(c, &failure, err));
+    if (time_s - c->recorded_time_s >= time_record_interval_s && !c->finish_recorded) {
+        TRY(controller_record_time(c, err));
+    }
+    bool due = time_s - c->snapshot_at_s >= snapshot_interval_s;
+    return due && c->search.last_sequence != c->snapshot_sequence ? start_snapshot(c, time_s, err)
+                                                                  : STATUS_OK;
+}
+
+enum status controller_last_snapshot(struct controller *c, struct error *err)
+{
+    struct error failure = {0};
+    (void)snapshot_wait(c->snapshot, &failure);
+    TRY(tolerate(c, &failure, err));
+    if (c->snapshot_sequence != c->search.last_sequence) {
+        TRY(journal_flush(c->journal, err));
+        TRY(controller_apply_durable(c, err));
+        TRY(start_snapshot(c, clock_monotonic_s(), err));
+        failure.code = STATUS_OK;
+        (void)snapshot_wait(c->snapshot, &failure);
+        TRY(tolerate(c, &failure, err));
+    }
+    return journal_flush(c->journal, err);
 }

@@ -7,14 +7,13 @@
 const char *controller_budget_spent(const struct controller *c)
 {
     const struct search *search = &c->search;
-    double hours = search->rank_seconds * (double)c->options.threads / 3600.0;
     double core_hours = c->budget[STORE_LIMIT_CORE_HOURS];
     double gpu_hours = c->budget[STORE_LIMIT_GPU_HOURS];
     double goal = c->budget[STORE_LIMIT_GOAL_SCORE];
-    if (core_hours > 0.0 && hours >= core_hours) {
+    if (core_hours > 0.0 && search->core_seconds / 3600.0 >= core_hours) {
         return "the core-hours are spent";
     }
-    if (gpu_hours > 0.0 && search->rank_seconds / 3600.0 >= gpu_hours) {
+    if (gpu_hours > 0.0 && search->gpu_seconds / 3600.0 >= gpu_hours) {
         return "the GPU-hours are spent";
     }
     int32_t node = -1;
@@ -68,9 +67,21 @@ static enum status send_test(struct controller *c, int32_t node, int32_t candida
         *sent = true;
         return STATUS_OK;
     }
+    if (c->search.nodes[node].candidates[candidate].kills >= SEARCH_KILLS_MAX) {
+        *sent = true; /* whatever kills its rank is not worth the search's end */
+        return controller_incident(c, "no test", err,
+                                   "n%04d-c%d is not scored on the test split: it has ended its "
+                                   "rank %d times",
+                                   node, candidate, SEARCH_KILLS_MAX);
+    }
+    if (!controller_admits_test(c, node, candidate)) {
+        c->refused = true;
+        return STATUS_OK;
+    }
     for (int i = 0; i < c->options.leader_count; i++) {
         if (c->workers[i].present && c->workers[i].work == WORK_NONE) {
             *sent = true;
+            c->fresh = false;
             return controller_send_order(c, i, WORK_TEST, node, candidate, err);
         }
     }
@@ -80,6 +91,9 @@ static enum status send_test(struct controller *c, int32_t node, int32_t candida
 static enum status record_finish(struct controller *c, struct error *err)
 {
     TRY(controller_record_time(c, err));
+    cJSON *ended = controller_event("allocation_ended", -1, -1);
+    cJSON_AddStringToObject(ended, "reason", "finished");
+    TRY(controller_emit(c, ended, -1, err));
     cJSON *event = controller_event("finished", -1, -1);
     cJSON_AddStringToObject(event, "reason", c->end_reason);
     cJSON_AddNumberToObject(event, "winner_node", c->winner_node);
@@ -103,6 +117,7 @@ enum status controller_finish(struct controller *c, struct error *err)
         c->winner_candidate = -1;
         return record_finish(c, err);
     }
+    c->refused = false;
     /* The test split is read here and nowhere else: once for the baseline, once for the winner. */
     if (c->search.nodes[0].best == 0) {
         TRY(send_test(c, 0, 0, &c->test_root_sent, err));

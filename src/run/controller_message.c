@@ -1,5 +1,6 @@
 /* What workers say, and the events that follow from it. */
 #include <math.h>
+#include <stdio.h>
 #include <string.h>
 
 #include "base/clock.h"
@@ -36,6 +37,7 @@ static enum status on_result(struct controller *c, int index, struct message *me
     bool test = worker->work == WORK_TEST;
     struct error refused = {0};
     worker->work = WORK_NONE;
+    limit_learn(&c->speed.finish_s, worker->heard_s - fmax(worker->trained_s, worker->ordered_s));
     enum status fits = test ? search_score_check(message->payload, &refused)
                             : search_result_check(message->payload, &refused);
     if (fits != STATUS_OK) {
@@ -102,38 +104,17 @@ static cJSON *suspension(const struct message *message)
 
 /* A full disk, say, is no fault of the candidate: it goes back in line, and the search stops. */
 static enum status on_broken_machine(struct controller *c, int index, const struct message *message,
-                                     const struct error *failure, struct error *err)
+                                     const struct error *failure, bool test, struct error *err)
 {
-    struct error ignored = {0};
-    if (controller_emit(c, suspension(message), index, &ignored) == STATUS_OK) {
-        journal_flush(c->journal, &ignored);
+    if (!test) {
+        TRY(controller_emit(c, suspension(message), index, err));
     }
-    *err = *failure;
-    return failure->code;
-}
-
-/* A worker's device is gone, and its rank with it: the search stops, to be started again. What that
- * worker had counts as running when its job died, so that a candidate that kills every device it
- * meets is set aside in the end; what others had does not. */
-static enum status on_lost_device(struct controller *c, int index, const struct error *failure,
-                                  struct error *err)
-{
-    struct error ignored = {0};
-    for (int i = 0; i < c->options.leader_count; i++) {
-        const struct controller_worker *other = &c->workers[i];
-        if (i == index || other->work != WORK_TRAIN) {
-            continue;
-        }
-        const struct candidate *candidate =
-            &c->search.nodes[other->node].candidates[other->candidate];
-        cJSON *event = controller_event("candidate_suspended", other->node, other->candidate);
-        cJSON_AddNumberToObject(event, "steps_done", (double)candidate->steps_done);
-        cJSON_AddNumberToObject(event, "rank_seconds", 0.0);
-        (void)controller_emit(c, event, i, &ignored);
+    if (c->failure.code != STATUS_OK) {
+        return STATUS_OK; /* the first one is told of */
     }
-    (void)journal_flush(c->journal, &ignored);
-    *err = *failure;
-    return failure->code;
+    TRY(controller_incident(c, "disk", err, "rank %d: %s", message->rank, failure->message));
+    c->failure = *failure;
+    return controller_begin_stop(c, NULL, err, "failed: %.300s", failure->message);
 }
 
 static enum status on_failure(struct controller *c, int index, const struct message *message,
@@ -142,13 +123,13 @@ static enum status on_failure(struct controller *c, int index, const struct mess
     struct controller_worker *worker = &c->workers[index];
     bool test = worker->work == WORK_TEST;
     struct error failure = failure_of(message);
+    if (failure.code == STATUS_DEVICE) {
+        return controller_lose_device(c, index, &failure, err);
+    }
     worker->work = WORK_NONE;
     if (failure.code == STATUS_NO_SPACE || failure.code == STATUS_IO ||
         failure.code == STATUS_PERMISSION) {
-        return on_broken_machine(c, index, message, &failure, err);
-    }
-    if (failure.code == STATUS_DEVICE) {
-        return on_lost_device(c, index, &failure, err);
+        return on_broken_machine(c, index, message, &failure, test, err);
     }
     if (test) {
         log_write(c->options.log, LOG_ERROR, "run", "the test split could not be scored: %s",
@@ -178,10 +159,54 @@ static enum status on_suspended(struct controller *c, int index, const struct me
 
 static void on_hello(struct controller *c, int index, const struct message *message)
 {
-    c->workers[index].present = true;
+    struct controller_worker *worker = &c->workers[index];
+    worker->present = true;
+    snprintf(worker->host, sizeof(worker->host), "%s", text_of(message->payload, "host"));
     log_write(c->options.log, LOG_INFO, "run", "worker on rank %d (%s): %s (%s)",
               c->workers[index].rank, text_of(message->payload, "host"),
               text_of(message->payload, "device"), text_of(message->payload, "choice"));
+}
+
+static void hear(struct controller_worker *worker)
+{
+    double now_s = clock_monotonic_s();
+    if (worker->work != WORK_NONE) {
+        worker->quiet_s = fmax(worker->quiet_s, now_s - worker->heard_s);
+    }
+    worker->heard_s = now_s;
+}
+
+/* What a candidate under way shows of how long others will take. */
+static void learn(struct controller *c, struct controller_worker *worker)
+{
+    const struct limit_worker *times = &worker->times;
+    if (worker->trains_s == 0.0) {
+        worker->trains_s = worker->heard_s;
+        limit_learn(&c->speed.begin_s, worker->trains_s - worker->ordered_s);
+    }
+    worker->trained_s = worker->heard_s;
+    limit_learn(&c->speed.save_s, times->save_s);
+    if (worker->tokens > 0.0) {
+        limit_learn(&c->speed.token_s[worker->method],
+                    times->step_s * (double)worker->total / worker->tokens);
+    }
+}
+
+static void on_progress(struct controller *c, struct controller_worker *worker,
+                        const struct message_header *header)
+{
+    if (worker->work == WORK_NONE || worker->node != header->node ||
+        worker->candidate != header->candidate) {
+        return;
+    }
+    worker->phase = header->phase;
+    worker->done = header->done;
+    worker->total = header->total;
+    worker->times = (struct limit_worker){
+        .step_s = header->step_s, .save_s = header->save_s, .gap_s = header->gap_s};
+    if (worker->phase == MESSAGE_TRAIN && worker->trainable) {
+        learn(c, worker);
+    }
 }
 
 /* Whether an answer is about what the worker was told to do. */
@@ -199,15 +224,13 @@ static enum status on_message(struct controller *c, struct message *message, str
         return FAIL(err, STATUS_FORMAT, "rank %d is no worker", message->rank);
     }
     struct controller_worker *worker = &c->workers[index];
-    worker->heard_s = clock_monotonic_s();
+    hear(worker);
     if (kind == MESSAGE_HELLO) {
         on_hello(c, index, message);
         return STATUS_OK;
     }
     if (kind == MESSAGE_PROGRESS) {
-        worker->phase = message->header.phase;
-        worker->done = message->header.done;
-        worker->total = message->header.total;
+        on_progress(c, worker, &message->header);
         return STATUS_OK;
     }
     if (!fits_order(worker, message)) {

@@ -1,5 +1,7 @@
 /* Opens a run folder: begins a search, or goes on from what the folder holds. */
+#include <math.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
 
@@ -105,6 +107,106 @@ static enum status check_identity(const struct controller *c, const char *task_h
     return STATUS_OK;
 }
 
+/* How the ranks of this allocation ended before, in the batch script's words; "" if they did not.
+ */
+static const char *previous_end(void)
+{
+    const char *words = getenv("TREX_PREVIOUS");
+    return words != NULL && strlen(words) < 200 && json_utf8_valid(words, strlen(words)) ? words
+                                                                                         : "";
+}
+
+/* Who left the folder locked; "" if nobody did. */
+static const char *previous_owner(const struct controller *c)
+{
+    return c->options.lock != NULL ? store_lock_taken_from(c->options.lock) : "";
+}
+
+/* The last allocation has no end: says what is known of its death, and what it cost. */
+static enum status tell_death(struct controller *c, struct error *err)
+{
+    char running[512] = "";
+    double lost_s = NAN;
+    size_t used = 0;
+    for (int32_t node = 0; node < c->search.tree.count; node++) {
+        const struct search_node *planned = &c->search.nodes[node];
+        for (int32_t k = 0; k < planned->candidate_count; k++) {
+            if (planned->candidates[k].state != CANDIDATE_RUNNING) {
+                continue;
+            }
+            double since_s = controller_saved_before_s(c, node, k, c->options.died_s);
+            if (isfinite(since_s)) {
+                lost_s =
+                    (isfinite(lost_s) ? lost_s : 0.0) + since_s * c->options.ranks_per_candidate;
+            }
+            if (used < sizeof(running) - 64) {
+                char name[SEARCH_NAME_BYTES];
+                search_candidate_name(node, k, name);
+                used += (size_t)snprintf(running + used, sizeof(running) - used, "%s%s%s",
+                                         used > 0 ? ", " : "", name,
+                                         isfinite(since_s) ? "" : " (nothing saved)");
+            }
+        }
+    }
+    const char *owner = previous_owner(c);
+    const char *how = previous_end();
+    char message[1024];
+    snprintf(message, sizeof(message), "the search died%s%s%s%s%s; running: %s",
+             how[0] != '\0' ? " with " : "", how, owner[0] != '\0' ? " (" : "", owner,
+             owner[0] != '\0' ? ")" : "", used > 0 ? running : "nothing");
+    log_write(c->options.log, LOG_WARNING, "run", "killed: %s", message);
+    cJSON *event = controller_event("incident", -1, -1);
+    cJSON_AddStringToObject(event, "kind", "killed");
+    cJSON_AddStringToObject(event, "message", message);
+    if (isfinite(lost_s)) {
+        cJSON_AddNumberToObject(event, "lost_s", lost_s);
+    }
+    return controller_emit(c, event, -1, err);
+}
+
+/* What happened to the folder since it was last in order. */
+static enum status tell_incidents(struct controller *c, struct error *err)
+{
+    const struct search *search = &c->search;
+    const char *owner = previous_owner(c);
+    if (c->load_note[0] != '\0') {
+        TRY(controller_incident(c, "damaged file", err, "%s", c->load_note));
+    }
+    bool died = search->allocation_count > 0 &&
+                search_text(search->allocations[search->allocation_count - 1].end)[0] == '\0';
+    if (died) {
+        return tell_death(c, err);
+    }
+    return owner[0] == '\0' ? STATUS_OK
+                            : controller_incident(c, "taken over", err,
+                                                  "the folder was left locked by %s", owner);
+}
+
+static enum status suspend_again(struct controller *c, int32_t node, int32_t index,
+                                 int64_t steps_done, struct error *err)
+{
+    cJSON *event = controller_event("candidate_suspended", node, index);
+    cJSON_AddNumberToObject(event, "steps_done", (double)steps_done);
+    cJSON_AddNumberToObject(event, "rank_seconds", 0.0);
+    TRY(controller_emit(c, event, -1, err));
+    return controller_push_ready(c, node, index, err);
+}
+
+static enum status set_aside(struct controller *c, int32_t node, int32_t index, struct error *err)
+{
+    const struct candidate *candidate = &c->search.nodes[node].candidates[index];
+    struct error failure;
+    if (candidate->kills >= SEARCH_KILLS_MAX) {
+        FAIL(&failure, STATUS_INTERNAL, "it ended its rank %d times; it is set aside",
+             (int)candidate->kills);
+    } else {
+        FAIL(&failure, STATUS_INTERNAL,
+             "its job died %d times while it was running and got no further; it is set aside",
+             SEARCH_ATTEMPTS_MAX);
+    }
+    return controller_emit(c, controller_failure(node, index, &failure, "", 0.0), -1, err);
+}
+
 /* A candidate that was running when the job died starts again, unless it seems to have killed it.
  */
 static enum status requeue_candidate(struct controller *c, int32_t node, int32_t index,
@@ -114,26 +216,20 @@ static enum status requeue_candidate(struct controller *c, int32_t node, int32_t
     if (candidate->state == CANDIDATE_FINISHED || candidate->state == CANDIDATE_FAILED) {
         return STATUS_OK;
     }
+    if (candidate->kills >= SEARCH_KILLS_MAX) {
+        return set_aside(c, node, index, err);
+    }
     char path[FILE_PATH_BYTES];
     TRY(store_inflight_path(c->options.job->output, node, index, path, err));
     int64_t steps_done = training_file_steps(path);
-    if (steps_done > candidate->steps_done && candidate->state == CANDIDATE_RUNNING) {
-        /* It got further than ever before: it is not what kills the job. */
-        cJSON *progress = controller_event("candidate_suspended", node, index);
-        cJSON_AddNumberToObject(progress, "steps_done", (double)steps_done);
-        cJSON_AddNumberToObject(progress, "rank_seconds", 0.0);
-        TRY(controller_emit(c, progress, -1, err));
-        return controller_push_ready(c, node, index, err);
+    bool running = candidate->state == CANDIDATE_RUNNING;
+    bool disk = strncmp(previous_end(), "code 74", strlen("code 74")) == 0;
+    if (running && (steps_done > candidate->steps_done || disk)) {
+        /* It got further than ever before, or the disk was full: it is not what kills the job. */
+        return suspend_again(c, node, index, steps_done, err);
     }
-    if (candidate->attempts < SEARCH_ATTEMPTS_MAX) {
-        return controller_push_ready(c, node, index, err);
-    }
-    struct error failure;
-    FAIL(&failure, STATUS_INTERNAL,
-         "its job died %d times while it was running and got no further; it is set aside",
-         SEARCH_ATTEMPTS_MAX);
-    cJSON *event = controller_failure(node, index, &failure, "", 0.0);
-    return controller_emit(c, event, -1, err);
+    return candidate->attempts < SEARCH_ATTEMPTS_MAX ? controller_push_ready(c, node, index, err)
+                                                     : set_aside(c, node, index, err);
 }
 
 static enum status requeue_open_nodes(struct controller *c, struct error *err)
@@ -150,12 +246,38 @@ static enum status requeue_open_nodes(struct controller *c, struct error *err)
     return STATUS_OK;
 }
 
+/* A text of the environment for the record; "" if there is none that can be kept. */
+static const char *environment(const char *name)
+{
+    const char *text = getenv(name);
+    bool fits = text != NULL && strlen(text) < 64 && json_utf8_valid(text, strlen(text));
+    return fits ? text : "";
+}
+
 static enum status begin_allocation(struct controller *c, struct error *err)
 {
+    const struct controller_options *options = &c->options;
+    const struct search *search = &c->search;
     char host[65] = "";
     gethostname(host, sizeof(host) - 1);
+    const char *job = environment("SLURM_JOB_ID");
+    char *end = NULL;
+    const char *restarts_text = environment("SLURM_RESTART_COUNT");
+    long restarts = strtol(restarts_text, &end, 10);
+    restarts = restarts > 0 && restarts < INT32_MAX && *end == '\0' ? restarts : 0;
+    const struct search_allocation *last =
+        search->allocation_count > 0 ? &search->allocations[search->allocation_count - 1] : NULL;
+    bool same = last != NULL && job[0] != '\0' && strcmp(search_text(last->job), job) == 0 &&
+                last->restarts == restarts;
+    c->fresh = !same;
     cJSON *event = controller_event("allocation_started", -1, -1);
-    cJSON_AddNumberToObject(event, "ranks", c->options.leader_count);
+    cJSON_AddNumberToObject(event, "ranks", options->ranks);
+    cJSON_AddNumberToObject(event, "workers", options->leader_count);
+    cJSON_AddNumberToObject(event, "nodes", options->nodes);
+    cJSON_AddNumberToObject(event, "threads", options->threads);
+    cJSON_AddNumberToObject(event, "gpus", options->machine.memory_bytes > 0.0 ? 1 : 0);
+    cJSON_AddStringToObject(event, "job", job);
+    cJSON_AddNumberToObject(event, "restarts", (double)restarts);
     cJSON_AddStringToObject(event, "host", host);
     return controller_emit(c, event, -1, err);
 }
@@ -163,14 +285,10 @@ static enum status begin_allocation(struct controller *c, struct error *err)
 /* Reads what the folder holds; an empty search if it holds none. */
 static enum status load_search(struct controller *c, struct error *err)
 {
-    char note[1024] = "";
     enum status loaded =
-        store_run_load(c->options.job->output, &c->search, note, sizeof(note), err);
+        store_run_load(c->options.job->output, &c->search, c->load_note, sizeof(c->load_note), err);
     if (loaded != STATUS_OK && loaded != STATUS_NOT_FOUND) {
         return loaded;
-    }
-    if (note[0] != '\0') {
-        log_write(c->options.log, LOG_WARNING, "run", "%s", note);
     }
     if (loaded == STATUS_NOT_FOUND) {
         search_init(&c->search);
@@ -204,6 +322,7 @@ static enum status open_search(struct controller *c, struct error *err)
         log_write(c->options.log, LOG_INFO, "run", "resuming %s: %d nodes so far", folder,
                   c->search.tree.count);
         TRY(plan_set_add_search(&c->tried, &c->search, 0, err));
+        TRY(tell_incidents(c, err));
         TRY(requeue_open_nodes(c, err));
         TRY(controller_find_kept_weights(c, err));
     }
@@ -227,6 +346,20 @@ static enum status gather_facts(struct controller *c, struct error *err)
     return STATUS_OK;
 }
 
+/* What finished candidates tell of the time that others take. */
+static void learn_speed(struct controller *c)
+{
+    for (int32_t node = 0; node < c->search.tree.count; node++) {
+        const struct search_node *planned = &c->search.nodes[node];
+        for (int32_t k = 0; k < planned->candidate_count; k++) {
+            const struct candidate *candidate = &planned->candidates[k];
+            if (candidate->state == CANDIDATE_FINISHED) {
+                controller_learn(c, candidate);
+            }
+        }
+    }
+}
+
 enum status controller_open(struct controller *c, struct error *err)
 {
     TRY(load_search(c, err));
@@ -234,5 +367,6 @@ enum status controller_open(struct controller *c, struct error *err)
     TRY(gather_facts(c, err));
     TRY(researcher_open(c->options.job->researcher, &c->facts, c->options.log, &c->researcher,
                         err));
+    learn_speed(c);
     return open_search(c, err);
 }

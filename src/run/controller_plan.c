@@ -2,6 +2,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/clock.h"
+#include "base/fault.h"
 #include "base/json.h"
 #include "base/mem.h"
 #include "run/controller_state.h"
@@ -109,6 +111,7 @@ static bool may_plan(const struct controller *c)
 static enum status request_plan(struct controller *c, int32_t parent, struct error *err)
 {
     TRY(researcher_request(c->researcher, &c->search, parent, err));
+    TRY(requests_add(&c->requests, parent, clock_monotonic_s(), err));
     if (parent >= 0) {
         tree_pending(&c->search.tree, parent, +1);
     }
@@ -177,22 +180,22 @@ static cJSON *planned_event(const struct controller *c, const struct plan *plan,
     return event;
 }
 
-/* A plan that cannot run, or an answer that there is none. */
-static void drop_plan(struct controller *c, const struct plan *plan, const char *why)
+void controller_drop_plan(struct controller *c, int32_t parent, const char *why)
 {
-    log_write(c->options.log, LOG_WARNING, "run", "no plan below n%04d: %s", plan->parent, why);
-    if (plan->parent >= 0) {
-        tree_pending(&c->search.tree, plan->parent, -1);
+    log_write(c->options.log, LOG_WARNING, "run", "no plan below n%04d: %s", parent, why);
+    if (parent >= 0) {
+        tree_pending(&c->search.tree, parent, -1);
     }
     c->plans_pending--;
-    c->refused++;
-    c->dry = c->refused >= REFUSED_MAX;
+    c->refused_plans++;
+    c->dry = c->refused_plans >= REFUSED_MAX;
 }
 
 static enum status record_plan(struct controller *c, struct plan *plan, struct error *err)
 {
     if (plan->config_count == 0) {
-        drop_plan(c, plan, plan->rationale != NULL ? plan->rationale : "no reason given");
+        controller_drop_plan(c, plan->parent,
+                             plan->rationale != NULL ? plan->rationale : "no reason given");
         return STATUS_OK;
     }
     struct buffer changes;
@@ -201,9 +204,9 @@ static enum status record_plan(struct controller *c, struct plan *plan, struct e
     enum status status = STATUS_OK;
     if (plan->parent >= 0 &&
         executor_check(plan, &c->tried, &c->facts, &c->limits, &changes, &refused) != STATUS_OK) {
-        drop_plan(c, plan, refused.message);
+        controller_drop_plan(c, plan->parent, refused.message);
     } else {
-        c->refused = 0;
+        c->refused_plans = 0;
         status = controller_emit(c, planned_event(c, plan, buffer_text(&changes)), -1, err);
     }
     buffer_fini(&changes);
@@ -215,7 +218,10 @@ enum status controller_collect_plans(struct controller *c, struct error *err)
     struct plan plan;
     memset(&plan, 0, sizeof(plan));
     while (researcher_poll(c->researcher, &plan)) {
-        enum status status = record_plan(c, &plan, err);
+        struct error lost;
+        bool awaited = fault_point("run.controller.plan", &lost) == STATUS_OK &&
+                       requests_take(&c->requests, plan.parent);
+        enum status status = awaited ? record_plan(c, &plan, err) : STATUS_OK;
         plan_fini(&plan);
         memset(&plan, 0, sizeof(plan));
         TRY(status);

@@ -36,14 +36,14 @@ static void format_budget(const struct controller *c, char *out, size_t out_byte
 {
     double core_hours = c->budget[STORE_LIMIT_CORE_HOURS];
     double gpu_hours = c->budget[STORE_LIMIT_GPU_HOURS];
-    double hours = c->search.rank_seconds / 3600.0;
+    double spent = c->search.core_seconds / 3600.0;
     if (core_hours > 0.0) {
-        snprintf(out, out_bytes, ", %.2f of %.2f core-hours", hours * c->options.threads,
-                 core_hours);
+        snprintf(out, out_bytes, ", %.2f of %.2f core-hours", spent, core_hours);
     } else if (gpu_hours > 0.0) {
-        snprintf(out, out_bytes, ", %.2f of %.2f GPU-hours", hours, gpu_hours);
+        snprintf(out, out_bytes, ", %.2f of %.2f GPU-hours", c->search.gpu_seconds / 3600.0,
+                 gpu_hours);
     } else {
-        snprintf(out, out_bytes, ", %.2f core-hours", hours * c->options.threads);
+        snprintf(out, out_bytes, ", %.2f core-hours", spent);
     }
 }
 

@@ -7,6 +7,7 @@
  *   controller_plan.c      select, plan, close a round
  *   controller_dispatch.c  orders to workers
  *   controller_stop.c      from the wish to stop to the end
+ *   controller_watch.c     ranks that died or hang, answers that never come: incidents
  *   controller_weights.c   the best candidates' weights stay, the others go
  *   controller_finish.c    winner, test split, end
  *   controller_report.c    progress for people */
@@ -19,6 +20,8 @@
 #include "agents/executor.h"
 #include "base/clock.h"
 #include "run/controller.h"
+#include "run/limit.h"
+#include "run/requests.h"
 #include "store/control.h"
 #include "store/store.h"
 #include "tree/search.h"
@@ -33,7 +36,17 @@ struct controller_worker {
     int unrecorded;          /* its results that are not on disk yet */
     int32_t phase;
     int64_t done, total;
-    double heard_s; /* when its last message came */
+    struct limit_worker times; /* as PROGRESS told them */
+    double heard_s;            /* when its last message came, or its order left */
+    double quiet_s;            /* longest time between two messages while it had work */
+    char host[64];
+    bool lost; /* it died or hangs: nothing is expected of it any more */
+    /* Of its order: */
+    double ordered_s;
+    double trains_s, trained_s; /* when its first and its last step were told of; 0: not yet */
+    bool trainable;             /* it is a training, which can be cut and saved */
+    enum train_method method;
+    double tokens; /* that its training takes, judged by its configuration */
 };
 
 /* An event that is written but not yet known to be on disk. */
@@ -41,6 +54,7 @@ struct pending_event {
     cJSON *event;
     int64_t sequence;
     int worker; /* whose result it is, -1: none's */
+    double written_s;
     struct pending_event *next;
 };
 
@@ -84,8 +98,9 @@ struct controller {
     int64_t kept_count, kept_capacity;
     bool dropping; /* a weights_dropped event is under way */
 
-    int plans_pending;      /* requested from the researcher or being recorded */
-    int refused;            /* plans in a row that could not run */
+    int plans_pending; /* requested from the researcher or being recorded */
+    struct requests requests;
+    int refused_plans;      /* plans in a row that could not run */
     bool dry;               /* the researcher has nothing more to propose */
     const char *end_reason; /* decided, not yet recorded; NULL: going on */
     bool test_root_sent, test_winner_sent, finish_recorded;
@@ -97,10 +112,23 @@ struct controller {
     struct deadline halt_by; /* all should be safe by then; never: nobody wants that */
     bool no_new_rounds;      /* open ones end */
 
+    /* Time (controller_stop.c, controller_dispatch.c). */
+    struct limit_speed speed;
+    double journal_s;     /* longest time from an event to the disk */
+    char load_note[1024]; /* what was wrong with the files when the folder was opened */
+    bool fresh;           /* nothing was started in this allocation yet */
+    bool refused;         /* nothing that waits can start in the time that is left ... */
+    double refused_s;     /* ... as it was then */
+
     bool stopping;
     bool done;
     enum status outcome;
-    double patience_s; /* after stop_asked_s */
+    struct error failure;  /* why it stops, if that is a failure */
+    char stop_reason[512]; /* for the record */
+    double predicted_s;    /* from stop_asked_s until all is safe */
+    double patience_s;     /* likewise, at the most */
+    double watched_s, wall_offset_s;
+    bool disk_told; /* the incident of a snapshot that failed; until one succeeds */
     double started_s, stop_asked_s, snapshot_at_s, reported_at_s, recorded_time_s;
     int64_t snapshot_sequence;
     double thread_begun_s; /* its thread's own time at the start */
@@ -118,6 +146,32 @@ enum status controller_read_messages(struct controller *c, struct error *err);
 enum status controller_check_stop(struct controller *c, struct error *err);
 /* Whether it has ended, or has stopped. */
 enum status controller_check_end(struct controller *c, struct error *err);
+/* Workers are told to stop; the reason is what the allocation's end says. failure: what the search
+ * ends with when all is safe, NULL: it can simply be resumed. Nothing if it stops already. */
+enum status controller_begin_stop(struct controller *c, const struct error *failure,
+                                  struct error *err, const char *format, ...) BASE_PRINTF(4, 5);
+/* How long a stop would take if it began now, at the most. */
+double controller_drain_s(const struct controller *c);
+/* Until the time limit or a halt that somebody wants; infinite without either. */
+double controller_left_s(const struct controller *c);
+
+/* ---- controller_watch.c ---- */
+/* Hung ranks, agents that never answer, jumps of the clock; once a second. */
+enum status controller_watch(struct controller *c, struct error *err);
+/* While it stops after SIGTERM: launchers send that when a rank has died, and the rank that says
+ * nothing is the one. */
+enum status controller_find_dead_rank(struct controller *c, struct error *err);
+/* A worker has lost its device: returns the failure that the search ends with. */
+enum status controller_lose_device(struct controller *c, int index, const struct error *failure,
+                                   struct error *err);
+/* Its candidate goes back in line: that it is cut is no fault of its own. */
+enum status controller_suspend_innocent(struct controller *c, int index, struct error *err);
+/* Something that a reader of the run should know; also logged. */
+enum status controller_incident(struct controller *c, const char *kind, struct error *err,
+                                const char *format, ...) BASE_PRINTF(4, 5);
+/* Seconds from the last save of a candidate's state to a moment; NaN if there is none. */
+double controller_saved_before_s(const struct controller *c, int32_t node, int32_t candidate,
+                                 double wall_s);
 
 /* ---- controller_events.c ---- */
 /* A new event object of a kind, with node and candidate unless they are negative. */
@@ -132,12 +186,18 @@ enum status controller_emit(struct controller *c, cJSON *event, int worker, stru
 enum status controller_apply_durable(struct controller *c, struct error *err);
 /* Writes down how long this allocation has lasted. */
 enum status controller_record_time(struct controller *c, struct error *err);
-enum status controller_snapshot(struct controller *c, bool now, struct error *err);
+/* Starts a snapshot now and then. One that fails is told of and tried again later: the journal has
+ * everything. */
+enum status controller_snapshot(struct controller *c, struct error *err);
+/* The one at the end; waits. */
+enum status controller_last_snapshot(struct controller *c, struct error *err);
 
 /* ---- controller_plan.c ---- */
 enum status controller_close_rounds(struct controller *c, struct error *err);
 enum status controller_plan(struct controller *c, struct error *err);
 enum status controller_collect_plans(struct controller *c, struct error *err);
+/* No plan comes below a parent. */
+void controller_drop_plan(struct controller *c, int32_t parent, const char *why);
 enum status controller_add_open(struct controller *c, int32_t node, struct error *err);
 void controller_remove_open(struct controller *c, int32_t node);
 
@@ -145,6 +205,10 @@ void controller_remove_open(struct controller *c, int32_t node);
 enum status controller_push_ready(struct controller *c, int32_t node, int32_t candidate,
                                   struct error *err);
 enum status controller_dispatch(struct controller *c, struct error *err);
+/* What a finished candidate shows of the time that others will take. */
+void controller_learn(struct controller *c, const struct candidate *candidate);
+/* Whether there is time to score a candidate on the test split, which cannot be saved half done. */
+bool controller_admits_test(const struct controller *c, int32_t node, int32_t candidate);
 enum status controller_drop_ready(struct controller *c, const char *reason, struct error *err);
 enum status controller_send_order(struct controller *c, int worker, enum work work, int32_t node,
                                   int32_t candidate, struct error *err);

@@ -23,7 +23,7 @@ int group_leader(int size, int ranks_per_group, int index)
     return size > 1 ? 1 + index * ranks_per_group : 0;
 }
 
-/* Counts the ranks of this node that work, and those of them before this one. */
+/* Counts nodes, the ranks of this one that work, and those of them before this one. */
 static enum status find_place(struct group_layout *layout, struct error *err)
 {
     MPI_Comm node;
@@ -33,6 +33,10 @@ static enum status find_place(struct group_layout *layout, struct error *err)
     TRY_MPI(MPI_Allreduce(&works, &layout->node_workers, 1, MPI_INT, MPI_SUM, node));
     TRY_MPI(MPI_Scan(&works, &layout->node_place, 1, MPI_INT, MPI_SUM, node));
     layout->node_place -= works;
+    int place = 0;
+    TRY_MPI(MPI_Comm_rank(node, &place));
+    layout->nodes = place == 0 ? 1 : 0;
+    TRY_MPI(MPI_Allreduce(MPI_IN_PLACE, &layout->nodes, 1, MPI_INT, MPI_SUM, MPI_COMM_WORLD));
     TRY_MPI(MPI_Comm_free(&node));
     return STATUS_OK;
 }

@@ -20,6 +20,7 @@ struct group_layout {
     int groups;          /* number of groups */
     int leader;          /* job rank of this group's leader */
     struct peers *peers; /* the ranks of the group; NULL for a lone rank */
+    int nodes;           /* that the job's ranks are on */
     int node_workers;    /* ranks on this node that work */
     int node_place;      /* of this rank among them: they share the node's accelerators in turn */
 };

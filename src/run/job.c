@@ -165,6 +165,7 @@ static void read_compute(const cJSON *object, struct json_problems *problems, st
     job->threads = (int)json_read_int(&reader, "threads", 0, 0, 1024);
     job->batch_tokens = json_read_int(&reader, "batch_tokens", 0, 0, 1 << 24);
     job->checkpoint_seconds = json_read_number(&reader, "checkpoint_seconds", 300.0, 1.0, 1e6);
+    job->watchdog_seconds = json_read_number(&reader, "watchdog_seconds", 600.0, 0.0, 1e6);
     json_reader_finish(&reader);
 }
 

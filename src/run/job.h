@@ -53,6 +53,7 @@ struct job {
     int threads;               /* of a rank; 0: the node's cores over its ranks */
     int64_t batch_tokens;      /* of a micro-batch; 0: chosen */
     double checkpoint_seconds; /* between saves of a training's state */
+    double watchdog_seconds;   /* a worker that says nothing for so long hangs; 0: none does */
     int keep_weights;          /* best candidates whose weights stay on disk */
 
     cJSON *json; /* the job with its paths resolved: what the run file keeps */

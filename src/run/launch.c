@@ -6,6 +6,7 @@
 #include <signal.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include "base/clock.h"
@@ -30,12 +31,15 @@ struct launch {
     struct group_layout layout;
     int threads;
     struct mailbox *mailbox;
+    struct deadline deadline;      /* of the allocation: of the wall clock, read once */
+    double died_s;                 /* rank 0: last sign of life of the folder's last owner */
     struct store_lock *lock;       /* rank 0 */
     struct machine machine;        /* of the workers */
     struct workspace workspace;    /* rank 0: for the splits */
     struct model *model;           /* rank 0: inspected */
     int *leaders;                  /* rank 0 */
     struct controller *controller; /* rank 0 */
+    double turned_s, longest_s;    /* rank 0: its last turn, the longest time without one */
     struct worker *worker;         /* ranks that work */
 };
 
@@ -88,21 +92,39 @@ enum status launch_check_size(int size, struct error *err)
                 size, started, names[i]);
 }
 
-/* When the allocation ends, in seconds of the wall clock; the batch scripts know. 0: unknown. */
-static double read_deadline(void)
+struct deadline launch_deadline(const char *text, double wall_s)
 {
-    const char *text = getenv("TREX_DEADLINE");
+    const double wrong_s = 3600.0;
     char *end = NULL;
-    double deadline_s = text != NULL ? strtod(text, &end) : 0.0;
-    bool fits = isfinite(deadline_s) && deadline_s > 0.0 && *end == '\0';
-    return fits ? deadline_s : 0.0;
+    double end_s = text != NULL ? strtod(text, &end) : 0.0;
+    bool fits = isfinite(end_s) && end_s > 0.0 && *end == '\0';
+    bool believable =
+        end_s - wall_s > -wrong_s; /* else the clock is wrong: Slurm would have acted */
+    return fits && believable ? deadline_after(end_s - wall_s) : deadline_never();
 }
 
 /* ---- rank 0 ---- */
 
+/* When a file of the run folder was last written that its owner keeps writing; 0: never. */
+static double last_sign_of_life(const char *folder)
+{
+    static const char *const names[] = {"lock", "journal.jsonl", "log.jsonl"};
+    double latest_s = 0.0;
+    for (size_t i = 0; i < sizeof(names) / sizeof(names[0]); i++) {
+        char path[FILE_PATH_BYTES];
+        struct error ignored;
+        struct stat info;
+        if (file_join(folder, names[i], path, &ignored) == STATUS_OK && stat(path, &info) == 0) {
+            latest_s = fmax(latest_s, (double)info.st_mtim.tv_sec);
+        }
+    }
+    return latest_s;
+}
+
 static enum status open_folder(struct launch *launch, struct error *err)
 {
     char path[FILE_PATH_BYTES];
+    launch->died_s = last_sign_of_life(launch->job.output);
     TRY(store_folder_lock(launch->job.output, &launch->lock, err));
     TRY(file_join(launch->job.output, "log.jsonl", path, err));
     TRY(log_open(&launch->log, path, err));
@@ -136,7 +158,10 @@ static enum status open_controller(struct launch *launch, struct error *err)
         .ranks_per_candidate = job->ranks_per_candidate,
         .threads = launch->threads,
         .node_workers = launch->layout.node_workers,
-        .deadline_s = read_deadline(),
+        .ranks = launch->layout.size,
+        .nodes = launch->layout.nodes,
+        .deadline = launch->deadline,
+        .died_s = launch->died_s,
         .workspace = &launch->workspace,
         .machine = launch->machine,
         .simulated = launch->simulate_s > 0.0,
@@ -200,21 +225,39 @@ static enum status share_machine(struct launch *launch, struct error *err)
     return machine_share(MPI_COMM_WORLD, first, &launch->machine, err);
 }
 
-/* The controller's turn, called from the worker's steps when one rank is both. */
+/* One turn of rank 0. Who watches the others is watched itself: where turns no longer come, an
+ * alarm ends the process, and with it the job, to be started again. */
+static enum status turn(struct launch *launch, bool *done, struct error *err)
+{
+    const double often_s = 1.0;
+    const double gaps_allowed = 5.0;
+    double now_s = clock_monotonic_s();
+    if (launch->turned_s == 0.0 || now_s - launch->turned_s >= often_s) {
+        double gap_s = launch->turned_s > 0.0 ? now_s - launch->turned_s : 0.0;
+        launch->longest_s = fmax(launch->longest_s, gap_s);
+        launch->turned_s = now_s;
+        if (launch->job.watchdog_seconds > 0.0) {
+            stop_watch(fmax(launch->job.watchdog_seconds, gaps_allowed * launch->longest_s));
+        }
+    }
+    return controller_turn(launch->controller, done, err);
+}
+
+/* The same, called from the worker's steps when one rank is both. */
 static enum status take_turn(void *context, struct error *err)
 {
     bool done = false;
-    return controller_turn(context, &done, err);
+    return turn(context, &done, err);
 }
 
 static enum status run_alone(struct launch *launch, struct error *err)
 {
-    worker_set_turn(launch->worker, take_turn, launch->controller);
+    worker_set_turn(launch->worker, take_turn, launch);
     TRY(worker_hello(launch->worker, err));
     bool done = false;
     while (!done) {
         bool quit = false;
-        TRY(controller_turn(launch->controller, &done, err));
+        TRY(turn(launch, &done, err));
         TRY(worker_step(launch->worker, &quit, err));
         clock_sleep_s(idle_nap_min_s);
     }
@@ -227,7 +270,7 @@ static enum status run_controller(struct launch *launch, struct error *err)
     bool done = false;
     while (!done) {
         int64_t before = controller_search(launch->controller)->last_sequence;
-        TRY(controller_turn(launch->controller, &done, err));
+        TRY(turn(launch, &done, err));
         bool moved = controller_search(launch->controller)->last_sequence != before;
         nap_s = moved ? idle_nap_min_s : nap_s * 1.5;
         nap_s = nap_s > idle_nap_max_s ? idle_nap_max_s : nap_s;
@@ -285,19 +328,38 @@ static void abort_group(struct launch *launch, const struct error *err)
     MPI_Abort(MPI_COMM_WORLD, EXIT_FAILURE);
 }
 
-/* Workers that were not waited for would be at MPI's end: they are dead, or the time limit is near.
- * After a rank's death the job failed, to be started again at once. Everything is on disk. */
-static void leave_workers(struct launch *launch)
+/* Workers that were not waited for would be at MPI's end: they are dead, hang, or the time limit is
+ * near. Everything is on disk. */
+static void leave_workers(struct launch *launch, enum status status)
 {
     log_write(
         &launch->log, LOG_WARNING, "run",
         "not all workers saved their state; those candidates go on from their last checkpoint");
-    bool died = stop_signal() == SIGTERM;
-    MPI_Abort(MPI_COMM_WORLD, died ? EXIT_FAILURE : LAUNCH_EXIT_RESUMABLE);
+    store_folder_unlock(launch->lock); /* it is left in order */
+    launch->lock = NULL;
+    MPI_Abort(MPI_COMM_WORLD, launch_exit_code(status));
+}
+
+int launch_exit_code(enum status status)
+{
+    switch (status) {
+    case STATUS_OK:
+        return EXIT_SUCCESS;
+    case STATUS_INTERRUPTED:
+        return LAUNCH_EXIT_RESUMABLE;
+    case STATUS_NO_SPACE:
+    case STATUS_IO:
+    case STATUS_PERMISSION:
+        return LAUNCH_EXIT_DISK;
+    default:
+        return EXIT_FAILURE;
+    }
 }
 
 static void close_launch(struct launch *launch)
 {
+    /* Ranks that have been sent home may never come to MPI's end. */
+    stop_watch(launch->job.watchdog_seconds);
     controller_destroy(launch->controller);
     worker_destroy(launch->worker);
     mailbox_destroy(launch->mailbox, farewell_s);
@@ -338,13 +400,14 @@ static enum status open_all(struct launch *launch, struct error *err)
 }
 
 enum status launch_search(const struct launch_options *options, struct json_problems *problems,
-                          bool *begun, struct error *err)
+                          enum launch_reached *reached, struct error *err)
 {
-    *begun = false;
+    *reached = LAUNCH_NOTHING;
     struct launch launch;
     memset(&launch, 0, sizeof(launch));
     launch.log.fd = -1;
     launch.simulate_s = options->simulate_s;
+    launch.deadline = launch_deadline(getenv("TREX_DEADLINE"), clock_wall_s());
     int rank = 0;
     TRY_MPI(MPI_Comm_set_errhandler(MPI_COMM_WORLD, MPI_ERRORS_RETURN));
     int size = 1;
@@ -359,16 +422,18 @@ enum status launch_search(const struct launch_options *options, struct json_prob
     TRY_CLEANUP(mailbox_create(MPI_COMM_WORLD, &launch.mailbox, err));
     stop_install_rank(rank);
     TRY_CLEANUP(open_all(&launch, err));
-    *begun = true;
+    *reached = LAUNCH_SEARCH;
     status = run_rank(&launch, err);
     if ((status == STATUS_DEVICE || status == STATUS_MPI) && launch.layout.peers != NULL) {
         abort_group(&launch, err);
     }
-    if (rank == 0 && size > 1 && status == STATUS_INTERRUPTED &&
-        controller_waits(launch.controller)) {
-        leave_workers(&launch);
+    if (rank == 0 && size > 1 && controller_leaves_workers(launch.controller)) {
+        leave_workers(&launch, status);
     }
 cleanup:
+    if (*reached == LAUNCH_NOTHING && launch.lock != NULL) {
+        *reached = LAUNCH_FOLDER;
+    }
     close_launch(&launch);
     return status;
 }

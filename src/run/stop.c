@@ -1,5 +1,6 @@
 #include "run/stop.h"
 
+#include <math.h>
 #include <signal.h>
 #include <string.h>
 #include <unistd.h>
@@ -65,6 +66,11 @@ void stop_heard(void)
     }
 }
 
+void stop_watch(double seconds)
+{
+    alarm(seconds > 0.0 ? (unsigned)ceil(fmin(seconds, 1e9)) : 0);
+}
+
 bool stop_requested(void)
 {
     return requested_signal != 0;
@@ -75,9 +81,10 @@ int stop_signal(void)
     return (int)requested_signal;
 }
 
-double stop_patience_s(double deadline_s, double now_s)
+double stop_patience_s(double left_s, double predicted_s)
 {
-    double left_s = deadline_s > 0.0 ? deadline_s - now_s - end_s : patience_max_s;
-    left_s = left_s > patience_min_s ? left_s : patience_min_s;
-    return left_s < patience_max_s ? left_s : patience_max_s;
+    double most_s = patience_max_s > 4.0 * predicted_s ? patience_max_s : 4.0 * predicted_s;
+    double wait_s = left_s - end_s;
+    wait_s = wait_s > patience_min_s ? wait_s : patience_min_s;
+    return wait_s < most_s ? wait_s : most_s;
 }

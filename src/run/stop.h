@@ -24,12 +24,16 @@ void stop_install_rank(int rank);
  * does nothing. */
 void stop_heard(void);
 
+/* For rank 0: ends this process by SIGALRM, unless it is called again within so many seconds. 0 or
+ * less: never. */
+void stop_watch(double seconds);
+
 bool stop_requested(void);
 int stop_signal(void); /* its number, 0: none */
 
-/* Longest wait for workers to put their state on disk after a stop, in seconds: some minutes, but
- * not past the time limit where it is known. deadline_s: when it comes, 0: unknown; both in seconds
- * of the wall clock. */
-double stop_patience_s(double deadline_s, double now_s);
+/* Longest wait for workers to put their state on disk after a stop, in seconds: some minutes, or
+ * several times what was predicted, but not past the time limit where it is known. left_s: until
+ * that limit, infinite: unknown. */
+double stop_patience_s(double left_s, double predicted_s);
 
 #endif

@@ -1,5 +1,6 @@
 /* What a rank takes from its launcher's environment: threads, and whether MPI knows the other
  * ranks. */
+#include <math.h>
 #include <sched.h>
 #include <setjmp.h>
 #include <stdarg.h>
@@ -98,6 +99,31 @@ static void test_launcher_that_fits(void **state)
     assert_int_equal(launch_check_size(1, &err), STATUS_OK);
 }
 
+static void test_deadline(void **state)
+{
+    (void)state;
+    double left_s = deadline_left_s(launch_deadline("1000000100", 1e9));
+    assert_true(left_s > 90.0 && left_s <= 100.0);
+    assert_true(deadline_left_s(launch_deadline("999999990", 1e9)) < 0.0);
+    static const char *const unknown[] = {
+        "", "0", "-5", "soon", "12x", "nan", "inf", "1", /* the clock is wrong, or it is */ NULL};
+    for (size_t i = 0; i < sizeof(unknown) / sizeof(unknown[0]); i++) {
+        assert_true(isinf(deadline_left_s(launch_deadline(unknown[i], 1e9))));
+    }
+}
+
+static void test_exit_codes(void **state)
+{
+    (void)state;
+    assert_int_equal(launch_exit_code(STATUS_OK), 0);
+    assert_int_equal(launch_exit_code(STATUS_INTERRUPTED), 85);
+    assert_int_equal(launch_exit_code(STATUS_NO_SPACE), 74);
+    assert_int_equal(launch_exit_code(STATUS_IO), 74);
+    assert_int_equal(launch_exit_code(STATUS_PERMISSION), 74);
+    assert_int_equal(launch_exit_code(STATUS_TIMEOUT), 1);
+    assert_int_equal(launch_exit_code(STATUS_DEVICE), 1);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -105,6 +131,8 @@ int main(void)
         cmocka_unit_test_setup(test_threads_of_nonsense, clear),
         cmocka_unit_test_setup(test_launcher_that_does_not_fit, clear),
         cmocka_unit_test_setup(test_launcher_that_fits, clear),
+        cmocka_unit_test(test_deadline),
+        cmocka_unit_test(test_exit_codes),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

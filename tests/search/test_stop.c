@@ -1,4 +1,5 @@
 /* Signals of the ranks of an MPI job: what each rank does on SIGTERM, and how long rank 0 waits. */
+#include <math.h>
 #include <setjmp.h>
 #include <signal.h>
 #include <stdarg.h>
@@ -67,6 +68,19 @@ static void orphan_body(void)
     clock_sleep_s(60.0);
 }
 
+static void watched_body(void)
+{
+    stop_install_rank(0);
+    stop_watch(0.5);
+    stop_watch(3600.0);
+    expect(alarm(0) == 3600, 1);
+    stop_watch(1.0);
+    stop_watch(0.0);
+    expect(alarm(0) == 0, 2);
+    stop_watch(0.1);
+    clock_sleep_s(60.0); /* it hangs */
+}
+
 /* Reads a byte while a signal comes. */
 static void read_through_signal(void)
 {
@@ -112,6 +126,13 @@ static void test_worker(void **state)
     assert_true(WIFSIGNALED(status) && WTERMSIG(status) == SIGALRM);
 }
 
+static void test_watch(void **state)
+{
+    (void)state;
+    int status = end_of(watched_body);
+    assert_true(WIFSIGNALED(status) && WTERMSIG(status) == SIGALRM);
+}
+
 static void test_calls_that_wait(void **state)
 {
     (void)state;
@@ -122,19 +143,20 @@ static void test_calls_that_wait(void **state)
 static void test_patience(void **state)
 {
     (void)state;
-    assert_true(stop_patience_s(0.0, 1e9) == 600.0);          /* no limit is known */
-    assert_true(stop_patience_s(1e9 + 7200.0, 1e9) == 600.0); /* it is far away */
-    assert_true(stop_patience_s(1e9 + 300.0, 1e9) == 285.0);
-    assert_true(stop_patience_s(1e9 + 20.0, 1e9) == 25.0);
-    assert_true(stop_patience_s(1e9 - 1e6, 1e9) == 25.0); /* it was raised since */
+    assert_true(stop_patience_s(INFINITY, 7.0) == 600.0);  /* no limit is known */
+    assert_true(stop_patience_s(7200.0, 7.0) == 600.0);    /* it is far away */
+    assert_true(stop_patience_s(7200.0, 500.0) == 2000.0); /* a large state on a slow disk */
+    assert_true(stop_patience_s(300.0, 7.0) == 285.0);
+    assert_true(stop_patience_s(300.0, 500.0) == 285.0);
+    assert_true(stop_patience_s(20.0, 7.0) == 25.0);
+    assert_true(stop_patience_s(-1e6, 7.0) == 25.0); /* it was raised since */
 }
 
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_rank_0),
-        cmocka_unit_test(test_worker),
-        cmocka_unit_test(test_calls_that_wait),
+        cmocka_unit_test(test_rank_0),   cmocka_unit_test(test_worker),
+        cmocka_unit_test(test_watch),    cmocka_unit_test(test_calls_that_wait),
         cmocka_unit_test(test_patience),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -71,7 +71,7 @@ signal_limit() { # JOB
 
 # What a search decided and found, without times.
 decided() { # RUN
-    "$tree" show "$1" --json | grep -vE '_s"|seconds|version|host|_at|time'
+    "$tree" show "$1" --json | grep -vE '_s"|seconds|_hours|version|host|_at|time'
 }
 
 finished_more_than() { # RUN COUNT

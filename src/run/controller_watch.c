@@ -1,0 +1,252 @@
+/* Who is to blame: ranks that died, hang or lose their device, and answers that never come. */
+#include <math.h>
+#include <signal.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/stat.h>
+
+#include "base/clock.h"
+#include "base/mem.h"
+#include "run/controller_state.h"
+#include "run/stop.h"
+
+static const double watch_interval_s = 1.0;
+static const double gaps_allowed = 5.0;  /* a worker may be silent for so many times its longest */
+static const double jump_s = 60.0;       /* of the wall clock against the monotonic one */
+static const double plan_patience = 3.0; /* times a rank's: it may think for longer */
+
+/* ---- incidents ---- */
+
+enum status controller_incident(struct controller *c, const char *kind, struct error *err,
+                                const char *format, ...)
+{
+    char message[1024];
+    va_list arguments;
+    va_start(arguments, format);
+    vsnprintf(message, sizeof(message), format, arguments);
+    va_end(arguments);
+    log_write(c->options.log, LOG_WARNING, "run", "%s: %s", kind, message);
+    cJSON *event = controller_event("incident", -1, -1);
+    cJSON_AddStringToObject(event, "kind", kind);
+    cJSON_AddStringToObject(event, "message", message);
+    return controller_emit(c, event, -1, err);
+}
+
+double controller_saved_before_s(const struct controller *c, int32_t node, int32_t candidate,
+                                 double wall_s)
+{
+    char path[FILE_PATH_BYTES];
+    struct error ignored;
+    struct stat info;
+    if (store_inflight_path(c->options.job->output, node, candidate, path, &ignored) != STATUS_OK ||
+        stat(path, &info) != 0) {
+        return NAN;
+    }
+    double written_s = (double)info.st_mtim.tv_sec + 1e-9 * (double)info.st_mtim.tv_nsec;
+    return fmax(0.0, wall_s - written_s);
+}
+
+/* Rank-seconds of this worker's order that are not in its state file. */
+static double lost_seconds(const struct controller *c, const struct controller_worker *worker)
+{
+    double whole_s = clock_monotonic_s() - worker->ordered_s;
+    double since_s = controller_saved_before_s(c, worker->node, worker->candidate, clock_wall_s());
+    return fmin(whole_s, isfinite(since_s) ? since_s : whole_s) * c->options.ranks_per_candidate;
+}
+
+/* The incident of a worker that is of no use any more; its candidate has to answer for it only
+ * where it was alone in that. */
+static enum status blame(struct controller *c, int index, const char *kind, const char *message,
+                         bool guilty, struct error *err)
+{
+    const struct controller_worker *worker = &c->workers[index];
+    bool works = worker->work != WORK_NONE;
+    char name[SEARCH_NAME_BYTES] = "nothing";
+    char text[1200];
+    if (works) {
+        search_candidate_name(worker->node, worker->candidate, name);
+    }
+    snprintf(text, sizeof(text), "rank %d%s%s%s had %s: %s", worker->rank,
+             worker->host[0] != '\0' ? " (" : "", worker->host, worker->host[0] != '\0' ? ")" : "",
+             name, message);
+    log_write(c->options.log, LOG_ERROR, "run", "%s: %s", kind, text);
+    cJSON *event =
+        controller_event("incident", works ? worker->node : -1, works ? worker->candidate : -1);
+    cJSON_AddStringToObject(event, "kind", kind);
+    cJSON_AddStringToObject(event, "message", text);
+    if (works) {
+        cJSON_AddNumberToObject(event, "lost_s", lost_seconds(c, worker));
+        cJSON_AddBoolToObject(event, "blames", guilty);
+    }
+    return controller_emit(c, event, -1, err);
+}
+
+enum status controller_suspend_innocent(struct controller *c, int index, struct error *err)
+{
+    struct controller_worker *worker = &c->workers[index];
+    if (worker->work != WORK_TRAIN) {
+        return STATUS_OK;
+    }
+    const struct candidate *candidate =
+        &c->search.nodes[worker->node].candidates[worker->candidate];
+    cJSON *event = controller_event("candidate_suspended", worker->node, worker->candidate);
+    cJSON_AddNumberToObject(event, "steps_done", (double)candidate->steps_done);
+    cJSON_AddNumberToObject(event, "rank_seconds",
+                            (clock_monotonic_s() - worker->ordered_s) *
+                                c->options.ranks_per_candidate);
+    return controller_emit(c, event, index, err);
+}
+
+/* ---- ranks ---- */
+
+enum status controller_lose_device(struct controller *c, int index, const struct error *failure,
+                                   struct error *err)
+{
+    struct error ignored = {0};
+    (void)blame(c, index, "device lost", failure->message, true, &ignored);
+    c->workers[index].work = WORK_NONE; /* it counts as running when its job died */
+    for (int i = 0; i < c->options.leader_count; i++) {
+        (void)controller_suspend_innocent(c, i, &ignored);
+    }
+    cJSON *event = controller_event("allocation_ended", -1, -1);
+    cJSON_AddStringToObject(event, "reason", "failed: a device was lost");
+    (void)controller_emit(c, event, -1, &ignored);
+    (void)journal_flush(c->journal, &ignored);
+    *err = *failure;
+    return failure->code;
+}
+
+/* Marks those that have been silent for too long as lost, with an incident each. If there are
+ * several it is a node, the network or the file system, and none of their candidates. */
+static enum status lose_silent(struct controller *c, const char *kind,
+                               bool (*silent)(const struct controller *c,
+                                              const struct controller_worker *worker),
+                               int *count, struct error *err)
+{
+    *count = 0;
+    for (int i = 0; i < c->options.leader_count; i++) {
+        *count += !c->workers[i].lost && silent(c, &c->workers[i]) ? 1 : 0;
+    }
+    for (int i = 0; i<c->options.leader_count && * count> 0; i++) {
+        struct controller_worker *worker = &c->workers[i];
+        if (worker->lost || !silent(c, worker)) {
+            continue;
+        }
+        char message[256];
+        snprintf(message, sizeof(message), "it has said nothing for %.0f s (%s %lld of %lld)%s",
+                 clock_monotonic_s() - worker->heard_s, message_phases[worker->phase],
+                 (long long)worker->done, (long long)worker->total,
+                 *count > 1 ? ", and others neither" : "");
+        worker->lost = true;
+        TRY(blame(c, i, kind, message, *count == 1, err));
+        if (*count > 1) {
+            TRY(controller_suspend_innocent(c, i, err));
+        }
+    }
+    return STATUS_OK;
+}
+
+static bool says_nothing_to_stop(const struct controller *c, const struct controller_worker *worker)
+{
+    return worker->work != WORK_NONE && worker->heard_s < c->stop_asked_s;
+}
+
+enum status controller_find_dead_rank(struct controller *c, struct error *err)
+{
+    int count = 0;
+    bool launcher = stop_signal() == SIGTERM;
+    if (!launcher || clock_monotonic_s() - c->stop_asked_s < STOP_GRACE_S) {
+        return STATUS_OK;
+    }
+    TRY(lose_silent(c, "rank lost", says_nothing_to_stop, &count, err));
+    if (count > 0) {
+        snprintf(c->stop_reason, sizeof(c->stop_reason), "failed: %d rank%s died", count,
+                 count > 1 ? "s" : "");
+        FAIL(&c->failure, STATUS_MPI, "%d rank%s died", count, count > 1 ? "s" : "");
+    }
+    return STATUS_OK;
+}
+
+static bool hangs(const struct controller *c, const struct controller_worker *worker)
+{
+    double longest_s = fmax(worker->quiet_s, worker->times.gap_s);
+    double allowed_s = fmax(c->options.job->watchdog_seconds, gaps_allowed * longest_s);
+    bool expected = worker->work != WORK_NONE || !worker->present;
+    return expected && clock_monotonic_s() - worker->heard_s > allowed_s;
+}
+
+static enum status find_hung_ranks(struct controller *c, struct error *err)
+{
+    int count = 0;
+    TRY(lose_silent(c, "rank hung", hangs, &count, err));
+    if (count == 0) {
+        return STATUS_OK;
+    }
+    struct error failure = {0};
+    FAIL(&failure, STATUS_TIMEOUT,
+         "%d rank%s said nothing for too long (compute.watchdog_seconds: %.0f)", count,
+         count > 1 ? "s" : "", c->options.job->watchdog_seconds);
+    return controller_begin_stop(c, &failure, err, "failed: %d rank%s hung", count,
+                                 count > 1 ? "s" : "");
+}
+
+/* ---- agents ---- */
+
+static enum status give_up_plans(struct controller *c, double now_s, struct error *err)
+{
+    int32_t parent = -1;
+    double patience_s = plan_patience * c->options.job->watchdog_seconds;
+    while (requests_give_up(&c->requests, now_s, patience_s, &parent)) {
+        char message[160];
+        snprintf(message, sizeof(message), "the researcher has not answered for %.0f s",
+                 patience_s);
+        controller_drop_plan(c, parent, message);
+        TRY(controller_incident(c, "no answer", err, "no plan below n%04d: %s", parent, message));
+        if (parent < 0) {
+            return FAIL(err, STATUS_TIMEOUT, "the first plan never came: %s", message);
+        }
+    }
+    return STATUS_OK;
+}
+
+/* ---- the clock ---- */
+
+static enum status check_clock(struct controller *c, double now_s, struct error *err)
+{
+    double offset_s = clock_wall_s() - now_s;
+    double drift_s = offset_s - c->wall_offset_s;
+    if (c->wall_offset_s != 0.0 && fabs(drift_s) > jump_s) {
+        TRY(controller_incident(
+            c, "clock", err, "the wall clock was set %s by %.0f s; deadlines do not depend on it",
+            drift_s > 0.0 ? "forward" : "back", fabs(drift_s)));
+    }
+    bool slews = c->wall_offset_s == 0.0 || fabs(drift_s) > jump_s;
+    c->wall_offset_s = slews ? offset_s : c->wall_offset_s;
+    return STATUS_OK;
+}
+
+/* ---- the watch ---- */
+
+enum status controller_watch(struct controller *c, struct error *err)
+{
+    double now_s = clock_monotonic_s();
+    double pause_s = now_s - c->watched_s;
+    if (c->watched_s > 0.0 && pause_s < watch_interval_s) {
+        return STATUS_OK;
+    }
+    double floor_s = c->options.job->watchdog_seconds;
+    bool slept = c->watched_s > 0.0 && pause_s > 0.5 * floor_s;
+    c->watched_s = now_s;
+    TRY(check_clock(c, now_s, err));
+    if (floor_s <= 0.0 || c->stopping || c->finish_recorded) {
+        return STATUS_OK;
+    }
+    if (slept) { /* it was this process that stood still: the others begin anew */
+        for (int i = 0; i < c->options.leader_count; i++) {
+            c->workers[i].heard_s = now_s;
+        }
+    }
+    TRY(give_up_plans(c, now_s, err));
+    return find_hung_ranks(c, err);
+}
