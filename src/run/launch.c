@@ -172,12 +172,33 @@ static enum status open_controller(struct launch *launch, struct error *err)
 
 /* ---- every rank ---- */
 
+/* Hundreds of ranks may share a node while rank 0 opens a large run: they nap the longer, the
+ * longer they have waited. */
+static enum status wait_asleep(MPI_Request *request, struct error *err)
+{
+    const double first_nap_s = 1e-5;
+    const double longest_nap_s = 2e-2;
+    double nap_s = first_nap_s;
+    for (;;) {
+        int done = 0;
+        TRY_MPI(MPI_Test(request, &done, MPI_STATUS_IGNORE));
+        if (done) {
+            return STATUS_OK;
+        }
+        clock_sleep_s(nap_s);
+        nap_s = nap_s * 1.5 < longest_nap_s ? nap_s * 1.5 : longest_nap_s;
+    }
+}
+
 /* All ranks go on only if all can. A rank that cannot returns its own error, the others that of
  * rank 0. */
 static enum status agree(int rank, enum status mine, struct error *err)
 {
-    int worst = (int)mine;
-    TRY_MPI(MPI_Allreduce(MPI_IN_PLACE, &worst, 1, MPI_INT, MPI_MAX, MPI_COMM_WORLD));
+    int own = (int)mine;
+    int worst = own;
+    MPI_Request request;
+    TRY_MPI(MPI_Iallreduce(&own, &worst, 1, MPI_INT, MPI_MAX, MPI_COMM_WORLD, &request));
+    TRY(wait_asleep(&request, err));
     if (worst == (int)STATUS_OK || mine != STATUS_OK) {
         return mine;
     }
