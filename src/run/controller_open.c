@@ -363,6 +363,7 @@ static void learn_speed(struct controller *c)
 enum status controller_open(struct controller *c, struct error *err)
 {
     TRY(load_search(c, err));
+    TRY(tree_rank(&c->search.tree, c->options.job->max_children, err));
     controller_open_control(c);
     TRY(gather_facts(c, err));
     TRY(researcher_open(c->options.job->researcher, &c->facts, c->options.log, &c->researcher,

@@ -6,6 +6,9 @@ static int32_t select_greedy(const struct tree *tree, const struct tree_policy_o
                              struct rng *rng)
 {
     (void)rng;
+    if (tree->ranking.max_children == options->max_children) {
+        return tree->ranking.count > 0 ? tree->ranking.heap[0] : -1;
+    }
     int32_t best = -1;
     for (int32_t id = 0; id < tree->count; id++) {
         const struct tree_node *node = &tree->nodes[id];

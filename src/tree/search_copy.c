@@ -86,6 +86,7 @@ static void copy_nodes(struct copy *copy, const struct search *from, struct sear
     size_t count = (size_t)from->tree.count;
     to->tree.nodes = copy_bytes(copy, from->tree.nodes, count, sizeof(*to->tree.nodes));
     to->tree.capacity = from->tree.count;
+    to->tree.ranking = (struct tree_ranking){0}; /* nobody chooses in a copy */
     to->node_capacity = from->tree.count;
     to->nodes = count > 0 ? arena_alloc(copy->arena, count, sizeof(*to->nodes)) : NULL;
     copy->failed = copy->failed || (count > 0 && to->nodes == NULL);

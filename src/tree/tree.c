@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include "base/mem.h"
+#include "tree/tree_ranking.h"
 
 enum { TREE_FIRST_CAPACITY = 64 };
 
@@ -19,6 +20,8 @@ void tree_init(struct tree *tree)
 void tree_fini(struct tree *tree)
 {
     free(tree->nodes);
+    free(tree->ranking.heap);
+    free(tree->ranking.place);
     tree_init(tree);
 }
 
@@ -38,6 +41,9 @@ static enum status reserve(struct tree *tree, struct error *err)
         return mem_fail(err, (size_t)capacity * sizeof(*nodes), "tree nodes");
     }
     tree->nodes = nodes;
+    if (tree->ranking.max_children > 0) {
+        TRY(tree_reserve_ranking(&tree->ranking, capacity, err));
+    }
     tree->capacity = capacity;
     return STATUS_OK;
 }
@@ -81,7 +87,11 @@ enum status tree_add(struct tree *tree, int32_t parent, int32_t *id, struct erro
     tree->nodes[added].parent = parent;
     tree->nodes[added].state = TREE_NODE_OPEN;
     link_child(tree, added);
+    tree_rank_node(tree, added);
     tree_pending(tree, added, 1);
+    if (parent >= 0) {
+        tree_rank_node(tree, parent);
+    }
     *id = added;
     return STATUS_OK;
 }
@@ -126,6 +136,7 @@ static void settle(struct tree *tree, int32_t id, enum tree_node_state state, do
             node->reward_sum = subtree_reward(tree, at);
         }
     }
+    tree_rank_node(tree, id);
 }
 
 void tree_close(struct tree *tree, int32_t id, double reward)
@@ -144,6 +155,7 @@ void tree_pending(struct tree *tree, int32_t id, int32_t delta)
     for (int32_t at = id; at >= 0; at = tree->nodes[at].parent) {
         tree->nodes[at].in_flight += delta;
     }
+    tree_rank_node(tree, id);
 }
 
 /* ---- rebuilding ---- */
@@ -206,6 +218,7 @@ enum status tree_rebuild(struct tree *tree, struct error *err)
             parent->in_flight += node->in_flight;
         }
     }
+    tree_rank_all(tree);
     return STATUS_OK;
 }
 
@@ -260,6 +273,7 @@ enum status tree_check(const struct tree *tree, struct error *err)
 {
     TRY(check_sources(tree, err));
     struct tree rebuilt = *tree;
+    memset(&rebuilt.ranking, 0, sizeof(rebuilt.ranking));
     rebuilt.nodes = mem_calloc((size_t)tree->count, sizeof(*rebuilt.nodes));
     if (rebuilt.nodes == NULL) {
         return mem_fail(err, (size_t)tree->count * sizeof(*rebuilt.nodes), "tree nodes");

@@ -38,11 +38,21 @@ struct tree_node {
     int64_t in_flight; /* O: open nodes in this subtree, and plans being made below it */
 };
 
+/* The nodes that have room for a child, as a heap: highest reward first, of equal ones the earlier.
+ * Derived from the nodes. */
+struct tree_ranking {
+    int32_t max_children; /* 0: there is none */
+    int32_t *heap;        /* ids */
+    int32_t count;
+    int32_t *place; /* of each node in the heap, -1: it has no room */
+};
+
 struct tree {
     struct tree_node *nodes; /* id is the index; 0 is the root */
     int32_t count;
     int32_t capacity;
     double reward_min, reward_max; /* over closed nodes; NaN before the first */
+    struct tree_ranking ranking;
 };
 
 void tree_init(struct tree *tree);
@@ -60,6 +70,10 @@ void tree_fail(struct tree *tree, int32_t id);
 /* A plan for a child of `id` is being made (+1) or is done or dropped (-1): counts as in flight up
  * to the root, and takes the place of the child it will be. */
 void tree_pending(struct tree *tree, int32_t id, int32_t delta);
+
+/* Keeps the ranking from now on, so that best-first selection need not look at every node.
+ * STATUS_NO_MEMORY leaves the tree without one: all else works as before. */
+enum status tree_rank(struct tree *tree, int32_t max_children, struct error *err);
 
 /* Rebuilds all statistics from parents, states and rewards, and checks them: STATUS_CORRUPT names
  * the node, and the tree is then unchanged. Plans being made are forgotten: they died with their

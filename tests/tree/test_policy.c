@@ -249,6 +249,67 @@ static void test_rivals(void **state)
     tree_fini(&tree);
 }
 
+/* Best-first selection by the ranking equals the one that looks at every node, whatever happens to
+ * the tree. */
+static void test_ranking_equals_the_scan(void **state)
+{
+    enum { STEPS = 6000, WAITING = 40 };
+    (void)state;
+    struct error err;
+    struct tree tree;
+    struct rng rng;
+    struct tree_policy_options options = usual;
+    int32_t open[WAITING];
+    int32_t planned[WAITING];
+    int open_count = 0;
+    int planned_count = 0;
+    tree_init(&tree);
+    options.max_children = 3;
+    assert_int_equal(tree_rank(&tree, options.max_children, &err), STATUS_OK);
+    rng_init(&rng, 3, 0);
+    add_closed(&tree, -1, 0.5);
+    for (int step = 0; step < STEPS; step++) {
+        int32_t best = choose("greedy", &tree, &options);
+        struct tree plain = tree;
+        plain.ranking.max_children = 0;
+        assert_int_equal(best, choose("greedy", &plain, &options));
+        uint64_t what = rng_below(&rng, 5);
+        if (what < 2 && best >= 0 && planned_count < WAITING) {
+            int32_t parent = what == 0 ? best : (int32_t)rng_below(&rng, (uint64_t)tree.count);
+            parent = tree_can_refine(&tree, parent, &options) ? parent : best;
+            tree_pending(&tree, parent, 1);
+            planned[planned_count++] = parent;
+        } else if (what == 2 && planned_count > 0 && open_count < WAITING) {
+            int32_t parent = planned[--planned_count];
+            bool refused = rng_below(&rng, 4) == 0;
+            if (!refused) {
+                open[open_count++] = add_open(&tree, parent);
+            }
+            tree_pending(&tree, parent, -1);
+        } else if (open_count > 0) {
+            uint64_t at = rng_below(&rng, (uint64_t)open_count);
+            int32_t id = open[at];
+            open[at] = open[--open_count];
+            if (rng_below(&rng, 6) == 0) {
+                tree_fail(&tree, id);
+            } else { /* few values, so that there are ties */
+                tree_close(&tree, id, (double)rng_below(&rng, 20));
+            }
+        }
+        if (step == STEPS / 2) {
+            planned_count = 0;
+            assert_int_equal(tree_rebuild(&tree, &err), STATUS_OK);
+        }
+        if (step == STEPS / 4) { /* another limit: as after a resume with another job */
+            options.max_children = 4;
+            assert_int_equal(tree_rank(&tree, options.max_children, &err), STATUS_OK);
+        }
+    }
+    assert_true(tree.count > 500);
+    assert_int_equal(tree_check(&tree, &err), STATUS_OK);
+    tree_fini(&tree);
+}
+
 static void test_random_is_uniform(void **state)
 {
     (void)state;
@@ -293,6 +354,7 @@ int main(void)
         cmocka_unit_test(test_uct_spreads),
         cmocka_unit_test(test_uct_prefers_the_better),
         cmocka_unit_test(test_rivals),
+        cmocka_unit_test(test_ranking_equals_the_scan),
         cmocka_unit_test(test_random_is_uniform),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
