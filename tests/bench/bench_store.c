@@ -267,15 +267,16 @@ static void bench_run(const char *folder)
 
 /* ---- journal ---- */
 
-/* Events one after the other, each waited for, and events in bulk: what group commit gains. */
-static void bench_journal(const char *folder)
+/* Events one after the other, each waited for, and events in bulk: what group commit gains, and
+ * what asking the folder's lock costs. */
+static void bench_journal(const char *folder, const struct store_lock *lock)
 {
     enum { SINGLE = 100, BULK = 20000 };
     struct journal *journal = NULL;
     struct error err;
     char path[FILE_PATH_BYTES];
     if (file_join(folder, "journal.jsonl", path, &err) != STATUS_OK ||
-        journal_open(folder, NULL, 0, &journal, &err) != STATUS_OK) {
+        journal_open(folder, lock, 0, &journal, &err) != STATUS_OK) {
         stop("journal", &err);
     }
     double begun_s = clock_monotonic_s();
@@ -297,19 +298,37 @@ static void bench_journal(const char *folder)
     }
     journal_flush(journal, &err);
     double bulk_s = clock_monotonic_s() - begun_s - single_s;
-    printf("{\"bench\": \"store\", \"case\": \"journal\", \"append_micros\": %.2f, "
+    printf("{\"bench\": \"store\", \"case\": \"journal\", \"locked\": %s, "
+           "\"append_micros\": %.2f, "
            "\"synced_one_by_one_per_second\": %.0f, "
            "\"synced_in_bulk_per_second\": %.0f}\n",
-           1e6 * append_s / (SINGLE + BULK), SINGLE / single_s, BULK / bulk_s);
+           lock != NULL ? "true" : "false", 1e6 * append_s / (SINGLE + BULK), SINGLE / single_s,
+           BULK / bulk_s);
     journal_close(journal);
     unlink(path);
 }
 
 int main(int argc, char **argv)
 {
+    enum { CHECKS = 10000 };
     const char *folder = argc > 1 ? argv[1] : ".";
+    struct store_lock *lock = NULL;
+    struct error err = {0};
     bench_checkpoint(folder);
     bench_run(folder);
-    bench_journal(folder);
+    bench_journal(folder, NULL);
+    if (store_folder_lock(folder, &lock, &err) != STATUS_OK) {
+        stop("lock", &err);
+    }
+    double begun_s = clock_monotonic_s();
+    for (int i = 0; i < CHECKS; i++) {
+        if (store_lock_check(lock, &err) != STATUS_OK) {
+            stop("lock", &err);
+        }
+    }
+    printf("{\"bench\": \"store\", \"case\": \"lock\", \"check_micros\": %.2f}\n",
+           1e6 * (clock_monotonic_s() - begun_s) / CHECKS);
+    bench_journal(folder, lock);
+    store_folder_unlock(lock);
     return 0;
 }
