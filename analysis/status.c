@@ -23,6 +23,17 @@ static const double watch_default_s = 5.0;
 static const double watch_least_s = 0.1;
 static const double watch_most_s = 86400.0;
 
+/* Of a search on another machine: whether it lives shows in its beat, as far as clocks agree. */
+static void print_beat(const struct store_holder *holder)
+{
+    char age[PAINT_TIME_BYTES];
+    if (holder->alive == STORE_ALIVE_UNKNOWN) {
+        paint_duration(fmax(0.0, holder->beat_age_s), age);
+        printf(", last sign of life %s ago (a running one gives one every %d s)", age,
+               STORE_BEAT_S);
+    }
+}
+
 static void print_condition(const struct view *view)
 {
     char age[PAINT_TIME_BYTES];
@@ -36,6 +47,7 @@ static void print_condition(const struct view *view)
         printf(" (process %" PRId64 " on %s%s%s, since %s)", view->holder.pid, view->holder.host,
                view->holder.job[0] != '\0' ? ", Slurm job " : "", view->holder.job,
                view->holder.since);
+        print_beat(&view->holder);
     }
     printf(", last write %s ago\n", age);
     if (search_is_simulated(&view->search)) {

@@ -9,6 +9,7 @@
 #include <signal.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "base/fault.h"
@@ -227,6 +228,26 @@ static void serve_rotation(struct journal *journal)
     }
 }
 
+/* Waits for work (mutex held). An owner that is idle asks now and then whether it still is one: its
+ * ranks may train for hours before the next event. */
+static void wait_for_work(struct journal *journal)
+{
+    struct timespec end;
+    clock_gettime(CLOCK_MONOTONIC, &end);
+    end.tv_sec += STORE_BEAT_S;
+    if (journal->lock == NULL) {
+        pthread_cond_wait(&journal->wake, &journal->mutex);
+    } else if (pthread_cond_timedwait(&journal->wake, &journal->mutex, &end) == ETIMEDOUT) {
+        struct error failure = {0};
+        pthread_mutex_unlock(&journal->mutex);
+        enum status status = check_lock(journal, &failure);
+        pthread_mutex_lock(&journal->mutex);
+        if (status == STATUS_BUSY) {
+            journal->failure = failure;
+        }
+    }
+}
+
 static void *serve(void *context)
 {
     struct journal *journal = context;
@@ -240,7 +261,7 @@ static void *serve(void *context)
         } else if (journal->closing || failed) {
             break;
         } else {
-            pthread_cond_wait(&journal->wake, &journal->mutex);
+            wait_for_work(journal);
             continue;
         }
         pthread_cond_broadcast(&journal->settled);
@@ -315,6 +336,7 @@ enum status journal_open(const char *folder, const struct store_lock *lock, int6
                          struct journal **out, struct error *err)
 {
     enum status status = STATUS_OK;
+    pthread_condattr_t monotonic;
     struct journal *journal = mem_calloc(1, sizeof(*journal));
     if (journal == NULL) {
         return mem_fail(err, sizeof(*journal), "the journal");
@@ -323,7 +345,10 @@ enum status journal_open(const char *folder, const struct store_lock *lock, int6
     journal->lock = lock;
     buffer_init(&journal->text, JOURNAL_MAX_BYTES);
     pthread_mutex_init(&journal->mutex, NULL);
-    pthread_cond_init(&journal->wake, NULL);
+    pthread_condattr_init(&monotonic);
+    pthread_condattr_setclock(&monotonic, CLOCK_MONOTONIC);
+    pthread_cond_init(&journal->wake, &monotonic);
+    pthread_condattr_destroy(&monotonic);
     pthread_cond_init(&journal->settled, NULL);
     journal->queued_sequence = last_sequence;
     journal->durable_sequence = last_sequence;

@@ -1,34 +1,40 @@
 /* The lock of a run folder: how it is taken, kept, lost and left.
  *
- * Each owner has a file of its own in the folder `lock`, whose name is its fence: lock/1, lock/2
- * ... The owner of the run folder is the one with the greatest. lock_file.h shows what is in it.
+ * Each owner has a file of its own in the folder `lock`, named by its fence: lock/1, lock/2 and so
+ * on (lock_file.h shows what is in it). The one with the greatest number has the run folder.
  *
- *   take    Look at the newest owner N until it has left, is surely dead (lock_file.c) or has been
- *           silent for STORE_SILENCE_S; a beat that is seen ends the attempt with STATUS_BUSY. Then
- *           create N+1 with O_EXCL: of many who try, one succeeds, and the others find the next
- *           owner to look at. Look whether there is a greater one: who slept since it looked may
- *           have created a number that others used and removed. Remove the smaller ones, then what
- *           others have written aside (*.tmp) in the run folder.
- *   keep    A thread writes a new count into the owner's file every STORE_BEAT_S. An owner writes
- *           into its own file alone, so one that sleeps, is taken over and wakes up again, between
- *           whatever two instructions, spoils nothing here.
- *   check   Is there a greater number? Then STATUS_BUSY, and what the search was about to make
- * count does not. A file is written aside, then the owner checks, then it is renamed. If the check
- * was in time, the new owner, which claims first and then sweeps, has swept what was written aside,
- * and the rename fails. The journal's file is another one after each takeover (journal_open), so
- * what a late owner appends reaches no reader; and an event counts as on disk only if the check
- * after its sync finds no new owner. leave   "left" is written into the own file. The file stays,
- * so that numbers grow.
+ * Taking it: look at the newest owner N until it has left, is surely dead (lock_file.c) or has been
+ * silent for STORE_SILENCE_S; a beat that is seen ends the attempt with STATUS_BUSY. Then create
+ * N+1 with O_EXCL: of many who try, one succeeds, and the others find the next owner to look at.
+ * Then see whether there is a greater one: who slept since it looked may have created a number that
+ * others used and removed, and withdraws. The owner removes the smaller ones, and then what others
+ * have written aside (*.tmp) in the run folder.
  *
- * Silence is measured on the clock of the one who waits, from beat to beat: no two clocks are
- * compared. A look that comes late (the file system hung, this machine slept) counts as one
- * interval, so that the owner, whom the same may have hit, has time to beat again.
+ * Keeping it: a thread writes a new count into the owner's file every STORE_BEAT_S. An owner writes
+ * into its own file alone, so one that sleeps, is taken over and wakes up again, between whatever
+ * two instructions, spoils nothing here.
+ *
+ * Checking it: a greater number is STATUS_BUSY, and what was about to count does not. A file is
+ * written aside, then the owner checks, then it renames. If the check came in time, the new owner,
+ * which claims first and sweeps then, has swept what lay aside, and a late rename fails; of the old
+ * owner's steps only one can still come then, by which run.prev.h5 is the new owner's run.h5 until
+ * its next snapshot. The journal is another file after each takeover (journal_open), so that what a
+ * late owner appends reaches no reader; and an event counts as on disk only if a check after its
+ * sync finds no new owner, who may have read the file before. Weights and training states, which
+ * other ranks write, are not guarded: they are whole files that depend on the candidate alone, and
+ * an idle owner checks too, so that its ranks stop soon.
+ *
+ * Leaving it: the word goes into the own file, which stays, so that numbers grow.
+ *
+ * Silence is measured on the clock of the one who waits, from look to look: no two clocks are
+ * compared. A look that comes late (the file system hung, this machine slept) counts as two naps at
+ * most, so that the owner, whom the same may have hit, has time to beat again.
  *
  * What is assumed of the file system: O_EXCL is atomic (NFS from version 3 on, Lustre, GPFS, BeeGFS
  * and all local ones), a folder or file that is opened anew is as others left it when they closed
  * it (NFS: not with the mount option nocto), and a beat reaches others within STORE_SILENCE_S.
- * flock is not needed; where there is one it tells at once of owners that died in other containers.
- */
+ * flock is not needed; where there is one it tells at once of owners that died in other containers
+ * of this machine. */
 #include "store/lock.h"
 
 #include <errno.h>

@@ -119,15 +119,16 @@ size_t store_type_bytes(enum store_type type);
 /* ---- the folder (store/folder.c, store/lock.c) ---- */
 
 /* Makes the folder and its subfolders and takes its lock. Two things guard it, because clusters have file systems on
- * which either alone fails:
- *   flock      at once, where the file system has it for all nodes; ends with the process, however it dies
- *   heartbeat  each owner has a file in `lock`, whose name is its fence, a number that grows with every owner; it
- *              says as JSON who that is (host, pid, Slurm job and restart, since), and a thread counts a beat up in it
- *              every STORE_BEAT_S
+ * which either alone does not do:
+ *   heartbeat  each owner has a file in `lock`, named by its fence, a number that grows with every owner; it says as
+ *              JSON who that is (host, pid, Slurm job and restart, since), and a thread counts a beat up in it every
+ *              STORE_BEAT_S
+ *   flock      on that file: ends with the process, however it dies; where a kernel has it, it tells at once of a
+ *              dead owner in another container
  * A folder whose last owner did not unlock it is taken over at once if that owner is surely dead (its process on this
- * host, an earlier start within this very Slurm allocation), else when its beat has stood still for STORE_SILENCE_S.
+ * machine, an earlier start within this very Slurm allocation), else when its beat has stood still for STORE_SILENCE_S.
  * STATUS_BUSY names the holder, after its first beat that is seen. STATUS_INTERRUPTED: a signal was handled while it
- * waited. Clocks are not compared between hosts. */
+ * waited. Clocks are not compared between machines. */
 enum { STORE_BEAT_S = 2, STORE_SILENCE_S = 12 };
 struct store_lock; /* opaque */
 enum status store_folder_lock(const char *folder, struct store_lock **out, struct error *err);

@@ -805,6 +805,28 @@ static void test_journal_is_taken_over(void **state)
     store_folder_unlock(lock);
 }
 
+/* A search that has nothing to write hears of it all the same. */
+static void test_idle_owner_hears_of_its_loss(void **state)
+{
+    struct journal *journal = NULL;
+    struct error err = {0};
+    int64_t sequence = 0;
+    enum status status = STATUS_OK;
+    struct store_lock *lock = take(*state, &quick);
+    assert_int_equal(journal_open(*state, lock, 0, &journal, &err), STATUS_OK);
+    sample_append(journal, 1, 3);
+    assert_int_equal(journal_flush(journal, &err), STATUS_OK);
+    write_owner(*state, "2", FOREIGN);
+    for (int i = 0; i < 300 && status == STATUS_OK; i++) {
+        status = journal_durable(journal, &sequence, &err);
+        clock_sleep_s(0.1);
+    }
+    assert_int_equal(status, STATUS_BUSY);
+    assert_int_equal(sequence, 3);
+    journal_close(journal);
+    store_folder_unlock(lock);
+}
+
 /* The beat needs no room on the disk. */
 static void test_full_disk(void **state)
 {
@@ -884,6 +906,7 @@ int main(void)
         IN_FOLDER(test_lock_file_of_an_older_version),
         IN_FOLDER(test_check_finds_what_happened),
         IN_FOLDER(test_journal_is_taken_over),
+        IN_FOLDER(test_idle_owner_hears_of_its_loss),
         IN_FOLDER(test_full_disk),
         IN_FOLDER(test_faults_of_the_beat),
     };
