@@ -1,8 +1,8 @@
 /* The files in `lock`, one an owner, and whether an owner lives.
  *
  *   lock/7   {"host":"n1","boot":"9370b518-...","pid_namespace":"pid:[4026531836]","pid":12,
- *             "started":8812345,"cluster":"","job":"7","restart":"1","since":"2026-01-31T12:34:56Z",
- *             "flock":true,                                 padded with blanks to LOCK_HEAD_BYTES
+ *             "started":8812345,"cluster":"","job":"7","restart":"1",
+ *             "since":"2026-01-31T12:34:56Z","flock":true,  padded with blanks to LOCK_HEAD_BYTES
  *             "beat":           31,"left":false}            LOCK_TAIL_BYTES, written in place
  *
  * The name is the fence. What is found there is checked as if it came from outside. */

@@ -69,6 +69,15 @@ static void test_condition(void **state)
     }
     waitpid(child, NULL, 0);
     expect(f, "status run", 0, "killed");
+    /* Of another machine: nothing is known but its beat. */
+    char path[FILE_PATH_BYTES];
+    const char *other =
+        "{\"host\":\"far\",\"boot\":\"b\",\"pid\":3,\"job\":\"12\",\"since\":\"x\"}";
+    sample_path(run, "lock/99", path);
+    sample_write(path, other, strlen(other));
+    expect(f, "status run", 0, "running or killed");
+    expect(f, "status run", 0, "(process 3 on far, Slurm job 12, since x), last sign of life");
+    assert_int_equal(unlink(path), 0);
 }
 
 static void test_best(void **state)
