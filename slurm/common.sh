@@ -7,8 +7,9 @@
 #   TREX_HOME     this repository's folder, where the job is not submitted from it
 #   TREX          the program; without it $TREX_HOME/build/trex, else trex on the PATH (trex-tree lies beside it)
 #   TREX_LAUNCH   srun or mpirun; without it srun where Slurm has the plugin that the program's MPI needs, else mpirun
-#   TREX_TRIES    how often ranks that died soon after their start are started again in one allocation (4)
-#   TREX_WAIT     seconds to wait for a run folder that another job still uses (1800)
+#   TREX_TRIES    how many deaths in a row, with no progress between them, end the job (4)
+#   TREX_STALLS   how many allocations in a row that bring nothing forward end the job (3)
+#   TREX_WAIT     seconds to wait for a disk that is full, or a run folder that another job still uses (1800)
 #   TREX_CHAIN    set by slurm/chain: never requeue, the next job of the chain goes on
 
 say() { echo "trex: $(date -u +%FT%TZ) $*"; }
@@ -22,24 +23,19 @@ find_programs() {
     tree=$(dirname "$trex")/trex-tree
 }
 
-# The run folder: --out, or the job's "output" with ${NAMES} from the environment; "" if the job does not say.
+# The run folder, as the program finds it; "" if the job is wrong or the program does not start here.
 find_folder() { # JOB [--out DIR]
-    local job=''
-    folder=
+    local job='' out=()
     while [ $# -gt 0 ]; do
         case $1 in
-            --out) folder=${2-}; shift ;;
-            --out=*) folder=${1#--out=} ;;
+            --out) out=(--out "${2-}"); [ $# = 1 ] || shift ;;
+            --out=*) out=("$1") ;;
             -*) ;;
-            *) job=$1 ;;
+            *) job=${job:-$1} ;;
         esac
-        [ $# = 0 ] || shift
+        shift
     done
-    [ -z "$folder" ] || return 0
-    folder=$(sed -n 's/.*"output"[[:space:]]*:[[:space:]]*"\([^"\\]*\)".*/\1/p' "$job" 2> /dev/null | head -n 1)
-    while [[ $folder =~ ^(.*)\$\{([A-Za-z_][A-Za-z0-9_]*)\}(.*)$ ]]; do
-        folder=${BASH_REMATCH[1]}${!BASH_REMATCH[2]-}${BASH_REMATCH[3]}
-    done
+    folder=$(timeout 60 "$trex" check "$job" "${out[@]}" --output-folder 2> /dev/null) || folder=
 }
 
 # ---- how to start it ----------------------------------------------------------------------------------------------
@@ -116,16 +112,51 @@ find_deadline() {
 
 # ---- where it stands ----------------------------------------------------------------------------------------------
 
+# Sets status to what the run folder says, in one line; "" if it cannot be read.
+read_status() {
+    status=
+    [ -z "$folder" ] || status=$(timeout 60 "$tree" status "$folder" --json 2> /dev/null | tr -d '\t\n')
+}
+
 ended() { # the run folder says so; where it is not known, an exit code of 0 has to do
-    [ -z "$folder" ] || [ ! -x "$tree" ] ||
-        "$tree" status "$folder" --json 2> /dev/null | grep -q '"condition":[[:space:]]*"finished"'
+    local status
+    read_status
+    [ -z "$status" ] || [[ $status =~ \"condition\":\"(finished|halted)\" ]]
+}
+
+# What is done for good, as "DONE STEPS SAVED": rounds planned or closed and candidates that have ended, training steps,
+# and when a training's state was last saved, which the tree does not hear of before that training stops. "" if nobody
+# can tell.
+progress() {
+    local status done_for_good saved
+    read_status
+    if [[ $status =~ \"rounds\":\{\"closed\":([0-9]+),\"failed\":([0-9]+),\"open\":([0-9]+) ]]; then
+        done_for_good=$((2 * (BASH_REMATCH[1] + BASH_REMATCH[2]) + BASH_REMATCH[3]))
+        [[ $status =~ \"suspended\":[0-9]+,\"finished\":([0-9]+),\"failed\":([0-9]+) ]] || return 0
+        done_for_good=$((done_for_good + BASH_REMATCH[1] + BASH_REMATCH[2]))
+        [[ $status =~ \"steps_done\":([0-9]+) ]] || return 0
+        saved=$(stat -c %Y "$folder"/inflight/*.h5 2> /dev/null | sort -n | tail -n 1)
+        echo "$done_for_good ${BASH_REMATCH[1]} ${saved:-0}"
+    elif [ -n "$folder" ] && [ ! -e "$folder/run.h5" ] && [ ! -e "$folder/journal.jsonl" ]; then
+        echo "0 0 0"
+    fi
+}
+
+# Whether one of the first COUNT figures of progress has grown.
+got_on() { # BEFORE NOW COUNT
+    local old new i
+    read -ra old <<< "$1"
+    read -ra new <<< "$2"
+    for ((i = 0; i < $3; i++)); do
+        [ "${new[i]:-0}" -le "${old[i]:-0}" ] || return 0
+    done
+    return 1
 }
 
 # Progress as the job's comment: squeue -o '%i %T %k', or scontrol show job.
 write_comment() {
     local status words=
-    [ -n "$folder" ] || return 0
-    status=$("$tree" status "$folder" --json 2> /dev/null | tr -d '\t\n')
+    read_status
     if [[ $status =~ \"closed\":([0-9]+),\"failed\":([0-9]+),\"open\":[0-9]+,\"planned\":([0-9]+) ]]; then
         words="$((BASH_REMATCH[1] + BASH_REMATCH[2])) of ${BASH_REMATCH[3]} rounds"
     fi
@@ -133,6 +164,16 @@ write_comment() {
         words+=", best ${BASH_REMATCH[1]} $(LC_ALL=C printf %.4f "${BASH_REMATCH[2]}")"
     fi
     [ -z "$words" ] || timeout 30 scontrol update "JobId=$SLURM_JOB_ID" "Comment=trex $words" > /dev/null 2>&1 || true
+}
+
+# How long it took until all was safe, and how long the program had thought it would: the margin must be longer.
+tell_margin() {
+    local status
+    read_status
+    if [[ $status =~ \"predicted_s\":([0-9.e+-]+),\"safe_s\":([0-9.e+-]+)\}\],\"incidents\" ]]; then # of the last
+        LC_ALL=C printf -v status '%.1f s after the signal; %.1f s were foreseen' "${BASH_REMATCH[2]}" "${BASH_REMATCH[1]}"
+        say "all was safe $status"
+    fi
 }
 
 keep_comment() {
@@ -148,14 +189,39 @@ keep_comment() {
 # No allocation is needed any more, nor the rest of a chain.
 end_here() { # CODE
     write_comment
+    [ "$1" != 0 ] || [ -z "$folder" ] || timeout 60 "$tree" status "$folder" --accounting 2> /dev/null || true
     [ -z "${TREX_CHAIN-}" ] ||
         scancel --user="$SLURM_JOB_USER" --name="$SLURM_JOB_NAME" --state=PENDING || true
     exit "$1"
 }
 
+# An allocation that brings nothing forward, because the time limit or the margin before it is too short, would be
+# followed by others for ever. The run folder remembers how many there were in a row, and what was done by then.
+another_is_worth_it() {
+    local now before='' stalls=0 known=3
+    now=$(progress)
+    [ -n "$now" ] || return 0
+    [ "$code" != 85 ] || known=2 # after an orderly stop the tree knows of all that was saved
+    { read -r stalls before < "$folder/stalls"; } 2> /dev/null || stalls=0
+    [[ $stalls =~ ^[0-9]{1,4}$ ]] || stalls=0
+    stalls=$((stalls + 1))
+    ! got_on "$before" "$now" $known || stalls=0
+    if [ $stalls -ge "${TREX_STALLS:-3}" ]; then
+        rm -f "$folder/stalls"
+        say "given up: $stalls allocations in a row have brought nothing forward, because the time limit is too short" \
+            "for a part of this search that cannot be cut, or the margin before it (--signal) too short to save its" \
+            "state, or longer than the limit; what is done is safe: give it more time and submit it again"
+        return 1
+    fi
+    mkdir -p "$folder" 2> /dev/null
+    { echo "$stalls $now" > "$folder/stalls"; } 2> /dev/null ||
+        { say "given up: nothing can be written to $folder; what is done is safe: submit it again later"; return 1; }
+}
+
 # The search is not done: another allocation goes on, by requeue or as the next job of a chain.
 go_on_later() {
     write_comment
+    another_is_worth_it || end_here 1
     if [ -n "${TREX_CHAIN-}" ]; then
         say "stopped; the next job of the chain goes on"
         exit 85
@@ -194,7 +260,7 @@ on_term() {
     stop_ranks limit
     [ -z "${TREX_CHAIN-}" ] || return 0
     seconds=$(scontrol show config | sed -n 's/^KillWait *= *\([0-9]*\).*/\1/p')
-    (sleep $((${seconds:-30} * 2 / 3)); scontrol requeue "$SLURM_JOB_ID") &
+    (sleep $((${seconds:-30} * 2 / 3)); ! another_is_worth_it || scontrol requeue "$SLURM_JOB_ID") &
 }
 
 # Again and again: a signal that comes while the ranks are being started can be lost.
@@ -214,7 +280,9 @@ run_ranks() { # JOB [--out DIR]
         [ -n "$woken" ] || break
     done
     running=
-    [ -z "$stop" ] || say "the ranks ended $((SECONDS - stopped_s)) s after that, with code $code"
+    [ -n "$stop" ] || return 0
+    say "the ranks ended $((SECONDS - stopped_s)) s after that, with code $code"
+    tell_margin
 }
 
 obey_stop() {
@@ -232,21 +300,60 @@ doze() { # SECONDS
     wait $nap || kill $nap 2> /dev/null || true
 }
 
-# The folder's old job may still be ending, after a requeue above all. Later and later, at most every 30 s.
-wait_for_folder() {
-    if [ $((SECONDS - folder_s)) -ge "${TREX_WAIT:-1800}" ]; then
-        say "given up: the run folder is still in use"
-        exit 75
+# What may pass by itself. Tried again later and later, at most every 30 s, for TREX_WAIT seconds.
+wait_a_while() { # WHAT
+    if [ "$waited" -ge "${TREX_WAIT:-1800}" ]; then
+        say "given up: $1"
+        exit "$code"
     fi
-    say "the run folder is in use; tried again in $folder_nap s"
-    doze $folder_nap
-    folder_nap=$((folder_nap < 15 ? folder_nap * 2 : 30))
-    tries=$((tries - 1))
+    say "$1; tried again in $nap s"
+    doze "$nap"
+    waited=$((waited + nap))
+    nap=$((nap < 15 ? nap * 2 : 30))
+}
+
+# The old job may still be ending, after a requeue above all. As long as another job gets on, this one is not needed.
+wait_for_folder() {
+    wait_a_while "the run folder is still in use"
+}
+
+# Somebody may make room, or the file system may come back. What got on since the last time is worth a new wait.
+wait_for_disk() {
+    local now
+    now=$(progress)
+    ! got_on "$done_before" "$now" 3 || { waited=0; nap=2; }
+    done_before=${now:-$done_before}
+    wait_a_while "the disk is full or refuses (the run folder is $folder)"
+}
+
+# Ranks that died are started again; those that always die are not.
+try_again() {
+    local now
+    now=$(progress)
+    ! got_on "$done_before" "$now" 3 || tries=0
+    done_before=${now:-$done_before}
+    waited=0
+    nap=2
+    tries=$((tries + 1))
+    if [ "$tries" -ge "${TREX_TRIES:-4}" ]; then
+        say "the ranks ended with code $code; given up: $tries deaths in a row, and the search did not get on"
+        exit 1
+    fi
+    say "the ranks ended with code $code; what is on disk goes on (try $tries)"
+    doze $((tries < 6 ? tries * tries : 30)) # what is left of them may need a moment to end
+}
+
+# How the ranks ended, in words: the next start writes it into the tree.
+remember_end() {
+    local signal=
+    [ "$code" -le 128 ] || signal=$(kill -l $((code - 128)) 2> /dev/null) || signal=
+    export TREX_PREVIOUS="code $code${signal:+ (SIG$signal)}"
 }
 
 trex_search() { # JOB [--out DIR]
     set -u
-    local stop='' running='' woken='' code=0 stopped_s=0 begun_s tries=0 folder_s=$SECONDS folder_nap=2
+    local stop='' running='' woken='' code=0 stopped_s=0 tries=0 done_before='' waited=0 nap=2
+    unset TREX_PREVIOUS
     [ $# -ge 1 ] || { say "no job file: sbatch slurm/search.sbatch jobs/my.json [--out DIR]"; exit 2; }
     trap 'stop_ranks limit' USR1
     trap on_term TERM
@@ -262,22 +369,19 @@ trex_search() { # JOB [--out DIR]
     find_deadline
     keep_comment &
     trap "kill $! 2> /dev/null" EXIT
-    while [ $((tries += 1)) -le "${TREX_TRIES:-4}" ]; do
+    while :; do
         obey_stop
-        begun_s=$SECONDS
         run_ranks "$@"
         case $code in
             0) ! ended || end_here 0 ;; # srun also ends with 0 when it could start nothing
             2) say "the job or its data are wrong: not requeued"; end_here 2 ;;
-            75) wait_for_folder; continue ;;
             85) stop=${stop:-limit} ;; # stopped by another's signal
         esac
         obey_stop
-        [ $((SECONDS - begun_s)) -lt 600 ] || tries=0
-        folder_s=$SECONDS
-        say "the ranks ended with code $code; what is on disk goes on (try $tries)"
-        doze $((tries * tries)) # what is left of them may need a moment to end
+        case $code in
+            74) remember_end; wait_for_disk ;;
+            75) wait_for_folder ;;
+            *) remember_end; try_again ;;
+        esac
     done
-    say "given up: the ranks keep dying soon after their start"
-    exit 1
 }

@@ -25,13 +25,17 @@ lose_node() { # JOB NODE RESTARTS
     ok "$2 lost its power; requeued, and nothing is lost"
 }
 
+started_again() { # JOB TIMES
+    [ "$(grep -c 'what is on disk goes on' "trex-$1.log")" = "$2" ]
+}
+
 # The rank is killed; the others end before Slurm kills them, and all start again in the same allocation.
-lose_rank() { # JOB RANK TRY
+lose_rank() { # JOB RANK TIMES
     local began=$EPOCHREALTIME pid
     for pid in $(pgrep -f "^$trex search job.json --out $run"); do
         ! grep -qzx "PMIX_RANK=$2" "/proc/$pid/environ" || kill -KILL "$pid"
     done
-    wait_until "$1" 60 "the ranks are started again" grep -q "what is on disk goes on (try $3)" "trex-$1.log"
+    wait_until "$1" 60 "the ranks are started again" started_again "$1" "$3"
     awk -v from="$began" -v to="$EPOCHREALTIME" 'BEGIN { exit !(to - from < 25) }' ||
         lost "$1" "rank $2 died, and the others waited for Slurm to kill them"
     goes_on "$1"

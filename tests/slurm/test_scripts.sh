@@ -20,65 +20,93 @@ says "$job" 'starts 5 ranks on 2 node\(s\) by srun --mpi=pmix'
 says "$other" 'starts 5 ranks on 2 node\(s\) by mpirun'
 ok "two nodes, two ranks a candidate, by srun and by mpirun"
 
-# Where each rank goes and what it sees, told by a program that stands in for trex.
+# A program that stands in for trex tells where each rank goes and what it sees, and then does what the job's name says.
+# The run folder of-NAME says how often it was started; the stand-in of trex-tree takes starts of "gets_on" for progress.
 mkdir stand-in
 cat > stand-in/trex <<'SH'
 #!/bin/sh
-[ "$1" = version ] && { echo "Open MPI"; exit 0; }
-echo "rank $PMIX_RANK on $SLURMD_NODENAME sees ${CUDA_VISIBLE_DEVICES-}, $OMP_NUM_THREADS threads, $OMP_WAIT_POLICY"
-[ "$PMIX_RANK" != 0 ] || echo "rank 0 has $((TREX_DEADLINE - $(date +%s))) s"
-case $3 in
-    dies) # the first two times
-        if [ "$PMIX_RANK" = 0 ]; then
-            echo died >> deaths
-            [ "$(wc -l < deaths)" -gt 2 ] || kill -SEGV $$
-        fi
-        until [ "$(wc -l < deaths)" -gt 2 ]; do sleep 0.1; done ;;
-    hopeless) exit 1 ;;
-    taken) # by another job, which ends after a while
-        [ "$PMIX_RANK" = 0 ] || exit 0
-        echo taken >> takings
-        [ "$(wc -l < takings)" -gt 2 ] || exit 75 ;;
-    kept) exit 75 ;;
+case $1 in
+    version) echo "Open MPI"; exit ;;
+    check) echo "of-$2"; exit ;;
 esac
+echo "rank $PMIX_RANK on $SLURMD_NODENAME sees ${CUDA_VISIBLE_DEVICES-}, $OMP_NUM_THREADS threads, $OMP_WAIT_POLICY"
+[ "$PMIX_RANK" = 0 ] || exit 0
+echo "rank 0 has $((TREX_DEADLINE - $(date +%s))) s, before it ${TREX_PREVIOUS-nothing}"
+mkdir -p "of-$2"
+echo start >> "of-$2/starts"
+starts=$(wc -l < "of-$2/starts")
+case $2 in
+    dies) [ "$starts" -gt 2 ] || kill -SEGV $$ ;; # the first two times
+    gets_on) [ "$starts" -gt 3 ] || exit 1 ;;
+    hopeless) exit 1 ;;
+    taken) [ "$starts" -gt 2 ] || exit 75 ;; # by another job, which ends after a while
+    kept | patient) exit 75 ;;
+    full) [ "$starts" -gt 2 ] || exit 74 ;; # until somebody makes room
+    stays_full) exit 74 ;;
+    stalls) exit 85 ;;
+esac
+echo finished > "of-$2/condition"
 SH
-chmod +x stand-in/trex
+cat > stand-in/trex-tree <<'SH'
+#!/bin/sh
+starts=$(wc -l < "$2/starts") || exit 1
+[ "$2" = of-gets_on ] || starts=0
+tr -d ' ' <<JSON
+{"condition": "$(cat "$2/condition" || echo stopped)", "rounds": {"closed": 0, "failed": 0, "open": 0, "planned": 9},
+ "candidates": {"planned": 0, "running": 0, "suspended": 0, "finished": $starts, "failed": 0}, "steps_done": 0}
+JSON
+SH
+chmod +x stand-in/*
+declare -A jobs
+stand_in() { # NAME SBATCH ARGUMENTS...
+    jobs[$1]=$(TREX=$PWD/stand-in/trex submit "${@:2}" "$root/slurm/search.sbatch" "$1")
+}
+expect_stand_in() { # NAME CODE RESTARTS STARTS
+    expect_end "${jobs[$1]}" 90 "$2" "$3"
+    [ "$(wc -l < "of-$1/starts")" = "$4" ] || lost "${jobs[$1]}" "$(wc -l < "of-$1/starts") starts, not $4"
+}
 for launcher in srun mpirun; do
-    job=$(TREX=$PWD/stand-in/trex TREX_LAUNCH=$launcher sbatch --parsable --nodes=2 --ntasks-per-node=3 \
-        --cpus-per-task=2 --gpus-per-node=2 "$root/slurm/search.sbatch" none.json)
-    expect_end "$job" 60 0 0
+    TREX_LAUNCH=$launcher stand_in $launcher --nodes=2 --ntasks-per-node=3 --cpus-per-task=2 --gpus-per-node=2
+    expect_stand_in $launcher 0 0 1
+    job=${jobs[$launcher]}
     for place in '0 on n1' '1 on n1' '2 on n1' '3 on n2' '4 on n2'; do
         says "$job" "^rank $place sees 0,1, 2 threads, passive"
     done
-    says "$job" '^rank 0 has 14[0-9]{3} s' # of four hours
+    says "$job" '^rank 0 has 14[0-9]{3} s, before it nothing' # of four hours
     [ "$(grep -c '^rank . on' trex-"$job".log)" = 5 ] || lost "$job" "not 5 ranks"
 done
 ok "with GPUs the first node has rank 0 and a worker a GPU, the others a worker a GPU; each sees all of its node"
 
-# Ranks that die are started again; those that always die end the job. Neither is requeued.
-job=$(TREX=$PWD/stand-in/trex submit --ntasks-per-node=2 "$root/slurm/search.sbatch" job.json dies)
-other=$(TREX=$PWD/stand-in/trex TREX_TRIES=2 submit --ntasks-per-node=2 "$root/slurm/search.sbatch" job.json hopeless)
-expect_end "$job" 60 0 0
-[ "$(wc -l < deaths)" = 3 ] || lost "$job" "$(wc -l < deaths) starts, not 3"
-expect_end "$other" 60 1 0
-says "$other" 'given up'
-ok "ranks that die are started again, those that always die are given up"
-
-# A folder in use is waited for, for a while; neither counts as a try.
-export TREX=$PWD/stand-in/trex
-job=$(TREX_TRIES=1 submit --ntasks-per-node=2 "$root/slurm/search.sbatch" job.json taken)
-other=$(TREX_WAIT=3 submit --ntasks-per-node=2 "$root/slurm/search.sbatch" job.json kept)
-third=$(submit --ntasks-per-node=1 "$root/slurm/search.sbatch" job.json kept)
-export TREX=$trex
-expect_end "$job" 60 0 0
-[ "$(wc -l < takings)" = 3 ] || lost "$job" "$(wc -l < takings) starts, not 3"
-expect_end "$other" 60 75 0
-says "$other" 'given up: the run folder is still in use'
-wait_until "$third" 60 "it waits for longer" grep -q 'tried again in 8 s' "trex-$third.log"
-signal_limit "$third"
-wait_until "$third" 5 "it hears the time limit's signal at once" grep -q 'requeued, the next' "trex-$third.log"
-scancel "$third"
-ok "a run folder in use is waited for, until it is free, for half an hour, or until the time limit"
+# All of these at once. Ranks that die are started again; those that always die end the job, unless the search gets on
+# between their deaths. A folder in use and a full disk are waited for, and are no deaths. None of these is requeued.
+export TREX_TRIES=3 TREX_WAIT=3 TREX_STALLS=2
+for name in dies gets_on hopeless taken kept full stays_full stalls; do
+    stand_in $name --ntasks-per-node=2
+done
+unset TREX_TRIES TREX_WAIT TREX_STALLS
+stand_in patient --ntasks-per-node=1
+expect_stand_in dies 0 0 3
+says "${jobs[dies]}" '^rank 0 has .*, before it code 139 \(SIGSEGV\)'
+expect_stand_in hopeless 1 0 3
+says "${jobs[hopeless]}" 'given up: 3 deaths in a row'
+expect_stand_in gets_on 0 0 4
+ok "ranks that die are started again; those that always die are given up, unless the search gets on"
+expect_stand_in taken 0 0 3
+expect_stand_in full 0 0 3
+says "${jobs[full]}" '^rank 0 has .*, before it code 74'
+expect_stand_in kept 75 0 3
+says "${jobs[kept]}" 'given up: the run folder is still in use'
+expect_stand_in stays_full 74 0 3
+says "${jobs[stays_full]}" 'given up: the disk is full or refuses \(the run folder is of-stays_full\)'
+job=${jobs[patient]}
+wait_until "$job" 60 "it waits for longer" grep -q 'tried again in 8 s' "trex-$job.log"
+signal_limit "$job"
+wait_until "$job" 20 "it hears the time limit's signal at once" grep -q 'requeued, the next' "trex-$job.log"
+scancel "$job"
+ok "a run folder in use and a full disk are waited for: until that is over, for half an hour, or until the time limit"
+expect_stand_in stalls 1 1 2
+says "${jobs[stalls]}" 'given up: 2 allocations in a row have brought nothing forward'
+ok "allocations that bring nothing forward come to an end"
 
 # A wrong job file, no job file, a program that is not there.
 sed 's/"metric": "accuracy"/"metric": "luck"/' job.json > wrong.json
