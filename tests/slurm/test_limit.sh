@@ -44,7 +44,7 @@ signal_limit "$job"
 wait_until "$job" 60 "the signal requeues it" restarted "$job" 2
 rounds=$(printf '%s\n' "$(rounds_of run)" "$(rounds_of whole)" | sort -n | tail -n 1)
 for run in whole run; do
-    expect 0 '' "$tree" set $run rounds=$((rounds + 4)) # before any has begun that many
+    expect 0 '' "$tree" set $run rounds=$((rounds + 3)) # before any has begun that many
 done
 expect_end "$job" 400 0 2
 says "$job" 'the search has ended: all rounds are done'
