@@ -61,7 +61,7 @@ head -c 32M /dev/zero > "$small/ballast" 2> /dev/null || true
 wait_until "$full" 120 "it meets the full disk" grep -q 'the disk is full or refuses .*tried again' "trex-$full.log"
 wait_until "$full" 120 "it tries again" grep -q 'tried again in 4 s' "trex-$full.log"
 kept=$(finished "$small/run")
-rm "$small/ballast"
+rm -f "$small/ballast"
 wait_until "$full" 120 "the search goes on" finished_more_than "$small/run" "$(wc -w <<< "$kept")"
 expect 0 '' "$tree" set "$small/run" rounds=3
 expect_end "$full" 120 0 0
