@@ -14,7 +14,9 @@
 #include "run/weights_file.h"
 #include "tree/search.h"
 
-enum { MAX_CASES = 16, CURVE_POINTS_MAX = 256 };
+/* A pass of an evaluation is the longest time without a chance to stop: short where the device
+ * waits for each. */
+enum { MAX_CASES = 16, CURVE_POINTS_MAX = 256, WAITING_BATCH_TOKENS = 512 };
 
 enum status candidate_config(const struct workspace *workspace, const cJSON *json,
                              struct train_config *out, struct error *err)
@@ -123,6 +125,7 @@ static enum status evaluate(struct workspace *workspace, const struct model *mod
     TRY(workspace_split(workspace, split, &rows, err));
     const struct eval_options options = {
         .max_cases = split == TASK_TEST ? 0 : MAX_CASES, /* no row of test is ever kept */
+        .batch_tokens = workspace->device->ops->asynchronous ? 0 : WAITING_BATCH_TOKENS,
         .max_length = workspace_sequence_length(workspace->job, &model->config, NULL),
         .seed = workspace->job->seed,
     };
