@@ -59,8 +59,10 @@ enum status checkpoint_read(struct checkpoint *checkpoint, bool *restored, struc
     return STATUS_OK;
 }
 
-static void note_save(const struct checkpoint *checkpoint, double seconds)
+static void note_save(const struct checkpoint *checkpoint, int64_t steps, double seconds)
 {
+    log_write(checkpoint->log, LOG_DEBUG, "run", "%s: its state after step %lld is on disk, %.2f s",
+              checkpoint->name, (long long)steps, seconds);
     if (checkpoint->pace != NULL) {
         pace_saved(checkpoint->pace, state_bytes(checkpoint->trainer), seconds);
     }
@@ -88,7 +90,7 @@ enum status checkpoint_save(struct checkpoint *checkpoint, struct error *err)
     checkpoint->save_took_s = checkpoint->saved_at_s - begun_s;
     checkpoint->safe_steps = steps;
     checkpoint->begun_steps = steps;
-    note_save(checkpoint, checkpoint->save_took_s);
+    note_save(checkpoint, steps, checkpoint->save_took_s);
     return STATUS_OK;
 }
 
@@ -136,7 +138,8 @@ static enum status poll_writer(struct checkpoint *checkpoint, struct error *err)
     bool busy = state_writer_busy(checkpoint->writer);
     TRY(state_writer_poll(checkpoint->writer, err));
     if (busy && !state_writer_busy(checkpoint->writer)) {
-        note_save(checkpoint, state_writer_seconds(checkpoint->writer));
+        note_save(checkpoint, state_writer_steps(checkpoint->writer),
+                  state_writer_seconds(checkpoint->writer));
     }
     return STATUS_OK;
 }
