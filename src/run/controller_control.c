@@ -117,8 +117,7 @@ static enum status apply_limits(struct controller *c, const struct store_control
     if (used == 0) {
         return STATUS_OK;
     }
-    snprintf(message + used, sizeof(message) - used, ", by %s",
-             wish->by[0] != '\0' ? wish->by : "somebody");
+    snprintf(message + used, sizeof(message) - used, ", by %s", wish->by);
     if (!c->test_root_sent && !c->test_winner_sent && !c->finish_recorded) {
         c->end_reason = NULL; /* it was going to end by the old limits: decide anew */
     }
@@ -170,15 +169,15 @@ static const char *halt_due(const struct controller *c)
 static enum status check_halt(struct controller *c, struct error *err)
 {
     struct controller_control *control = &c->control;
-    if (c->halt != NULL || c->stopping || c->finish_recorded) {
+    if (c->halt != NULL || c->stopping) {
         return STATUS_OK;
     }
     const char *how = halt_due(c);
     if (how == NULL) {
         return STATUS_OK;
     }
-    snprintf(control->reason, sizeof(control->reason), "%s, by %s (wish %s)", how,
-             control->wish.by[0] != '\0' ? control->wish.by : "somebody", control->wish.halt_id);
+    snprintf(control->reason, sizeof(control->reason), "%s, by %s (wish %s)", how, control->wish.by,
+             control->wish.halt_id);
     c->halt = control->reason;
     return tell(c, "halted", control->reason, err);
 }
@@ -224,11 +223,16 @@ static enum status look(struct controller *c, struct error *err)
     }
     store_control_init(&wish);
     enum status status = store_control_read(folder, &wish, &refused);
-    if (status != STATUS_OK && status != STATUS_NOT_FOUND) {
+    if (status == STATUS_NOT_FOUND) {
+        snprintf(wish.by, sizeof(wish.by), "whoever removed %s", FOLDER_CONTROL);
+    } else if (status != STATUS_OK) {
         log_write(c->options.log, LOG_WARNING, "run",
                   "what trex-tree left for this search cannot be read and changes nothing: %s",
                   refused.message);
         return STATUS_OK;
+    }
+    if (wish.by[0] == '\0') {
+        snprintf(wish.by, sizeof(wish.by), "somebody");
     }
     c->control.wish = wish;
     take_halt(c, &wish);
@@ -238,17 +242,21 @@ static enum status look(struct controller *c, struct error *err)
 void controller_open_control(struct controller *c)
 {
     c->control.looked_s = -INFINITY;
-    c->control.failure = ENOENT;
+    c->control.failure = -1; /* unlike anything: the first look reads */
     c->halt_by = deadline_never();
     store_control_init(&c->control.wish);
     find_told_limits(c);
     for (int id = 0; id < STORE_LIMIT_COUNT; id++) {
-        c->budget[id] = job_limit(c->options.job, id);
+        double told = c->control.told[id]; /* holds if the file cannot be read */
+        c->budget[id] = isnan(told) ? job_limit(c->options.job, id) : told;
     }
 }
 
 enum status controller_check_control(struct controller *c, struct error *err)
 {
+    if (c->finish_recorded) {
+        return STATUS_OK;
+    }
     if (clock_monotonic_s() - c->control.looked_s >= look_interval_s) {
         TRY(look(c, err));
     }
