@@ -83,7 +83,6 @@ static void find_told_limits(struct controller *c)
 static enum status tell(struct controller *c, const char *kind, const char *message,
                         struct error *err)
 {
-    log_write(c->options.log, LOG_INFO, "run", "%s: %s", kind, message);
     cJSON *event = controller_event("incident", -1, -1);
     cJSON_AddStringToObject(event, "kind", kind);
     cJSON_AddStringToObject(event, "message", message);
@@ -121,6 +120,7 @@ static enum status apply_limits(struct controller *c, const struct store_control
     if (!c->test_root_sent && !c->test_winner_sent && !c->finish_recorded) {
         c->end_reason = NULL; /* it was going to end by the old limits: decide anew */
     }
+    log_write(c->options.log, LOG_INFO, "run", "limits: %s", message);
     return tell(c, "limits", message, err);
 }
 
@@ -160,26 +160,36 @@ static const char *halt_due(const struct controller *c)
     case STORE_HALT_ROUND: /* unless the search is about to end anyway */
         return c->end_reason == NULL && controller_idle(c) ? "after a round" : NULL;
     case STORE_HALT_AT:
-        return deadline_passed(c->halt_by) ? "at the time that was asked for" : NULL;
+        return deadline_left_s(c->halt_by) <= controller_drain_s(c) ? "at the time asked for"
+                                                                    : NULL;
     default:
         return NULL;
     }
 }
 
-static enum status check_halt(struct controller *c, struct error *err)
+static enum status begin_halt(struct controller *c, const char *how, struct error *err)
 {
     struct controller_control *control = &c->control;
-    if (c->halt != NULL || c->stopping) {
-        return STATUS_OK;
-    }
-    const char *how = halt_due(c);
-    if (how == NULL) {
-        return STATUS_OK;
-    }
     snprintf(control->reason, sizeof(control->reason), "%s, by %s (wish %s)", how, control->wish.by,
              control->wish.halt_id);
     c->halt = control->reason;
     return tell(c, "halted", control->reason, err);
+}
+
+static enum status check_halt(struct controller *c, struct error *err)
+{
+    const char *how = c->halt == NULL && !c->stopping ? halt_due(c) : NULL;
+    return how != NULL ? begin_halt(c, how, err) : STATUS_OK;
+}
+
+enum status controller_halt_early(struct controller *c, struct error *err)
+{
+    bool nearer = deadline_left_s(c->halt_by) < deadline_left_s(c->options.deadline);
+    if (c->halt != NULL || !nearer) {
+        return STATUS_OK;
+    }
+    return begin_halt(c, "ahead of the time asked for, before which nothing more could be done",
+                      err);
 }
 
 /* ---- looking ---- */

@@ -237,6 +237,9 @@ enum status controller_finish(struct controller *c, struct error *err);
 void controller_open_control(struct controller *c);
 /* Looks at control.json every few seconds; sets budget, halt, halt_by and no_new_rounds. */
 enum status controller_check_control(struct controller *c, struct error *err);
+/* Nothing more fits into the time that is left: sets halt if it is somebody's wish that ends it,
+ * and not the allocation. */
+enum status controller_halt_early(struct controller *c, struct error *err);
 
 /* ---- controller_report.c ---- */
 void controller_report(struct controller *c, bool now);

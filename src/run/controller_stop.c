@@ -218,6 +218,8 @@ enum status controller_check_end(struct controller *c, struct error *err)
         return end_run(c, STATUS_OK, err);
     }
     if (!c->stopping && out_of_time(c)) {
+        TRY(controller_halt_early(c, err));
+        TRY(controller_check_stop(c, err));
         TRY(controller_begin_stop(c, NULL, err,
                                   "stopped: nothing that waits could finish or be saved in the "
                                   "%.0f s that are left",
