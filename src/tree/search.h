@@ -31,7 +31,7 @@ enum { SEARCH_ATTEMPTS_MAX = 3, SEARCH_KILLS_MAX = 2 };
 
 /* Longest texts of an event; one that is longer is refused. */
 enum { SEARCH_TEXT_MAX_BYTES = 256 * 1024, SEARCH_JOB_MAX_BYTES = 4 * 1024 * 1024 };
-enum { SEARCH_LINE_MAX_BYTES = 4096 /* of allocations and incidents: host, reason, message ... */ };
+enum { SEARCH_LINE_MAX_BYTES = 4096 /* of allocations and incidents; one that is longer is cut */ };
 enum { SEARCH_INSIGHT_NODES_MAX = 8, SEARCH_INSIGHTS_MAX = 64 /* of one node */ };
 
 struct search_score {
@@ -144,7 +144,7 @@ struct search_incident {
 };
 
 enum { SEARCH_INCIDENTS_MAX = 10000 /* later ones are counted, not kept */ };
-enum { SEARCH_ALLOCATIONS_MAX = 100000 };
+enum { SEARCH_ALLOCATIONS_MAX = 100000 /* the last one stands for all later ones */ };
 
 /* What has ended for good: a candidate, or a whole round. Whoever keeps figures of the search reads
  * on from where it stopped, and need not look through all nodes again. */

@@ -1,5 +1,6 @@
 /* Events of allocations and incidents: where the search has run, and what a reader should know of
- * it. */
+ * it. They are on disk before they come here, and no decision hangs on them: where a list is full
+ * or a text too long, less is kept, and the search goes on. */
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
@@ -36,6 +37,24 @@ static enum status reserve_one(void **list, int32_t count, int32_t *capacity, si
     return STATUS_OK;
 }
 
+/* A text of one line or a few, cut between two characters where it is too long. */
+static enum status read_line(struct event *event, const char *key, bool required, char **out,
+                             struct error *err)
+{
+    TRY(search_read_text(&event->reader, key, required, SEARCH_TEXT_MAX_BYTES, out, err));
+    if (*out == NULL || strlen(*out) <= SEARCH_LINE_MAX_BYTES) {
+        return STATUS_OK;
+    }
+    char *whole = *out;
+    size_t length = SEARCH_LINE_MAX_BYTES;
+    while (length > 0 && ((unsigned char)whole[length] & 0xC0) == 0x80) {
+        length--;
+    }
+    *out = mem_strndup(whole, length);
+    free(whole);
+    return *out != NULL ? STATUS_OK : mem_fail(err, length, key);
+}
+
 static int32_t read_count(struct event *event, const char *key, int32_t fallback, int32_t max)
 {
     return (int32_t)json_read_int(&event->reader, key, fallback, 0, max);
@@ -47,10 +66,9 @@ static double read_span(struct event *event, const char *key)
     return json_read_number(&event->reader, key, NAN, 0.0, SEARCH_SECONDS_MAX);
 }
 
-static enum status read_allocation(const struct search *search, struct event *event,
-                                   struct search_allocation *out, struct error *err)
+static enum status read_allocation(struct event *event, struct search_allocation *out,
+                                   struct error *err)
 {
-    struct json_reader *reader = &event->reader;
     out->started_s = event->time_s;
     out->ranks = (int32_t)event_require_int(event, "ranks", 1, INT32_MAX);
     out->workers = read_count(event, "workers", 0, INT32_MAX);
@@ -60,18 +78,13 @@ static enum status read_allocation(const struct search *search, struct event *ev
     out->restarts = read_count(event, "restarts", 0, INT32_MAX);
     out->predicted_s = NAN;
     out->safe_s = NAN;
-    TRY(search_read_text(reader, "job", false, SEARCH_LINE_MAX_BYTES, &out->job, err));
-    TRY(search_read_text(reader, "host", false, SEARCH_LINE_MAX_BYTES, &out->host, err));
+    TRY(read_line(event, "job", false, &out->job, err));
+    TRY(read_line(event, "host", false, &out->host, err));
     out->end = mem_strdup("");
     if (out->end == NULL) {
         return mem_fail(err, 1, "an allocation");
     }
-    TRY(event_check(event, err));
-    if (search->allocation_count >= SEARCH_ALLOCATIONS_MAX) {
-        return FAIL(err, STATUS_LIMIT, "%s: a search has at most %d allocations", event->name,
-                    SEARCH_ALLOCATIONS_MAX);
-    }
-    return STATUS_OK;
+    return event_check(event, err);
 }
 
 enum status search_apply_allocation_started(struct search *search, struct event *event,
@@ -80,10 +93,13 @@ enum status search_apply_allocation_started(struct search *search, struct event 
     enum status status = STATUS_OK;
     struct search_allocation allocation = {0};
     void *list = search->allocations;
-    TRY_CLEANUP(read_allocation(search, event, &allocation, err));
+    TRY_CLEANUP(read_allocation(event, &allocation, err));
     TRY_CLEANUP(reserve_one(&list, search->allocation_count, &search->allocation_capacity,
                             sizeof(allocation), "allocations", err));
     search->allocations = list;
+    if (search->allocation_count == SEARCH_ALLOCATIONS_MAX) {
+        search_allocation_fini(&search->allocations[--search->allocation_count]);
+    }
     search->allocations[search->allocation_count++] = allocation;
     search->earlier_seconds = search->allocation_seconds;
     return STATUS_OK;
@@ -122,10 +138,7 @@ enum status search_apply_allocation_ended(struct search *search, struct event *e
     double predicted_s = read_span(event, "predicted_s");
     double safe_s = read_span(event, "safe_s");
     char *reason = NULL;
-    if (allocation != NULL && allocation->end[0] != '\0') {
-        json_problems_add(&event->problems, "/event", "the allocation has already ended");
-    }
-    TRY(search_read_text(&event->reader, "reason", true, SEARCH_LINE_MAX_BYTES, &reason, err));
+    TRY(read_line(event, "reason", true, &reason, err));
     if (reason != NULL && reason[0] == '\0') {
         json_problems_add(&event->problems, "/reason", "found an empty text, allowed is a reason");
     }
@@ -182,13 +195,12 @@ static enum status read_incident(struct search *search, struct event *event,
                                  struct search_incident *out, struct candidate **blamed,
                                  struct error *err)
 {
-    struct json_reader *reader = &event->reader;
     out->time_s = event->time_s;
     out->allocation = search->allocation_count - 1;
     read_subject(search, event, out, blamed);
     out->lost_s = read_span(event, "lost_s");
-    TRY(search_read_text(reader, "kind", true, SEARCH_LINE_MAX_BYTES, &out->kind, err));
-    TRY(search_read_text(reader, "message", true, SEARCH_LINE_MAX_BYTES, &out->message, err));
+    TRY(read_line(event, "kind", true, &out->kind, err));
+    TRY(read_line(event, "message", true, &out->message, err));
     return event_check(event, err);
 }
 

@@ -97,8 +97,9 @@ static void test_bad_allocations(void **state)
     refuse(&search, ENDED("x") ",\"safe_s\":-1", "/safe_s");
     refuse(&search, ENDED("x") ",\"predicted_s\":\"soon\"", "/predicted_s");
     must_apply(&search, ENDED("stopped: signal") ",\"safe_s\":null");
-    refuse(&search, ENDED("finished"), "already ended");
-    /* The last words may come in any order. */
+    /* Last words may come in any order; the last of them counts. */
+    must_apply(&search, ENDED("failed: disk"));
+    assert_string_equal(search.allocations[0].end, "failed: disk");
     must_apply(&search, PROGRESS("9"));
     must_apply(&search, PROGRESS("3"));
     assert_true(search.allocations[0].seconds == 9.0);
@@ -182,6 +183,7 @@ static char *long_event(const char *before, size_t letters, const char *after)
     return text;
 }
 
+/* They are cut, between two characters; what is longer than any text may be is refused. */
 static void test_long_texts(void **state)
 {
     (void)state;
@@ -195,13 +197,18 @@ static void test_long_texts(void **state)
     struct search search;
     live(&search, 2);
     for (size_t i = 0; i < sizeof(members) / sizeof(members[0]); i++) {
-        char *body = long_event(members[i], SEARCH_LINE_MAX_BYTES + 1, "\"");
-        refuse(&search, body, "allowed are 4096");
+        char *body = long_event(members[i], SEARCH_TEXT_MAX_BYTES + 1, "\"");
+        refuse(&search, body, "bytes, allowed are");
+        free(body);
+        body = long_event(members[i], SEARCH_LINE_MAX_BYTES - 1, "\xC3\xA4...\"");
+        must_apply(&search, body);
         free(body);
     }
-    char *body = long_event(members[3], SEARCH_LINE_MAX_BYTES, "\"");
-    must_apply(&search, body);
-    free(body);
+    assert_int_equal(search.allocation_count, 3);
+    assert_int_equal(strlen(search.allocations[1].host), SEARCH_LINE_MAX_BYTES - 1);
+    assert_int_equal(strlen(search.allocations[2].job), SEARCH_LINE_MAX_BYTES - 1);
+    assert_int_equal(strlen(search.allocations[2].end), SEARCH_LINE_MAX_BYTES - 1);
+    assert_int_equal(strlen(search.incidents[0].message), SEARCH_LINE_MAX_BYTES - 1);
     search_fini(&search);
 }
 
@@ -227,9 +234,12 @@ static void test_more_than_are_kept(void **state)
     while (search.allocation_count < SEARCH_ALLOCATIONS_MAX) {
         must_apply(&search, STARTED_ON(""));
     }
-    assert_int_equal(apply(&search, STARTED_ON(""), &err), STATUS_LIMIT);
-    assert_int_equal(search.allocation_count, SEARCH_ALLOCATIONS_MAX);
+    must_apply(&search, PROGRESS("2"));
+    must_apply(&search, STARTED_ON(",\"job\":\"99\""));
     must_apply(&search, PROGRESS("1"));
+    assert_int_equal(search.allocation_count, SEARCH_ALLOCATIONS_MAX);
+    assert_string_equal(search.allocations[SEARCH_ALLOCATIONS_MAX - 1].job, "99");
+    assert_true(search.allocation_seconds == 10.0 + 2.0 + 1.0);
     search_fini(&search);
 }
 
