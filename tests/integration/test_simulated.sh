@@ -20,7 +20,7 @@ expect 2 'is not a number' "$trex" search job.json --simulate soon
 
 # Stopped in the middle, it goes on where it was; alone and with groups of ranks.
 mpirun -n 3 "$trex" search job.json --out cut --simulate 3 > first.txt 2>&1 & pid=$!
-for _ in $(seq 300); do
+for _ in $(seq 1200); do
     [ "$(finished cut | wc -l)" -lt 1 ] || break
     sleep 0.1
 done
