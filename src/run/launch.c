@@ -258,7 +258,8 @@ static enum status turn(struct launch *launch, bool *done, struct error *err)
         launch->longest_s = fmax(launch->longest_s, gap_s);
         launch->turned_s = now_s;
         if (launch->job.watchdog_seconds > 0.0) {
-            stop_watch(fmax(launch->job.watchdog_seconds, gaps_allowed * launch->longest_s));
+            stop_watch(2.0 * often_s +
+                       fmax(launch->job.watchdog_seconds, gaps_allowed * launch->longest_s));
         }
     }
     return controller_turn(launch->controller, done, err);

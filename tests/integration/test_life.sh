@@ -1,0 +1,69 @@
+#!/usr/bin/env bash
+# What goes wrong in an allocation: ranks that hang or kill, full disks, answers that never come, time that runs out.
+# Each ends in a state from which the same command goes on, with an incident that says what happened.
+. "$(dirname "$0")/common.sh"
+make_task ', "search": {"rounds": 2, "configurations": 2, "seed": 3}, "limits": {"samples": 300, "steps": 40}'
+sed -i 's/"threads": 1/"threads": 1, "watchdog_seconds": 8/' job.json
+
+# run CODE RUN [NAME=VALUE...]: rank 0 without, two workers with the variables; must end with the code.
+run() {
+    local code=$1 run=$2 got=0
+    shift 2
+    timeout 200 mpirun -n 1 "$trex" search job.json --out "$run" : -n 2 env X=1 "$@" "$trex" search job.json --out "$run" \
+        > log.txt 2>&1 || got=$?
+    [ "$got" = "$code" ] || { cat log.txt; die "$run ended with $got, not $code: $*"; }
+    "$tree" verify "$run" > verify.txt 2>&1 || { cat verify.txt log.txt; die "verify fails after $*"; }
+}
+
+tells() { # RUN PATTERN WHAT: the record has an incident, or an allocation's end, that says so
+    "$tree" show "$1" --json > show.json
+    "$tree" status "$1" --json >> show.json
+    grep -qE -- "$2" show.json || { grep -n '"kind"\|"message"\|"end"' show.json log.txt; cat log.txt; die "nothing says \"$2\""; }
+    ok "$3"
+}
+
+ends() { # RUN: started again, it comes to its end
+    run 0 "$1"
+    grep -q 'the search has ended' log.txt || { cat log.txt; die "$1 does not come to its end"; }
+}
+
+# A rank hangs in a candidate: found, blamed, all started again; the second time the candidate is set aside.
+run 1 hung TREX_FAULT=run.worker.n0001-c0=hang
+tells hung 'rank hung' "a rank that hangs is found"
+grep -q '"kills":[[:space:]]*1' show.json || die "nobody is blamed"
+run 1 hung TREX_FAULT=run.worker.n0001-c0=hang
+ends hung
+tells hung 'ended its rank 2 times' "a candidate that hangs its rank twice is set aside, and the search goes on"
+
+# A disk that is full while a state is saved, or while an event is written: 74, and nothing is lost.
+sed 's/"steps": 40/"steps": 3000/; s/"seed": 3/"seed": 4/' job.json > long.json
+cp job.json short.json
+cp long.json job.json
+run 74 full TREX_FAULT=run.worker.save=enospc
+tells full '"disk"' "a full disk ends the search with 74, and is told of"
+cp short.json job.json
+code=0
+TREX_FAULT=store.journal.before_write:6=enospc timeout 100 "$trex" search job.json --out journal > log.txt 2>&1 || code=$?
+[ $code = 74 ] || { cat log.txt; die "a journal that cannot be written ends with $code, not 74"; }
+expect 0 'the search has ended' env TREX_PREVIOUS='code 74' "$trex" search job.json --out journal
+tells journal 'died with code 74' "what the batch script knows of the end before stands in the record"
+
+# run.h5 that cannot be written is no reason to end: the journal has everything, and the next one is tried again.
+expect 0 'disk: run.h5 could not be written' env TREX_FAULT=store.run.before_write=enospc "$trex" search job.json --out snapshot
+expect 0 '' "$tree" verify snapshot
+expect 0 'the search has ended' "$trex" search job.json --out snapshot
+
+# A plan that never comes is given up, and another one is asked for.
+sed 's/"watchdog_seconds": 8/"watchdog_seconds": 1/' short.json > job.json
+expect 0 'the search has ended' env TREX_FAULT=run.controller.plan:2=eio "$trex" search job.json --out plan
+tells plan 'no answer' "an agent that never answers is given up"
+cp short.json job.json
+
+# Time: what could neither finish nor be saved is not started; the allocation ends at once, and the next goes on.
+sed 's/"rounds": 2/"rounds": 3/' short.json > job.json
+code=0
+TREX_DEADLINE=$(($(date +%s) + 6)) timeout 100 "$trex" search job.json --out time > log.txt 2>&1 || code=$?
+[ $code = 85 ] || { cat log.txt; die "without time left a search ends with $code, not 85"; }
+tells time 'stopped: ' "an allocation without time for anything ends with 85"
+expect 0 'the search has ended' "$trex" search job.json --out time
+echo "$passed passed, 0 failed"
