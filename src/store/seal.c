@@ -381,7 +381,7 @@ static enum status check_source(const struct source *source, int64_t file_bytes,
     char *block = NULL;
     char head[HEADER_BYTES + 1] = "";
     size_t head_bytes = file_bytes < HEADER_BYTES ? (size_t)file_bytes : HEADER_BYTES;
-    struct cursor cursor;
+    struct cursor cursor = {0};
     if (source->memory != NULL) {
         memcpy(head, source->memory, head_bytes);
     } else if (pread(source->fd, head, head_bytes, 0) != (ssize_t)head_bytes) {

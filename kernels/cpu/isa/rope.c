@@ -117,10 +117,10 @@ static struct head head_of(const struct rope *rope, int64_t row, int64_t number)
 
 static bool check_rope(struct device *device, const struct rope *rope)
 {
-    const struct attention_shape *shape = rope->shape;
-    assert(shape->head_dim % 2 == 0 && shape->heads % shape->kv_heads == 0);
-    assert(rope->to.cols == (shape->heads + 2 * shape->kv_heads) * shape->head_dim);
-    assert(rope->cos_sin.dtype == DTYPE_F32 && rope->cos_sin.cols == shape->head_dim);
+    assert(rope->shape->head_dim % 2 == 0 && rope->shape->heads % rope->shape->kv_heads == 0);
+    assert(rope->to.cols ==
+           (rope->shape->heads + 2 * rope->shape->kv_heads) * rope->shape->head_dim);
+    assert(rope->cos_sin.dtype == DTYPE_F32 && rope->cos_sin.cols == rope->shape->head_dim);
     assert((rope->query_weight == NULL) == (rope->key_weight == NULL));
     for (int64_t r = 0; r < rope->to.rows; r++) {
         if (rope->position[r] < 0 || rope->position[r] >= rope->cos_sin.rows) {
