@@ -11,7 +11,7 @@ unset TREX_LAUNCH TREX_CHAIN TREX_TRIES
 
 start_cluster() { # [NODES]; ends the test with 77 where there can be none, and the reason has been said
     local variables
-    variables=$(CLUSTER_SECONDS=1200 "$cluster" start "$scratch/c" "${1:-2}") || exit $?
+    variables=$(CLUSTER_SECONDS=${CLUSTER_SECONDS:-1200} "$cluster" start "$scratch/c" "${1:-2}") || exit $?
     eval "$variables"
 }
 

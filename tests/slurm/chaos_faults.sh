@@ -1,0 +1,153 @@
+# The kinds of faults. Sourced by chaos. strike_KIND does it at once; arm_KIND arms it for ranks that start later.
+
+# Of a hundred faults so many; the poison strikes twice by itself.
+kinds='rank ranks write corrupt full slow clock limit requeue node'
+declare -A shares=([rank]=22 [ranks]=10 [write]=24 [corrupt]=12 [full]=6 [slow]=7 [clock]=6 [limit]=5 [requeue]=4 [node]=4)
+declare -A arms_at_start=([write]=yes [slow]=yes [clock]=yes [hang]=yes)
+declare -A armed_kind armed_rank armed_ends
+
+# ---- at once ------------------------------------------------------------------------------------------------------
+
+pick_rank() { # sets pid and rank
+    local list
+    mapfile -t list < <(rank_list | sort -k 2n)
+    [ ${#list[@]} -gt 0 ] || violation "no rank runs"
+    draw ${#list[@]}
+    read -r pid rank _ <<< "${list[drawn]}"
+}
+
+kill_all() { rank_list | cut -d ' ' -f 1 | xargs -r kill -KILL 2> /dev/null || true; }
+
+strike_rank() {
+    pick_rank
+    begin_strike rank yes "rank $rank"
+    kill -KILL "$pid"
+}
+
+strike_ranks() {
+    begin_strike ranks yes "all at once"
+    kill_all
+}
+
+strike_limit() {
+    begin_strike limit yes "the signal before the time limit"
+    signal_limit "$job"
+}
+
+strike_requeue() {
+    begin_strike requeue yes "scontrol requeue"
+    scontrol requeue "$job"
+}
+
+strike_node() {
+    local nodes
+    mapfile -t nodes < <(scontrol show hostnames "$(field "$job" NodeList)")
+    draw ${#nodes[@]}
+    begin_strike node yes "${nodes[drawn]} loses power"
+    "$cluster" crash "$scratch/c" "${nodes[drawn]}"
+    scontrol update NodeName="${nodes[drawn]}" State=DOWN Reason=power
+    "$cluster" boot "$scratch/c" "${nodes[drawn]}"
+}
+
+strike_full() {
+    begin_strike full yes "the disk is full for a while"
+    dd if=/dev/zero of="$scratch/disk/fill" bs=256k 2> /dev/null || true
+    poll_until 60 "the ranks notice that the disk is full" ranks_gone "$start"
+    sleep 1
+    rm "$scratch/disk/fill"
+}
+
+# Damages a file: a byte in the middle flipped, or its end cut.
+flip_byte() { # FILE
+    local size byte
+    size=$(stat -c %s "$1")
+    byte=$(dd if="$1" bs=1 skip=$((size / 2)) count=1 2> /dev/null | od -An -tu1)
+    printf "\\x$(printf %x $((byte ^ 255)))" | dd of="$1" bs=1 seek=$((size / 2)) conv=notrunc 2> /dev/null
+}
+
+strike_corrupt() {
+    local state which
+    state=$(find "$run/inflight" -name 'n*.h5' | sort | head -n 1)
+    draw 5
+    which=$drawn
+    [ -e "$run/run.h5" ] || which=2
+    [ "$which" -lt 3 ] || [ -n "$state" ] || which=2
+    : > hold
+    begin_strike corrupt yes "$([ $which = 0 ] && echo run.h5 flipped || [ $which = 1 ] && echo run.h5 cut ||
+        [ $which = 2 ] && echo journal with a torn line || [ $which = 3 ] && echo a training state flipped || echo a training state cut)"
+    kill_all
+    poll_until 60 "the ranks are gone" ranks_gone "$start"
+    case $which in
+        0) flip_byte "$run/run.h5"; damaged=run.h5 ;;
+        1) truncate -s -1000 "$run/run.h5"; damaged=run.h5 ;;
+        2) tail -n 1 "$run/journal.jsonl" | head -c 60 >> "$run/journal.jsonl" ;;
+        3) flip_byte "$state"; damaged=${state##*/} ;;
+        4) truncate -s -1000 "$state"; damaged=${state##*/} ;;
+    esac
+    rm hold
+}
+
+# ---- armed --------------------------------------------------------------------------------------------------------
+
+arm() { # KIND ENDS RANK FAULT; without effect if the rank is armed already
+    local fault=$4
+    [ ! -e "arms/$3" ] && ! grep -qsxF "$fault" arms/* || return 0
+    armed_kind[$fault]=$1 armed_ends[$fault]=$2 armed_rank[$fault]=$3
+    echo "$fault" > "arms/$3.new"
+    mv "arms/$3.new" "arms/$3"
+}
+
+# A store's fault point: those of rank 0, or those of files of arrays, which the others write.
+pick_point() { # RANK: sets point
+    local points
+    if [ "$1" = 0 ]; then
+        mapfile -t points < <(grep -rhoE 'fault_point\("(store\.(run|journal)|base\.file)\.[a-z_.]+' "$root/src" | cut -d '"' -f 2 | sort -u)
+    else
+        mapfile -t points < <(grep -rhoE 'fault_point\("(store\.arrays|base\.file)\.[a-z_.]+' "$root/src" | cut -d '"' -f 2 | sort -u)
+    fi
+    draw ${#points[@]}
+    point=${points[drawn]}
+}
+
+arm_write() {
+    local rank
+    draw 4
+    rank=$drawn
+    pick_point "$rank"
+    draw 3
+    arm write yes "$rank" "$point:$((drawn + 1))=kill"
+}
+
+arm_slow() {
+    local rank
+    draw 4
+    rank=$drawn
+    pick_point "$rank"
+    draw 3
+    arm slow no "$rank" "$point:$((drawn + 1))=slow"
+}
+
+arm_clock() {
+    local where=ahead
+    draw 2
+    [ "$drawn" = 0 ] || where=back
+    draw 60
+    arm clock no 0 "clock:$((drawn + 1))=$where"
+}
+
+# One candidate kills each rank that it meets, the whole search long.
+choose_poison() {
+    draw 4
+    poison=n000$((drawn + 2))-c0
+    echo "run.worker.$poison=kill" > poison
+}
+
+armed_strike() { # FAULT, as the rank said it
+    if [ "$1" = "run.worker.$poison=kill" ]; then
+        begin_strike poison yes "$poison kills its rank"
+        return
+    fi
+    [ -n "${armed_kind[$1]-}" ] || violation "a fault that nobody armed: $1"
+    rm -f "arms/${armed_rank[$1]}"
+    begin_strike "${armed_kind[$1]}" "${armed_ends[$1]}" "$1 on rank ${armed_rank[$1]}"
+}

@@ -1,0 +1,284 @@
+# What chaos sees of a search, and the promises that it checks. Sourced by chaos.
+#
+# The logs are read as they grow: each TREX_FAULT that strikes, each start of the ranks, each sign of training. A fault
+# goes from begin_strike (its time; into the queue) to examine (losses, checks) to the next sign of training.
+
+: > finished.txt
+struck=0         # faults so far; each has what, words, at_s, ends, work_s, time_s
+queue=()         # faults that were not examined yet
+open_faults=()   # faults after which no training was seen yet
+trained=no       # whether somebody trains
+resumed=yes      # whether the search was opened since the last fault that ended the ranks
+start=           # of the ranks: Slurm job, restart, step
+start_s=0
+damaged=         # a file that was damaged on purpose and is not repaired yet
+declare -A what words at_s ends work_s time_s stuck
+sampling_s=0.1
+
+now_ms() { echo $((${EPOCHREALTIME/./} / 1000)); }
+seconds() { awk "BEGIN { printf \"%.2f\", $* }"; }
+before() { awk -v a="$1" -v b="$2" 'BEGIN { exit !(a < b) }'; }
+larger() { awk -v a="$1" -v b="$2" 'BEGIN { print (a + 0 > b + 0 ? a : b) }'; }
+
+violation() { # WORDS...
+    echo "VIOLATION after $struck faults (seed $seed): $*"
+    for ((i = struck > 6 ? struck - 6 : 0; i < struck; i++)); do
+        echo "  fault $((i + 1)) at ${at_s[$i]}: ${what[$i]}, ${words[$i]}"
+    done
+    echo "--- the job says"
+    tail -n 40 job.log || true
+    echo "--- the search says"
+    tail -n 30 "$run/log.jsonl" || true
+    echo "--- the folder holds"
+    ls -laR "$run" | head -n 40 || true
+    echo "--- again: KEEP=1 tests/slurm/chaos $build $faults $seed"
+    exit 1
+}
+
+# ---- ranks --------------------------------------------------------------------------------------------------------
+
+rank_list() { # one a line: PID RANK START
+    pgrep -af "^$trex\.[0-9]+\." | sed -nE "s|^([0-9]+) [^ ]*/trex\.([0-9]+)\.([0-9.]+) .*|\1 \2 \3|p" || true
+}
+
+# In the background: how much of a core's time each rank has had, and who was given which candidate.
+watch_ranks() {
+    local pid rank from stat last=0
+    set +e
+    while :; do
+        while read -r pid rank from; do
+            { read -r stat < "/proc/$pid/stat"; } 2> /dev/null || continue
+            stat=${stat##*) }
+            set -- $stat
+            echo "$EPOCHREALTIME $from $rank $((${12} + ${13}))"
+        done < <(rank_list) >> samples
+        grep -h '"event":"candidate_started"' "$run/journal.jsonl" 2> /dev/null |
+            sed -nE 's/.*"node":([0-9]+),"candidate":([0-9]+),"rank":([0-9]+),"sequence":([0-9]+),"time_s":([0-9.]+).*/\4 \1 \2 \3 \5/p' |
+            awk -v last="$last" '$1 > last { printf "n%04d-c%d %d %f %d\n", $2, $3, $4, $5, $1 }' > fresh
+        if [ -s fresh ]; then
+            cat fresh >> given
+            last=$(awk 'END { print $4 }' fresh)
+        fi
+        sleep $sampling_s
+    done
+}
+
+# Who has which candidate since the ranks' last start, one a line: NAME RANK SINCE. Clocks that a fault has moved by a
+# day are moved back.
+in_training() {
+    awk -v start="$start_s" -v now="$EPOCHREALTIME" -v finished="$(cut -d ' ' -f 1 finished.txt | tr '\n' ' ')" '
+        { while ($3 > now + 43200) $3 -= 86400; while ($3 < now - 43200) $3 += 86400; rank[$1] = $2; since[$1] = $3 }
+        END { split(finished, names, " "); for (i in names) delete since[names[i]]
+            for (name in since) if (since[name] >= start) print name, rank[name], since[name] }' given 2> /dev/null
+}
+
+saved_at() { stat -c %.Y "$run/inflight/$1.h5" 2> /dev/null || echo 0; } # NAME
+
+# Candidates that died with their job before and have saved nothing since: one more death and they may be set aside.
+unsafe() {
+    local name rank since count=0
+    while read -r name rank since; do
+        [ "${stuck[$name]:-0}" -ge 1 ] && before "$(saved_at "$name")" "$since" && count=$((count + 1))
+    done < <(in_training)
+    echo $count
+}
+
+# ---- logs ---------------------------------------------------------------------------------------------------------
+
+open_logs() {
+    local i
+    for ((i = 0; i < 600; i++)); do
+        [ ! -e job.log ] || [ ! -e "$run/log.jsonl" ] || break
+        sleep 0.1
+    done
+    exec 7< job.log 8< "$run/log.jsonl" 9< starts
+    held7='' held8='' held9=''
+}
+
+# Calls FUNCTION with each line that is complete since the last time.
+read_lines() { # DESCRIPTOR FUNCTION
+    local line='' held=held$1
+    while IFS= read -r -u "$1" line; do
+        line=${!held}$line
+        printf -v "$held" %s ''
+        "$2" "$line"
+    done
+    printf -v "$held" %s "${!held}$line"
+}
+
+on_job_line() {
+    case $1 in
+        *'TREX_FAULT strikes: '*) armed_strike "${1#*TREX_FAULT strikes: }" ;;
+        *'given up'*) violation "the job gave up" ;;
+    esac
+}
+
+on_run_line() {
+    local i
+    case $1 in
+        *'"message":"resuming '*) resumed=yes ;;
+        *'"room":"train"'* | *'goes on at step'*)
+            [ $resumed = yes ] || return 0
+            trained=yes
+            for i in "${open_faults[@]}"; do
+                time_s[$i]=$(seconds "$EPOCHREALTIME - ${at_s[$i]}")
+            done
+            open_faults=() ;;
+    esac
+}
+
+on_start() {
+    [ $trained = no ] || violation "the ranks were started again, and no fault had ended them: $1"
+    start_s=${1% *}
+    start=${1#* }
+}
+
+read_logs() {
+    read_lines 9 on_start
+    read_lines 8 on_run_line
+    read_lines 7 on_job_line
+}
+
+poll() {
+    sleep 0.1
+    read_logs
+    ! is_over "$job" || [ -n "${ending-}" ] || violation "the job has ended: $(field "$job" JobState)"
+}
+
+poll_until() { # SECONDS WHAT COMMAND...
+    local left=$(($1 * 10)) what=$2
+    shift 2
+    until "$@"; do
+        [ $((left -= 1)) -gt 0 ] || violation "waited in vain until $what"
+        poll
+    done
+}
+
+# ---- a fault ------------------------------------------------------------------------------------------------------
+
+begin_strike() { # KIND ENDS WORDS: it strikes now; ENDS: whether it ends the ranks
+    read_lines 9 on_start
+    read_lines 8 on_run_line
+    what[$struck]=$1 ends[$struck]=$2 words[$struck]=$3 at_s[$struck]=$EPOCHREALTIME
+    queue+=("$struck")
+    open_faults+=("$struck")
+    echo "fault $((struck + 1)) ($(($(now_ms) / 1000 - began_ms / 1000)) s): $1, $3"
+    struck=$((struck + 1))
+    if [ "$2" = yes ]; then
+        trained=no
+        resumed=no
+    fi
+}
+
+ranks_gone() { # START
+    [ "$start" != "$1" ] || ! rank_list | grep -q " $1$"
+}
+
+examine_queue() {
+    local i from
+    while [ ${#queue[@]} -gt 0 ]; do
+        i=${queue[0]}
+        queue=("${queue[@]:1}")
+        if [ "${ends[$i]}" = yes ]; then
+            from=$start
+            poll_until 120 "the ranks end after a ${what[$i]}" ranks_gone "$from"
+            measure_loss "$i"
+        fi
+        check_folder
+    done
+}
+
+# Seconds of a core that the rank had between two times, of what its CPU time was.
+core_seconds() { # RANK FROM TO
+    tail -n 4000 samples | awk -v rank="$1" -v start="$start" -v from="$2" -v to="$3" '
+        $2 == start && $3 == rank && $1 <= to { if ($1 <= from) { before = $4; t = $1 } last = $4; end = $1; if (!n++) first = $4 }
+        END { if (n == 0) { print "0.00"; exit }
+            if (t == 0) before = first
+            printf "%.2f", (last - before) / 100 + (to - end) - 0 }'
+}
+
+# The work of a fault that is lost: of each candidate what its rank did since the last save, or since it began.
+measure_loss() { # FAULT
+    local i=$1 name rank since saved base lost most=0
+    while read -r name rank since; do
+        saved=$(saved_at "$name")
+        base=$(larger "$saved" "$since")
+        if before "$saved" "$since"; then
+            stuck[$name]=$((${stuck[$name]:-0} + 1))
+        else
+            stuck[$name]=0
+        fi
+        before "$base" "${at_s[$i]}" || continue
+        lost=$(core_seconds "$rank" "$base" "${at_s[$i]}")
+        most=$(larger "$lost" "$most")
+        ! before "$(seconds "$checkpoint_s + $aside_s + 2 * $sampling_s")" "$lost" ||
+            violation "$name lost $lost s of work on rank $rank, more than a checkpoint interval:" \
+                "saved at $saved, begun at $since, fault at ${at_s[$i]}"
+    done < <(in_training)
+    work_s[$i]=$most
+}
+
+# ---- the folder ---------------------------------------------------------------------------------------------------
+
+states() { # NAME STATE VALUE LOSS of each candidate that has an end, one a line
+    "$tree" show "$run" --json | awk -F '\t' '
+        /"name":/ { gsub(/[",]/, ""); name = $NF }
+        /"state":/ { gsub(/[",]/, ""); state = $NF; if (state == "failed" && name) print name, state; }
+        /"validation":/ { wanted = 1 }
+        wanted && /"value":/ { gsub(/[",]/, ""); value = $NF }
+        wanted && /"loss":/ { gsub(/[",]/, ""); if (state == "finished") print name, state, value, $NF; wanted = 0 }' | sort
+}
+
+# The folder is whole, all that was finished is, once, and nothing failed but the poison.
+check_folder() {
+    local lost name
+    if [ -z "$damaged" ]; then
+        "$tree" verify "$run" > verify.txt 2>&1 || { cat verify.txt; violation "the folder is not whole"; }
+    fi
+    states > states.txt
+    grep ' finished ' states.txt > finished.new || true
+    lost=$(comm -23 finished.txt finished.new)
+    [ -z "$lost" ] || violation "was finished, and is not so any more: $lost"
+    mv finished.new finished.txt
+    each_finished_once "$run"
+    for name in $(awk '$2 == "failed" { print $1 }' states.txt); do
+        [ "$name" = "$poison" ] || [ "${stuck[$name]:-0}" -ge 3 ] || violation "$name failed, and no fault was its own"
+        [ "$name" != "$poison" ] || rm -f "$scratch/poison"
+    done
+}
+
+check_end() {
+    local open
+    [ "$(field "$job" ExitCode)" = 0:0 ] || violation "the job ended with $(field "$job" ExitCode)"
+    damaged=
+    check_folder
+    "$tree" status "$run" --json | grep -q '"condition":[[:space:]]*"finished"' || violation "the search has not ended"
+    open=$("$tree" show "$run" --json | grep -cE '"state":.*"(planned|running|suspended|open)"' || true)
+    [ "$open" = 0 ] || violation "$open rounds or candidates are still open"
+}
+
+# ---- the report ---------------------------------------------------------------------------------------------------
+
+figures() { # NUMBERS...: median and largest
+    printf '%s\n' "$@" | grep . | sort -n | awk '{ v[NR] = $1 } END {
+        if (NR == 0) { print "- -"; exit }
+        m = NR % 2 ? v[(NR + 1) / 2] : (v[NR / 2] + v[NR / 2 + 1]) / 2; printf "%.2f %.2f\n", m, v[NR] }'
+}
+
+print_table() {
+    local k i work time
+    printf '\n%-22s %6s   %18s   %18s\n' fault times 'work lost (s)' 'time lost (s)'
+    printf '%-22s %6s   %9s%9s   %9s%9s\n' '' '' median most median most
+    for k in $(printf '%s\n' "${what[@]}" | sort | uniq) all; do
+        work=() time=()
+        for ((i = 0; i < struck; i++)); do
+            [ "$k" = all ] || [ "${what[$i]}" = "$k" ] || continue
+            work+=("${work_s[$i]-}")
+            time+=("${time_s[$i]-}")
+        done
+        printf '%-22s %6s   %9s%9s   %9s%9s\n' "$k" ${#work[@]} $(figures "${work[@]}") $(figures "${time[@]}")
+    done
+    printf '{"faults": %d, "seed": %d, "candidates": %d, "submissions": %d, "requeues": %s, "seconds": %d, "violations": 0}\n' \
+        "$struck" "$seed" "$(wc -l < finished.txt)" "$submissions" "$(field "$job" Restarts)" \
+        $((($(now_ms) - began_ms) / 1000))
+}
