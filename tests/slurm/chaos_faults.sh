@@ -1,9 +1,12 @@
 # The kinds of faults. Sourced by chaos. strike_KIND does it at once; arm_KIND arms it for ranks that start later.
 
 # Of a hundred faults so many; the poison strikes twice by itself.
-kinds='rank ranks write corrupt full slow clock limit requeue node'
-declare -A shares=([rank]=22 [ranks]=10 [write]=24 [corrupt]=12 [full]=6 [slow]=7 [clock]=6 [limit]=5 [requeue]=4 [node]=4)
+declare -A shares=([rank]=22 [ranks]=9 [write]=23 [corrupt]=10 [full]=6 [slow]=7 [clock]=6 [hang]=3 [limit]=4 [requeue]=3
+    [node]=3 [frozen]=1 [frozen-blind]=1)
+kinds=${CHAOS_KINDS:-rank ranks write corrupt full slow clock hang limit requeue node frozen frozen-blind}
 declare -A arms_at_start=([write]=yes [slow]=yes [clock]=yes [hang]=yes)
+told=${CHAOS_TOLD-' rank ranks write corrupt full hang node frozen frozen-blind poison '}
+blind= # the start of the ranks that has no flock
 declare -A armed_kind armed_rank armed_ends
 
 # ---- at once ------------------------------------------------------------------------------------------------------
@@ -87,6 +90,39 @@ strike_corrupt() {
     rm hold
 }
 
+# Both nodes freeze, Slurm finds them down and starts the search on others; later they wake up, and their ranks go on as
+# if nothing had been, until Slurm ends them: what they write must not count.
+freeze_nodes() { # KIND
+    local node daemon nodes frozen=()
+    mapfile -t nodes < <(scontrol show hostnames "$(field "$job" NodeList)")
+    for node in "${nodes[@]}"; do
+        daemon=$(pgrep -f "^[^ ]*slurmd -D -N $node -f $scratch/c/slurm.conf$")
+        frozen+=($(pgrep --ns "$daemon" --nslist pid))
+    done
+    begin_strike "$1" yes "${nodes[*]} freeze, the job goes on elsewhere, they wake up"
+    kill -STOP "${frozen[@]}"
+    measure_loss $((struck - 1))
+    for node in "${nodes[@]}"; do
+        scontrol update NodeName="$node" State=DOWN Reason=frozen
+    done
+    poll_until 180 "the search goes on, or waits for the folder" eval '[ $trained = yes ] || [ $refused = yes ]'
+    kill -CONT "${frozen[@]}" 2> /dev/null || true
+    for ((i = 0; i < 30; i++)); do
+        poll
+    done
+    for node in "${nodes[@]}"; do
+        scontrol update NodeName="$node" State=RESUME || true
+    done
+}
+
+strike_frozen() { freeze_nodes frozen; }
+
+strike_frozen_blind() {
+    arm flock no 0 flock=absent # those who go on have none either
+    freeze_nodes frozen-blind
+    rm -f arms/0
+}
+
 # ---- armed --------------------------------------------------------------------------------------------------------
 
 arm() { # KIND ENDS RANK FAULT; without effect if the rank is armed already
@@ -131,8 +167,16 @@ arm_clock() {
     local where=ahead
     draw 2
     [ "$drawn" = 0 ] || where=back
-    draw 60
+    draw 40
     arm clock no 0 "clock:$((drawn + 1))=$where"
+}
+
+arm_hang() {
+    local rank
+    draw 3
+    rank=$((drawn + 1))
+    draw 400
+    arm hang yes "$rank" "run.worker.step:$((drawn + 1))=hang"
 }
 
 # One candidate kills each rank that it meets, the whole search long.
@@ -145,6 +189,10 @@ choose_poison() {
 armed_strike() { # FAULT, as the rank said it
     if [ "$1" = "run.worker.$poison=kill" ]; then
         begin_strike poison yes "$poison kills its rank"
+        return
+    fi
+    if [ "$1" = flock=absent ]; then # no fault by itself
+        blind=$start
         return
     fi
     [ -n "${armed_kind[$1]-}" ] || violation "a fault that nobody armed: $1"

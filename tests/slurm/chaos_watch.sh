@@ -11,9 +11,11 @@ trained=no       # whether somebody trains
 resumed=yes      # whether the search was opened since the last fault that ended the ranks
 start=           # of the ranks: Slurm job, restart, step
 start_s=0
-damaged=         # a file that was damaged on purpose and is not repaired yet
-declare -A what words at_s ends work_s time_s stuck
-sampling_s=0.1
+refused=no       # whether ranks found the folder in use since the last fault
+damaged=         # a file that was damaged on purpose and is not replaced yet
+declare -A what words at_s ends work_s time_s stuck incidents_before
+sampling_s=0.2
+turns=0           # of poll
 
 now_ms() { echo $((${EPOCHREALTIME/./} / 1000)); }
 seconds() { awk "BEGIN { printf \"%.2f\", $* }"; }
@@ -109,6 +111,7 @@ read_lines() { # DESCRIPTOR FUNCTION
 on_job_line() {
     case $1 in
         *'TREX_FAULT strikes: '*) armed_strike "${1#*TREX_FAULT strikes: }" ;;
+        *'folder is in use'*) refused=yes ;;
         *'given up'*) violation "the job gave up" ;;
     esac
 }
@@ -142,7 +145,9 @@ read_logs() {
 poll() {
     sleep 0.1
     read_logs
-    ! is_over "$job" || [ -n "${ending-}" ] || violation "the job has ended: $(field "$job" JobState)"
+    turns=$((turns + 1))
+    [ $((turns % 20)) != 0 ] || [ -n "${ending-}" ] || ! is_over "$job" ||
+        violation "the job has ended: $(field "$job" JobState)"
 }
 
 poll_until() { # SECONDS WHAT COMMAND...
@@ -167,6 +172,7 @@ begin_strike() { # KIND ENDS WORDS: it strikes now; ENDS: whether it ends the ra
     if [ "$2" = yes ]; then
         trained=no
         resumed=no
+        refused=no
     fi
 }
 
@@ -182,9 +188,29 @@ examine_queue() {
         if [ "${ends[$i]}" = yes ]; then
             from=$start
             poll_until 120 "the ranks end after a ${what[$i]}" ranks_gone "$from"
-            measure_loss "$i"
         fi
         check_folder
+        [ "${ends[$i]}" = no ] || [ -n "${work_s[$i]-}" ] || measure_loss "$i"
+        incidents_before[$i]=$(incidents_seen)
+    done
+}
+
+incidents_seen() { "$tree" status "$run" --json | sed -nE 's/.*"incidents_seen":[[:space:]]*([0-9]+).*/\1/p'; }
+
+# With the ranks at work again: the tree says what happened, and damaged files were replaced.
+check_recovery() {
+    local i seen left=600
+    seen=$(incidents_seen)
+    for i in "${!incidents_before[@]}"; do
+        [[ $told != *" ${what[$i]} "* ]] || [ "$seen" -gt "${incidents_before[$i]}" ] ||
+            violation "no incident in the tree tells of fault $((i + 1)), ${what[$i]}"
+        unset "incidents_before[$i]"
+    done
+    while [ -n "$damaged" ] && [ $trained = yes ]; do
+        "$tree" verify "$run" > verify.txt 2>&1 && damaged='' && break
+        grep -q "$damaged" verify.txt || violation "more than $damaged is not whole: $(cat verify.txt)"
+        [ $((left -= 1)) -gt 0 ] || violation "$damaged is still damaged: $(cat verify.txt)"
+        poll
     done
 }
 
