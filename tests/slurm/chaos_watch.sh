@@ -278,7 +278,7 @@ check_end() {
     [ "$(field "$job" ExitCode)" = 0:0 ] || violation "the job ended with $(field "$job" ExitCode)"
     damaged=
     check_folder
-    "$tree" status "$run" --json | grep -q '"condition":[[:space:]]*"finished"' || violation "the search has not ended"
+    [[ $("$tree" status "$run" --json) =~ \"condition\":[[:space:]]*\"finished\" ]] || violation "the search has not ended"
     open=$("$tree" show "$run" --json | grep -cE '"state":.*"(planned|running|suspended|open)"' || true)
     [ "$open" = 0 ] || violation "$open rounds or candidates are still open"
 }
