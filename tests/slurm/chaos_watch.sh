@@ -89,7 +89,7 @@ unsafe() {
 
 open_logs() {
     local i
-    for ((i = 0; i < 600; i++)); do
+    for ((i = 0; i < 3000; i++)); do
         [ ! -e job.log ] || [ ! -e "$run/log.jsonl" ] || break
         sleep 0.1
     done
