@@ -43,17 +43,22 @@ rank_list() { # one a line: PID RANK START
     pgrep -af "^$trex\.[0-9]+\." | sed -nE "s|^([0-9]+) [^ ]*/trex\.([0-9]+)\.([0-9.]+) .*|\1 \2 \3|p" || true
 }
 
-# In the background: how much of a core's time each rank has had, and who was given which candidate.
+# How much of a core's time each rank has had by now.
+take_sample() {
+    local pid rank from stat
+    while read -r pid rank from; do
+        { read -r stat < "/proc/$pid/stat"; } 2> /dev/null || continue
+        stat=(${stat##*) })
+        echo "$EPOCHREALTIME $from $rank $((stat[11] + stat[12]))"
+    done < <(rank_list) >> samples
+}
+
+# In the background: samples, and who was given which candidate.
 watch_ranks() {
-    local pid rank from stat last=0
+    local last=0
     set +e
     while :; do
-        while read -r pid rank from; do
-            { read -r stat < "/proc/$pid/stat"; } 2> /dev/null || continue
-            stat=${stat##*) }
-            set -- $stat
-            echo "$EPOCHREALTIME $from $rank $((${12} + ${13}))"
-        done < <(rank_list) >> samples
+        take_sample
         grep -h '"event":"candidate_started"' "$run/journal.jsonl" 2> /dev/null |
             sed -nE 's/.*"node":([0-9]+),"candidate":([0-9]+),"rank":([0-9]+),"sequence":([0-9]+),"time_s":([0-9.]+).*/\4 \1 \2 \3 \5/p' |
             awk -v last="$last" '$1 > last { printf "n%04d-c%d %d %f %d\n", $2, $3, $4, $5, $1 }' > fresh
@@ -164,6 +169,7 @@ poll_until() { # SECONDS WHAT COMMAND...
 begin_strike() { # KIND ENDS WORDS: it strikes now; ENDS: whether it ends the ranks
     read_lines 9 on_start
     read_lines 8 on_run_line
+    take_sample
     what[$struck]=$1 ends[$struck]=$2 words[$struck]=$3 at_s[$struck]=$EPOCHREALTIME
     queue+=("$struck")
     open_faults+=("$struck")
@@ -214,13 +220,16 @@ check_recovery() {
     done
 }
 
-# Seconds of a core that the rank had between two times, of what its CPU time was.
+# Core seconds that a rank spent between two times. Between two samples it is taken to have worked evenly; what it did
+# between the last one and its death is not seen: none where the fault was ours, else at most $sampling_s.
 core_seconds() { # RANK FROM TO
     tail -n 4000 samples | awk -v rank="$1" -v start="$start" -v from="$2" -v to="$3" '
-        $2 == start && $3 == rank && $1 <= to { if ($1 <= from) { before = $4; t = $1 } last = $4; end = $1; if (!n++) first = $4 }
-        END { if (n == 0) { print "0.00"; exit }
-            if (t == 0) before = first
-            printf "%.2f", (last - before) / 100 + (to - end) - 0 }'
+        $2 != start || $3 != rank || $1 > to { next }
+        n++ == 0 || $1 <= from { base = $4; t = $1; next_t = 0 }
+        $1 > from && !next_t && n > 1 { next_t = $1; next_cpu = $4 }
+        { last = $4 }
+        END { if (next_t > t && t <= from) base += (next_cpu - base) * (from - t) / (next_t - t)
+            printf "%.2f", n ? (last - base) / 100 : 0 }'
 }
 
 # The work of a fault that is lost: of each candidate what its rank did since the last save, or since it began.
