@@ -101,6 +101,7 @@ freeze_nodes() { # KIND
     done
     begin_strike "$1" yes "${nodes[*]} freeze, the job goes on elsewhere, they wake up"
     kill -STOP "${frozen[@]}"
+    check_folder
     measure_loss $((struck - 1))
     for node in "${nodes[@]}"; do
         scontrol update NodeName="$node" State=DOWN Reason=frozen
