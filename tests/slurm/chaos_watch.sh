@@ -156,10 +156,10 @@ poll() {
 }
 
 poll_until() { # SECONDS WHAT COMMAND...
-    local left=$(($1 * 10)) what=$2
+    local left=$(($1 * 10)) event=$2
     shift 2
     until "$@"; do
-        [ $((left -= 1)) -gt 0 ] || violation "waited in vain until $what"
+        [ $((left -= 1)) -gt 0 ] || violation "waited in vain until $event"
         poll
     done
 }
