@@ -6,6 +6,7 @@
 : > finished.txt
 struck=0         # faults so far; each has what, words, at_s, ends, work_s, time_s
 queue=()         # faults that were not examined yet
+examined=()      # faults of which the tree was not yet asked what it tells of them
 open_faults=()   # faults after which no training was seen yet
 trained=no       # whether somebody trains
 resumed=yes      # whether the search was opened since the last fault that ended the ranks
@@ -169,6 +170,7 @@ poll_until() { # SECONDS WHAT COMMAND...
 begin_strike() { # KIND ENDS WORDS: it strikes now; ENDS: whether it ends the ranks
     read_lines 9 on_start
     read_lines 8 on_run_line
+    incidents_before[$struck]=$(incidents_seen)
     take_sample
     what[$struck]=$1 ends[$struck]=$2 words[$struck]=$3 at_s[$struck]=$EPOCHREALTIME
     queue+=("$struck")
@@ -197,7 +199,7 @@ examine_queue() {
         fi
         check_folder
         [ "${ends[$i]}" = no ] || [ -n "${work_s[$i]-}" ] || measure_loss "$i"
-        incidents_before[$i]=$(incidents_seen)
+        examined+=("$i")
     done
 }
 
@@ -207,11 +209,11 @@ incidents_seen() { "$tree" status "$run" --json | sed -nE 's/.*"incidents_seen":
 check_recovery() {
     local i seen left=600
     seen=$(incidents_seen)
-    for i in "${!incidents_before[@]}"; do
+    for i in "${examined[@]}"; do
         [[ $told != *" ${what[$i]} "* ]] || [ "$seen" -gt "${incidents_before[$i]}" ] ||
             violation "no incident in the tree tells of fault $((i + 1)), ${what[$i]}"
-        unset "incidents_before[$i]"
     done
+    examined=()
     while [ -n "$damaged" ] && [ $trained = yes ]; do
         "$tree" verify "$run" > verify.txt 2>&1 && damaged='' && break
         grep -q "$damaged" verify.txt || violation "more than $damaged is not whole: $(cat verify.txt)"
