@@ -1,6 +1,6 @@
 # The kinds of faults. Sourced by chaos. strike_KIND does it at once; arm_KIND arms it for ranks that start later.
 
-# Of a hundred faults so many; the poison strikes twice by itself.
+# Of a hundred faults so many; the poison strikes by itself, until it is set aside.
 declare -A shares=([rank]=22 [ranks]=9 [write]=23 [corrupt]=10 [full]=6 [slow]=7 [clock]=6 [hang]=3 [limit]=4 [requeue]=3
     [node]=3 [frozen]=1 [frozen-blind]=1)
 kinds=${CHAOS_KINDS:-rank ranks write corrupt full slow clock hang limit requeue node frozen frozen-blind}
