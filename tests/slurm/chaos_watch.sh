@@ -14,7 +14,7 @@ start=           # of the ranks: Slurm job, restart, step
 start_s=0
 refused=no       # whether ranks found the folder in use since the last fault
 damaged=         # a file that was damaged on purpose and is not replaced yet
-declare -A what words at_s ends work_s time_s stuck incidents_before
+declare -A what words of_start of_start_s at_s ends work_s time_s stuck incidents_before
 sampling_s=0.2
 turns=0           # of poll
 
@@ -73,8 +73,8 @@ watch_ranks() {
 
 # Who has which candidate since the ranks' last start, one a line: NAME RANK SINCE. Clocks that a fault has moved by a
 # day are moved back.
-in_training() {
-    awk -v start="$start_s" -v now="$EPOCHREALTIME" -v finished="$(cut -d ' ' -f 1 finished.txt | tr '\n' ' ')" '
+in_training() { # [SINCE: the ranks' last start]
+    awk -v start="${1-$start_s}" -v now="$EPOCHREALTIME" -v finished="$(cut -d ' ' -f 1 finished.txt | tr '\n' ' ')" '
         { while ($3 > now + 43200) $3 -= 86400; while ($3 < now - 43200) $3 += 86400; rank[$1] = $2; since[$1] = $3 }
         END { split(finished, names, " "); for (i in names) delete since[names[i]]
             for (name in since) if (since[name] >= start) print name, rank[name], since[name] }' given 2> /dev/null
@@ -172,6 +172,7 @@ begin_strike() { # KIND ENDS WORDS: it strikes now; ENDS: whether it ends the ra
     read_lines 8 on_run_line
     incidents_before[$struck]=$(incidents_seen)
     take_sample
+    of_start[$struck]=$start of_start_s[$struck]=$start_s
     what[$struck]=$1 ends[$struck]=$2 words[$struck]=$3 at_s[$struck]=$EPOCHREALTIME
     queue+=("$struck")
     open_faults+=("$struck")
@@ -189,13 +190,12 @@ ranks_gone() { # START
 }
 
 examine_queue() {
-    local i from
+    local i
     while [ ${#queue[@]} -gt 0 ]; do
         i=${queue[0]}
         queue=("${queue[@]:1}")
         if [ "${ends[$i]}" = yes ]; then
-            from=$start
-            poll_until 120 "the ranks end after a ${what[$i]}" ranks_gone "$from"
+            poll_until 120 "the ranks end after a ${what[$i]}" ranks_gone "${of_start[$i]}"
         fi
         check_folder
         [ "${ends[$i]}" = no ] || [ -n "${work_s[$i]-}" ] || measure_loss "$i"
@@ -224,8 +224,8 @@ check_recovery() {
 
 # Core seconds that a rank spent between two times. Between two samples it is taken to have worked evenly; what it did
 # between the last one and its death is not seen: none where the fault was ours, else at most $sampling_s.
-core_seconds() { # RANK FROM TO
-    tail -n 4000 samples | awk -v rank="$1" -v start="$start" -v from="$2" -v to="$3" '
+core_seconds() { # RANK FROM TO START
+    tail -n 4000 samples | awk -v rank="$1" -v start="$4" -v from="$2" -v to="$3" '
         $2 != start || $3 != rank || $1 > to { next }
         n++ == 0 || $1 <= from { base = $4; t = $1; next_t = 0 }
         $1 > from && !next_t && n > 1 { next_t = $1; next_cpu = $4 }
@@ -246,12 +246,12 @@ measure_loss() { # FAULT
             stuck[$name]=0
         fi
         before "$base" "${at_s[$i]}" || continue
-        lost=$(core_seconds "$rank" "$base" "${at_s[$i]}")
+        lost=$(core_seconds "$rank" "$base" "${at_s[$i]}" "${of_start[$i]}")
         most=$(larger "$lost" "$most")
         ! before "$(seconds "$checkpoint_s + $aside_s + 2 * $sampling_s")" "$lost" ||
             violation "$name lost $lost s of work on rank $rank, more than a checkpoint interval:" \
                 "saved at $saved, begun at $since, fault at ${at_s[$i]}"
-    done < <(in_training)
+    done < <(in_training "${of_start_s[$i]}")
     work_s[$i]=$most
 }
 
