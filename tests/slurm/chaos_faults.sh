@@ -69,15 +69,14 @@ flip_byte() { # FILE
 }
 
 strike_corrupt() {
-    local state which
+    local state which damages=('run.h5 flipped' 'run.h5 cut' 'journal with a torn line' 'a state flipped' 'a state cut')
     state=$(find "$run/inflight" -name 'n*.h5' | sort | head -n 1)
     draw 5
     which=$drawn
     [ -e "$run/run.h5" ] || which=2
     [ "$which" -lt 3 ] || [ -n "$state" ] || which=2
     : > hold
-    begin_strike corrupt yes "$([ $which = 0 ] && echo run.h5 flipped || [ $which = 1 ] && echo run.h5 cut ||
-        [ $which = 2 ] && echo journal with a torn line || [ $which = 3 ] && echo a training state flipped || echo a training state cut)"
+    begin_strike corrupt yes "${damages[which]}"
     kill_all
     poll_until 60 "the ranks are gone" ranks_gone "$start"
     case $which in
@@ -112,7 +111,7 @@ freeze_nodes() { # KIND
         poll
     done
     for node in "${nodes[@]}"; do
-        scontrol update NodeName="$node" State=RESUME || true
+        scontrol update NodeName="$node" State=RESUME 2> /dev/null || true # or it has come back by itself
     done
 }
 
