@@ -95,6 +95,8 @@ choose_launcher() {
     else
         command -v mpirun > /dev/null || { say "neither srun nor an mpirun on the PATH can start the ranks"; exit 2; }
         launch=(mpirun -n "$ranks")
+        # When a rank has died, rank 0 gets SIGTERM and writes down which: it needs more than the second that is usual.
+        export OMPI_MCA_odls_base_sigkill_timeout=4 PRTE_MCA_odls_base_sigkill_timeout=4
         [[ $(mpirun --version) != *'Open MPI'* ]] || launch+=(--bind-to none)
         [ -z "$places" ] || launch+=(-H "$places")
     fi
@@ -122,6 +124,14 @@ ended() { # the run folder says so; where it is not known, an exit code of 0 has
     local status
     read_status
     [ -z "$status" ] || [[ $status =~ \"condition\":\"(finished|halted)\" ]]
+}
+
+# Whether a halt has ended the ranks just started, whatever their code: those that were not waited for are aborted.
+halted() {
+    local status
+    read_status
+    [[ $status =~ \"condition\":\"halted\" ]] &&
+        [[ $status =~ \"last_write_age_seconds\":([0-9]+) ]] && [ "${BASH_REMATCH[1]}" -le $((SECONDS - started_s)) ]
 }
 
 # What is done for good, as "DONE STEPS SAVED": rounds planned or closed and candidates that have ended, training steps,
@@ -270,6 +280,7 @@ nudge_ranks() {
 
 # Starts the ranks and waits for them, also through signals. Sets code.
 run_ranks() { # JOB [--out DIR]
+    started_s=$SECONDS
     "${launch[@]}" "$trex" search "$@" < /dev/null &
     running=$!
     [ -z "$stop" ] || nudge_ranks # the signal came in between
@@ -352,7 +363,7 @@ remember_end() {
 
 trex_search() { # JOB [--out DIR]
     set -u
-    local stop='' running='' woken='' code=0 stopped_s=0 tries=0 done_before='' waited=0 nap=2
+    local stop='' running='' woken='' code=0 started_s=0 stopped_s=0 tries=0 done_before='' waited=0 nap=2
     unset TREX_PREVIOUS
     [ $# -ge 1 ] || { say "no job file: sbatch slurm/search.sbatch jobs/my.json [--out DIR]"; exit 2; }
     trap 'stop_ranks limit' USR1
@@ -375,7 +386,9 @@ trex_search() { # JOB [--out DIR]
         case $code in
             0) ! ended || end_here 0 ;; # srun also ends with 0 when it could start nothing
             2) say "the job or its data are wrong: not requeued"; end_here 2 ;;
+            74 | 75) ;;
             85) stop=${stop:-limit} ;; # stopped by another's signal
+            *) ! halted || end_here 0 ;;
         esac
         obey_stop
         case $code in

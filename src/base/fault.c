@@ -71,10 +71,13 @@ enum status fault_point(const char *point, struct error *err)
     while (strcmp(what, "hang") == 0) {
         clock_sleep_s(NAP_S);
     }
+    if (strcmp(what, "device") == 0) {
+        return FAIL(err, STATUS_DEVICE, "%s (lost by TREX_FAULT)", point);
+    }
     if (strcmp(what, "enospc") != 0 && strcmp(what, "eio") != 0) {
         return FAIL(err, STATUS_INVALID,
                     "TREX_FAULT: \"%.40s\" cannot be armed for %s; allowed are kill, stop, slow, "
-                    "hang, enospc, eio",
+                    "hang, enospc, eio, device",
                     what, point);
     }
     errno = strcmp(what, "enospc") == 0 ? ENOSPC : EIO;

@@ -5,8 +5,8 @@
  * costs one comparison. what:
  *
  *   kill      SIGKILL, as a power failure would       enospc, eio   the operation fails
- *   stop      SIGTERM to itself                       slow          it takes 5 s longer
- *   hang      the calling thread sleeps for ever
+ *   stop      SIGTERM to itself                       device        likewise: a GPU is lost
+ *   hang      the calling thread sleeps for ever      slow          it takes 5 s longer
  *
  * and, for points that are asked from the n-th passing on (fault_from):
  *

@@ -76,10 +76,13 @@ static void begin_timing(const struct controller *c, struct controller_worker *w
                          enum work work, const struct candidate *candidate)
 {
     struct train_config config;
+    worker->step_s = 0.0;
     worker->trainable = work == WORK_TRAIN && read_config(c, candidate, &config);
     if (worker->trainable) {
         worker->method = config.method;
+        struct limit_cost cost = limit_estimate(&c->speed, &config, tokens_an_epoch(c), 0);
         worker->tokens = limit_tokens(&config, tokens_an_epoch(c));
+        worker->step_s = cost.step_s > 0.0 ? cost.step_s : -1.0;
     }
     worker->phase = MESSAGE_NO_PHASE;
     worker->done = 0;
@@ -211,7 +214,7 @@ enum status controller_dispatch(struct controller *c, struct error *err)
         }
         int64_t next = refuses_still(c) ? -1 : choose_ready(c);
         if (next < 0) {
-            c->refused_s = c->refused ? c->refused_s : clock_monotonic_s();
+            c->refused_s = refuses_still(c) ? c->refused_s : clock_monotonic_s();
             c->refused = true;
             return STATUS_OK;
         }

@@ -40,13 +40,15 @@ struct controller_worker {
     double heard_s;            /* when its last message came, or its order left */
     double quiet_s;            /* longest time between two messages while it had work */
     char host[64];
-    bool lost; /* it died or hangs: nothing is expected of it any more */
+    bool lost;   /* it died or hangs: nothing is expected of it any more */
+    bool guilty; /* and its candidate has to answer for it */
     /* Of its order: */
     double ordered_s;
     double trains_s, trained_s; /* when its first and its last step were told of; 0: not yet */
     bool trainable;             /* it is a training, which can be cut and saved */
     enum train_method method;
     double tokens; /* that its training takes, judged by its configuration */
+    double step_s; /* of its training, as foreseen; 0: it trains nothing; negative: not known */
 };
 
 /* An event that is written but not yet known to be on disk. */
@@ -127,6 +129,7 @@ struct controller {
     char stop_reason[512]; /* for the record */
     double predicted_s;    /* from stop_asked_s until all is safe */
     double patience_s;     /* likewise, at the most */
+    double term_s; /* when SIGTERM was seen, and all that had come by then was read; 0: no */
     double watched_s, wall_offset_s;
     bool disk_told; /* the incident of a snapshot that failed; until one succeeds */
     double started_s, stop_asked_s, snapshot_at_s, reported_at_s, recorded_time_s;
@@ -159,13 +162,12 @@ double controller_left_s(const struct controller *c);
 /* Hung ranks, agents that never answer, jumps of the clock; once a second. */
 enum status controller_watch(struct controller *c, struct error *err);
 /* While it stops after SIGTERM: launchers send that when a rank has died, and the rank that says
- * nothing is the one. */
+ * nothing is the one. Seconds later they kill rank 0 too: it blames as soon as it can be sure. */
 enum status controller_find_dead_rank(struct controller *c, struct error *err);
-/* A worker has lost its device: returns the failure that the search ends with. */
+/* A worker has lost its device: the others save their work, and the search ends with the failure.
+ */
 enum status controller_lose_device(struct controller *c, int index, const struct error *failure,
                                    struct error *err);
-/* Its candidate goes back in line: that it is cut is no fault of its own. */
-enum status controller_suspend_innocent(struct controller *c, int index, struct error *err);
 /* Something that a reader of the run should know; also logged. */
 enum status controller_incident(struct controller *c, const char *kind, struct error *err,
                                 const char *format, ...) BASE_PRINTF(4, 5);

@@ -89,7 +89,7 @@ static void tell_margin(const struct controller *c)
     log_write(c->options.log, LOG_INFO, "run",
               "%s: stopping: at most %.0f s until everything is safe, %s", c->stop_reason,
               ceil(c->predicted_s), left);
-    if (left_s < c->predicted_s) {
+    if (left_s < c->predicted_s && controller_busy_workers(c) > 0) {
         log_write(c->options.log, LOG_WARNING, "run",
                   "that is too little: what is not safe in time goes on from its last checkpoint. "
                   "Let the signal come %.0f s before the limit or earlier (--signal)",
@@ -134,13 +134,23 @@ enum status controller_check_stop(struct controller *c, struct error *err)
 
 /* ---- the end ---- */
 
-/* Workers that are not waited for any longer: that they are cut is no fault of their candidates. */
+/* Workers that are not waited for any longer: that they are cut is no fault of their candidates,
+ * which go back in line. Only now, when no late answer of theirs is read any more. */
 static enum status leave_candidates(struct controller *c, struct error *err)
 {
     for (int i = 0; i < c->options.leader_count; i++) {
-        if (waits_for(&c->workers[i])) {
-            TRY(controller_suspend_innocent(c, i, err));
+        const struct controller_worker *worker = &c->workers[i];
+        if (worker->work != WORK_TRAIN || worker->guilty) {
+            continue;
         }
+        const struct candidate *candidate =
+            &c->search.nodes[worker->node].candidates[worker->candidate];
+        cJSON *event = controller_event("candidate_suspended", worker->node, worker->candidate);
+        cJSON_AddNumberToObject(event, "steps_done", (double)candidate->steps_done);
+        cJSON_AddNumberToObject(event, "rank_seconds",
+                                (clock_monotonic_s() - worker->ordered_s) *
+                                    c->options.ranks_per_candidate);
+        TRY(controller_emit(c, event, i, err));
     }
     return STATUS_OK;
 }

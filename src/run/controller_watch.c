@@ -60,8 +60,10 @@ static double lost_seconds(const struct controller *c, const struct controller_w
 static enum status blame(struct controller *c, int index, const char *kind, const char *message,
                          bool guilty, struct error *err)
 {
-    const struct controller_worker *worker = &c->workers[index];
+    struct controller_worker *worker = &c->workers[index];
     bool works = worker->work != WORK_NONE;
+    worker->lost = true;
+    worker->guilty = guilty;
     char name[SEARCH_NAME_BYTES] = "nothing";
     char text[1200];
     if (works) {
@@ -82,39 +84,21 @@ static enum status blame(struct controller *c, int index, const char *kind, cons
     return controller_emit(c, event, -1, err);
 }
 
-enum status controller_suspend_innocent(struct controller *c, int index, struct error *err)
-{
-    struct controller_worker *worker = &c->workers[index];
-    if (worker->work != WORK_TRAIN) {
-        return STATUS_OK;
-    }
-    const struct candidate *candidate =
-        &c->search.nodes[worker->node].candidates[worker->candidate];
-    cJSON *event = controller_event("candidate_suspended", worker->node, worker->candidate);
-    cJSON_AddNumberToObject(event, "steps_done", (double)candidate->steps_done);
-    cJSON_AddNumberToObject(event, "rank_seconds",
-                            (clock_monotonic_s() - worker->ordered_s) *
-                                c->options.ranks_per_candidate);
-    return controller_emit(c, event, index, err);
-}
-
 /* ---- ranks ---- */
 
 enum status controller_lose_device(struct controller *c, int index, const struct error *failure,
                                    struct error *err)
 {
-    struct error ignored = {0};
-    (void)blame(c, index, "device lost", failure->message, true, &ignored);
-    c->workers[index].work = WORK_NONE; /* it counts as running when its job died */
-    for (int i = 0; i < c->options.leader_count; i++) {
-        (void)controller_suspend_innocent(c, i, &ignored);
+    const char *reason = "failed: a device was lost";
+    TRY(blame(c, index, "device lost", failure->message, true, err));
+    c->workers[index].work = WORK_NONE; /* its candidate counts as running when its job died */
+    if (c->stopping) {
+        snprintf(c->stop_reason, sizeof(c->stop_reason), "%s", reason);
+        c->failure = *failure;
     }
-    cJSON *event = controller_event("allocation_ended", -1, -1);
-    cJSON_AddStringToObject(event, "reason", "failed: a device was lost");
-    (void)controller_emit(c, event, -1, &ignored);
-    (void)journal_flush(c->journal, &ignored);
-    *err = *failure;
-    return failure->code;
+    /* Where it was one of a group, its rank ends the job in a moment. */
+    TRY(journal_flush(c->journal, err));
+    return controller_begin_stop(c, failure, err, "%s", reason);
 }
 
 /* Marks those that have been silent for too long as lost, with an incident each. If there are
@@ -128,7 +112,7 @@ static enum status lose_silent(struct controller *c, const char *kind,
     for (int i = 0; i < c->options.leader_count; i++) {
         *count += !c->workers[i].lost && silent(c, &c->workers[i]) ? 1 : 0;
     }
-    for (int i = 0; i<c->options.leader_count && * count> 0; i++) {
+    for (int i = 0; i < c->options.leader_count; i++) {
         struct controller_worker *worker = &c->workers[i];
         if (worker->lost || !silent(c, worker)) {
             continue;
@@ -138,34 +122,51 @@ static enum status lose_silent(struct controller *c, const char *kind,
                  clock_monotonic_s() - worker->heard_s, message_phases[worker->phase],
                  (long long)worker->done, (long long)worker->total,
                  *count > 1 ? ", and others neither" : "");
-        worker->lost = true;
         TRY(blame(c, i, kind, message, *count == 1, err));
-        if (*count > 1) {
-            TRY(controller_suspend_innocent(c, i, err));
-        }
     }
     return STATUS_OK;
 }
 
-static bool says_nothing_to_stop(const struct controller *c, const struct controller_worker *worker)
+static bool says_nothing_since_term(const struct controller *c,
+                                    const struct controller_worker *worker)
 {
-    return worker->work != WORK_NONE && worker->heard_s < c->stop_asked_s;
+    return worker->work != WORK_NONE && worker->heard_s < c->term_s;
+}
+
+/* Whether who says nothing can be told by now: it is alone in that, and would have spoken if it
+ * lived; or all have had their time. */
+static bool can_tell_dead(const struct controller *c)
+{
+    double waited_s = clock_monotonic_s() - c->term_s;
+    int silent = 0;
+    bool overdue = false;
+    for (int i = 0; i < c->options.leader_count; i++) {
+        const struct controller_worker *worker = &c->workers[i];
+        if (!worker->lost && says_nothing_since_term(c, worker)) {
+            silent++;
+            overdue = waited_s > limit_answer_s(&worker->times, worker->quiet_s, worker->step_s);
+        }
+    }
+    return silent > 0 && (waited_s >= STOP_GRACE_S || (silent == 1 && overdue));
 }
 
 enum status controller_find_dead_rank(struct controller *c, struct error *err)
 {
     int count = 0;
-    bool launcher = stop_signal() == SIGTERM;
-    if (!launcher || clock_monotonic_s() - c->stop_asked_s < STOP_GRACE_S) {
+    if (stop_signal() != SIGTERM || deadline_passed(c->options.deadline)) {
+        return STATUS_OK; /* nobody need have died: a wish, or the time limit */
+    }
+    if (c->term_s == 0.0) { /* the dead one's last words have been read in this turn */
+        c->term_s = clock_monotonic_s();
+    }
+    if (!can_tell_dead(c)) {
         return STATUS_OK;
     }
-    TRY(lose_silent(c, "rank lost", says_nothing_to_stop, &count, err));
-    if (count > 0) {
-        snprintf(c->stop_reason, sizeof(c->stop_reason), "failed: %d rank%s died", count,
-                 count > 1 ? "s" : "");
-        FAIL(&c->failure, STATUS_MPI, "%d rank%s died", count, count > 1 ? "s" : "");
-    }
-    return STATUS_OK;
+    TRY(lose_silent(c, "rank lost", says_nothing_since_term, &count, err));
+    snprintf(c->stop_reason, sizeof(c->stop_reason), "failed: %d rank%s died", count,
+             count > 1 ? "s" : "");
+    FAIL(&c->failure, STATUS_MPI, "%d rank%s died", count, count > 1 ? "s" : "");
+    return journal_flush(c->journal, err);
 }
 
 static bool hangs(const struct controller *c, const struct controller_worker *worker)

@@ -21,6 +21,7 @@
 static const double idle_nap_min_s = 5e-5;
 static const double idle_nap_max_s = 2e-3;
 static const double farewell_s = 5.0;
+static const double heed_s = 1.0; /* for rank 0 to write down what it was told last */
 
 /* Everything one rank holds while the search runs. */
 struct launch {
@@ -280,7 +281,11 @@ static enum status run_alone(struct launch *launch, struct error *err)
     while (!done) {
         bool quit = false;
         TRY(turn(launch, &done, err));
-        TRY(worker_step(launch->worker, &quit, err));
+        enum status status = worker_step(launch->worker, &quit, err);
+        while (status == STATUS_DEVICE && !done) { /* it has told of that, and ends what it began */
+            TRY(turn(launch, &done, err));
+        }
+        TRY(status);
         clock_sleep_s(idle_nap_min_s);
     }
     return controller_outcome(launch->controller);
@@ -347,6 +352,7 @@ static void abort_group(struct launch *launch, const struct error *err)
 {
     log_write(&launch->worker_log, LOG_ERROR, "run", "%s", err->message);
     mailbox_destroy(launch->mailbox, farewell_s);
+    clock_sleep_s(heed_s);
     MPI_Abort(MPI_COMM_WORLD, EXIT_FAILURE);
 }
 

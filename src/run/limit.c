@@ -36,6 +36,16 @@ double limit_drain_s(double workers_s, double journal_s, double last_s)
     return fmax(wanted_s, last_reserve * last_s);
 }
 
+double limit_answer_s(const struct limit_worker *worker, double quiet_s, double step_s)
+{
+    double shown_s = fmax(worker->gap_s, quiet_s);
+    if (shown_s <= 0.0 || (step_s < 0.0 && worker->step_s <= 0.0)) {
+        return INFINITY;
+    }
+    double longest_s = fmax(fmax(shown_s, worker->save_s), fmax(step_s, worker->step_s));
+    return 2.0 * longest_s + 2.0;
+}
+
 /* What a file system and a host surely manage, in bytes a second. */
 static const double write_bytes_per_s = 2e8;
 static const double load_bytes_per_s = 5e8;

@@ -31,6 +31,11 @@ double limit_worker_drain_s(const struct limit_worker *worker, double usual_gap_
  * own writes have taken, last_s what the last stop of this search took. */
 double limit_drain_s(double workers_s, double journal_s, double last_s);
 
+/* How long a worker that lives takes to say a word, at the most, judged by what it has shown.
+ * quiet_s: its longest silence at work; step_s: a training step, as foreseen, 0: it takes none.
+ * Infinite where too little is known: it has not spoken yet, or step_s is negative. */
+double limit_answer_s(const struct limit_worker *worker, double quiet_s, double step_s);
+
 /* A gap and a save that are not known yet, judged by the size of the model. */
 double limit_usual_gap_s(int64_t parameters);
 double limit_usual_save_s(int64_t parameters, enum train_method method);

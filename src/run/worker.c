@@ -496,10 +496,9 @@ enum status worker_step(struct worker *worker, bool *done, struct error *err)
 
 /* A leader looks for messages often while some come, and then less and less often: hundreds of idle
  * workers may share a machine. The others of its group nap within worker_step. */
-enum status worker_run(struct worker *worker, struct error *err)
+static enum status serve(struct worker *worker, struct error *err)
 {
     double nap_s = first_nap_s;
-    TRY(worker_hello(worker, err));
     for (;;) {
         bool done = false;
         int64_t before = worker->orders;
@@ -511,4 +510,16 @@ enum status worker_run(struct worker *worker, struct error *err)
         nap_s = nap_s < longest_nap_s ? nap_s : longest_nap_s;
         clock_sleep_s(nap_s);
     }
+}
+
+enum status worker_run(struct worker *worker, struct error *err)
+{
+    TRY(worker_hello(worker, err));
+    enum status status = serve(worker, err);
+    if (status == STATUS_DEVICE && worker->peers == NULL) {
+        /* Rank 0 knows. An end of this rank now would end those that save their work meanwhile. */
+        struct error ignored;
+        (void)serve(worker, &ignored);
+    }
+    return status;
 }

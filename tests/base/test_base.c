@@ -479,11 +479,11 @@ static void test_faults_fail_delay_and_hang(void **state)
     static const struct {
         const char *fault;
         int exit;
-    } cases[] = {{"there=eio", FAULT_OK},       {"here", FAULT_OK},
-                 {"here:2=eio", FAULT_OK},      {"herein=eio", FAULT_OK},
-                 {"here=eio", STATUS_IO},       {"here=enospc", STATUS_NO_SPACE},
-                 {"here:1=eio", STATUS_IO},     {"here=dance", STATUS_INVALID},
-                 {"here=ahead", STATUS_INVALID}};
+    } cases[] = {{"there=eio", FAULT_OK},        {"here", FAULT_OK},
+                 {"here:2=eio", FAULT_OK},       {"herein=eio", FAULT_OK},
+                 {"here=eio", STATUS_IO},        {"here=enospc", STATUS_NO_SPACE},
+                 {"here:1=eio", STATUS_IO},      {"here=dance", STATUS_INVALID},
+                 {"here=ahead", STATUS_INVALID}, {"here=device", STATUS_DEVICE}};
     for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
         pid_t child = pass_in_child(cases[i].fault);
         assert_int_equal(waitpid(child, &status, 0), child);

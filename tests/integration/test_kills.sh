@@ -14,7 +14,12 @@ for i in $(seq "$kills"); do
     pid=$!
     sleep "$(awk -v r=$RANDOM 'BEGIN { printf "%.2f", 0.4 + 1.6 * r / 32768 }')"
     # Everything at once, as a power failure would: first the ranks, then the launcher.
-    pkill -KILL -f "trex search job.json --out run$search" 2> /dev/null || true
+    # By their folder, which is this test's alone, and their command: its shell and its sleep stand in that folder too.
+    for process in /proc/[0-9]*; do
+        [ "$(readlink "$process/cwd" 2> /dev/null)" = "$scratch" ] || continue
+        ! tr '\0' ' ' < "$process/cmdline" 2> /dev/null | grep -qF "$trex search job.json --out run$search " ||
+            kill -KILL "${process#/proc/}" 2> /dev/null || true
+    done
     kill -KILL $pid 2> /dev/null || true
     wait $pid 2> /dev/null || true
     if [ ! -s known.txt ] && [ ! -e run$search/run.h5 ] && [ ! -e run$search/journal.jsonl ]; then

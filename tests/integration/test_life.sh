@@ -35,6 +35,30 @@ run 1 hung TREX_FAULT=run.worker.n0001-c0=hang
 ends hung
 tells hung 'ended its rank 2 times' "a candidate that hangs its rank twice is set aside, and the search goes on"
 
+# A rank dies in a candidate, which launchers tell rank 0 by SIGTERM before they kill it too: it sees who says nothing.
+# The candidate that is trained beside it is not blamed.
+export OMPI_MCA_odls_base_sigkill_timeout=4
+for death in 1 2; do
+    run 137 dead TREX_FAULT=run.worker.n0002-c1=kill
+    tells dead 'rank lost' "a rank that died is found (death $death)"
+    [ "$(grep -cE '"kills":[[:space:]]*[1-9]' show.json)" = 1 ] || { cat log.txt; die "one candidate is to blame, not these: $(grep '"kills"' show.json)"; }
+done
+unset OMPI_MCA_odls_base_sigkill_timeout
+ends dead
+tells dead 'ended its rank 2 times' "a candidate that kills its rank twice is set aside, and the search goes on"
+[ "$(finished dead | wc -l)" = 4 ] || die "the others are not all finished"
+
+# A device is lost: the rank beside it saves its work, a lone rank too writes down who was to blame.
+run 1 device TREX_FAULT=run.worker.n0002-c0=device
+tells device 'device lost' "a device that is lost is told of"
+tells device 'failed: a device was lost' "the allocation ends in order"
+ends device
+for loss in 1 2; do
+    expect 1 'device lost' env TREX_FAULT=run.worker.n0001-c0=device "$trex" search job.json --out alone
+    tells alone "\"kills\":[[:space:]]*$loss" "a lone rank without a device blames its candidate"
+done
+expect 0 'ended its rank 2 times' "$trex" search job.json --out alone
+
 # A disk that is full while a state is saved, or while an event is written: 74, and nothing is lost.
 sed 's/"steps": 40/"steps": 3000/; s/"seed": 3/"seed": 4/' job.json > long.json
 cp job.json short.json

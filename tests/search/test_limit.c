@@ -59,6 +59,25 @@ static void test_drain(void **state)
     assert_true(limit_drain_s(1.0, 0.0, 0.5) == limit_drain_s(1.0, 0.0, 0.0));
 }
 
+/* Who is blamed for silence must have had time to speak. */
+static void test_answer(void **state)
+{
+    (void)state;
+    struct limit_worker worker = {0};
+    assert_true(isinf(limit_answer_s(&worker, 0.0, 0.5))); /* it has not spoken yet */
+    worker.gap_s = 0.5;
+    assert_true(isinf(limit_answer_s(&worker, 0.0, -1.0))); /* its steps may take any time */
+    assert_true(limit_answer_s(&worker, 0.0, 0.0) > 1.0);
+    assert_true(limit_answer_s(&worker, 0.0, 0.0) < 5.0); /* what launchers leave at the least */
+    assert_true(limit_answer_s(&worker, 3.0, 0.0) >= 6.0);
+    assert_true(limit_answer_s(&worker, 0.0, 4.0) >= 8.0);
+    worker.save_s = 7.0;
+    assert_true(limit_answer_s(&worker, 0.0, 0.0) >= 14.0);
+    worker.step_s = 10.0;
+    assert_true(limit_answer_s(&worker, 0.0, -1.0) >= 20.0);
+    assert_true(isfinite(limit_answer_s(&worker, 0.0, -1.0)));
+}
+
 static void test_usual_times_grow_with_the_model(void **state)
 {
     (void)state;
@@ -160,13 +179,10 @@ static void test_verdicts(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_stop_step),
-        cmocka_unit_test(test_drain),
-        cmocka_unit_test(test_usual_times_grow_with_the_model),
-        cmocka_unit_test(test_learning),
-        cmocka_unit_test(test_tokens),
-        cmocka_unit_test(test_estimates),
-        cmocka_unit_test(test_verdicts),
+        cmocka_unit_test(test_stop_step), cmocka_unit_test(test_drain),
+        cmocka_unit_test(test_answer),    cmocka_unit_test(test_usual_times_grow_with_the_model),
+        cmocka_unit_test(test_learning),  cmocka_unit_test(test_tokens),
+        cmocka_unit_test(test_estimates), cmocka_unit_test(test_verdicts),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
