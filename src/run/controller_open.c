@@ -116,6 +116,12 @@ static const char *previous_end(void)
                                                                                          : "";
 }
 
+/* Then the record may not have taken in what it died of. */
+static bool disk_was_full(void)
+{
+    return strncmp(previous_end(), "code 74", strlen("code 74")) == 0;
+}
+
 /* Who left the folder locked; "" if nobody did. */
 static const char *previous_owner(const struct controller *c)
 {
@@ -154,9 +160,10 @@ static enum status tell_death(struct controller *c, struct error *err)
     snprintf(message, sizeof(message), "the search died%s%s%s%s%s; running: %s",
              how[0] != '\0' ? " with " : "", how, owner[0] != '\0' ? " (" : "", owner,
              owner[0] != '\0' ? ")" : "", used > 0 ? running : "nothing");
-    log_write(c->options.log, LOG_WARNING, "run", "killed: %s", message);
+    const char *kind = disk_was_full() ? "disk" : "killed";
+    log_write(c->options.log, LOG_WARNING, "run", "%s: %s", kind, message);
     cJSON *event = controller_event("incident", -1, -1);
-    cJSON_AddStringToObject(event, "kind", "killed");
+    cJSON_AddStringToObject(event, "kind", kind);
     cJSON_AddStringToObject(event, "message", message);
     if (isfinite(lost_s)) {
         cJSON_AddNumberToObject(event, "lost_s", lost_s);
@@ -223,8 +230,7 @@ static enum status requeue_candidate(struct controller *c, int32_t node, int32_t
     TRY(store_inflight_path(c->options.job->output, node, index, path, err));
     int64_t steps_done = training_file_steps(path);
     bool running = candidate->state == CANDIDATE_RUNNING;
-    bool disk = strncmp(previous_end(), "code 74", strlen("code 74")) == 0;
-    if (running && (steps_done > candidate->steps_done || disk)) {
+    if (running && (steps_done > candidate->steps_done || disk_was_full())) {
         /* It got further than ever before, or the disk was full: it is not what kills the job. */
         return suspend_again(c, node, index, steps_done, err);
     }

@@ -90,4 +90,38 @@ TREX_DEADLINE=$(($(date +%s) + 6)) timeout 100 "$trex" search job.json --out tim
 [ $code = 85 ] || { cat log.txt; die "without time left a search ends with $code, not 85"; }
 tells time 'stopped: ' "an allocation without time for anything ends with 85"
 expect 0 'the search has ended' "$trex" search job.json --out time
+# Admission: near a limit what can finish goes before what cannot, whatever its place in line; what cannot finish is not
+# begun; and whatever the order, one worker finds the same tree. Allocations of many lengths, until the order was another.
+make_task ', "search": {"rounds": 2, "configurations": 5, "seed": 5}'
+decided() { # RUN
+    "$tree" show "$1" --json | grep -vE '_s"|seconds|_hours|version|host|_at|time'
+}
+expect 0 'the search has ended' "$trex" search job.json --out whole --simulate 1.5
+decided whole > whole.txt
+overtaken=0
+for try in 1 2 3 4; do
+    most=0
+    for i in $(seq 60); do
+        code=0
+        before=$(finished parts$try | wc -l)
+        TREX_DEADLINE=$(awk -v now="$(date +%s.%N)" -v i="$((i + try))" 'BEGIN { printf "%.2f", now + 7.5 + i * 0.7 % 2.5 }') \
+            timeout 100 "$trex" search job.json --out parts$try --simulate 1.5 > log.txt 2>&1 || code=$?
+        done_now=$(($(finished parts$try | wc -l) - before))
+        most=$((done_now > most ? done_now : most))
+        [ $code != 0 ] || break
+        [ $code = 85 ] || { cat log.txt; die "an allocation that is too short ends with $code, not 85"; }
+        grep -q 'nothing that waits could finish or be saved in' log.txt || { cat log.txt; die "it was not admission that ended it"; }
+    done
+    [ $code = 0 ] || { cat log.txt; die "the search does not end in 60 allocations"; }
+    expect 0 '' "$tree" verify parts$try
+    decided parts$try > parts.txt
+    cmp whole.txt parts.txt || { diff whole.txt parts.txt; die "the order in which candidates were begun changes the tree"; }
+    ! grep -q 'suspended' parts$try/log.jsonl || die "what could not finish was begun"
+    [ $most -ge 2 ] || die "no allocation did more than one candidate, and there was time for two"
+    overtaken=$(grep -oE '"message":"n[0-9]+-c[0-9]+  accuracy' parts$try/log.jsonl | grep -oE 'n[0-9]+-c[0-9]+' |
+        awk '$0 < last { count++ } { last = $0 } END { print count + 0 }')
+    [ "$overtaken" = 0 ] || break
+done
+[ "$overtaken" != 0 ] || die "no candidate has overtaken another in $try searches"
+ok "in allocations that end too early what fits goes first ($overtaken overtaken), and the tree is the same"
 echo "$passed passed, 0 failed"

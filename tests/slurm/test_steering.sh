@@ -18,6 +18,10 @@ condition() { # RUN
 failed() { # RUN: how many candidates
     "$tree" status "$1" --json | tr -d '\t\n' | sed -E 's/.*"finished":[0-9]+,"failed":([0-9]+).*/\1/'
 }
+blamed() { # RUN: which candidates have ended a rank
+    "$tree" show "$1" --json | tr -d '\t\n' | sed 's/"name"/\n&/g' |
+        sed -nE 's/^"name":"(n[0-9]+-c[0-9]+)".*"kills":[1-9].*/\1/p'
+}
 has_incident() { # RUN KIND
     "$tree" status "$1" --json | tr -d '\t\n' | grep -qE "\"kind\":\"$2\""
 }
@@ -32,9 +36,28 @@ exec $trex "\$@"
 SH
 chmod +x hanging/trex
 hanging=$(TREX=$PWD/hanging/trex submit --ntasks-per-node=3 --time=20 "$root/slurm/search.sbatch" job.json --out hanging/run)
-poisoned=$(TREX_FAULT=run.worker.n0001-c1=kill submit --ntasks-per-node=2 --time=20 "$root/slurm/search.sbatch" job.json \
-    --out poisoned)
+poison() { # LAUNCHER: two workers; one dies whenever it begins this candidate
+    TREX_LAUNCH=$1 TREX_FAULT=run.worker.n0002-c1=kill submit --ntasks-per-node=3 --time=20 "$root/slurm/search.sbatch" \
+        job.json --out "poisoned-$1"
+}
+poisoned_srun=$(poison srun)
+poisoned_mpirun=$(poison mpirun)
+# A worker that nothing watches sleeps for ever: a halt does not wait for it, and still ends the job.
+sed 's/"watchdog_seconds": 6/"watchdog_seconds": 0/' long.json > unwatched.json
+mkdir deaf
+ln -s "$tree" deaf/trex-tree
+cat > deaf/trex <<SH
+#!/bin/sh
+[ "\$1" = search ] && [ "\$PMIX_RANK" = 1 ] && export TREX_FAULT=run.worker.order=hang
+exec $trex "\$@"
+SH
+chmod +x deaf/trex
+deaf=$(TREX=$PWD/deaf/trex submit --ntasks-per-node=3 --time=1 --signal=B:USR1@1 "$root/slurm/search.sbatch" unwatched.json \
+    --out deaf/run)
 halted=$(submit --ntasks-per-node=2 --time=20 "$root/slurm/search.sbatch" long.json --out halted)
+
+wait_until "$deaf" 120 "a worker sleeps" grep -q 'TREX_FAULT strikes' "trex-$deaf.log"
+expect 0 '' "$tree" halt deaf/run
 
 wait_until "$halted" 120 "two candidates have finished" finished_more_than halted 1
 expect 0 '' "$tree" halt halted
@@ -81,11 +104,28 @@ expect 0 '' "$tree" verify hanging/run
 each_finished_once hanging/run
 ok "a rank that hangs is found, the ranks start again in the same allocation, and the search ends"
 
-expect_end "$poisoned" 200 0 0
-[ "$(failed poisoned)" = 1 ] || lost "$poisoned" "$(failed poisoned) candidates are set aside, not 1"
-[ "$(condition poisoned) $(finished poisoned | wc -l)" = "finished 6" ] ||
-    lost "$poisoned" "$(condition poisoned), $(finished poisoned | wc -l) candidates, not 6"
-expect 0 '' "$tree" verify poisoned
-each_finished_once poisoned
-ok "a candidate that kills its rank is set aside after $(grep -c 'TREX_FAULT strikes' "trex-$poisoned.log") deaths, and the search ends"
+expect_end "$deaf" 120 0 0
+says "$deaf" 'not all workers saved their state'
+[ "$(condition deaf/run)" = halted ] || lost "$deaf" "its condition is $(condition deaf/run), not halted"
+[ -z "$(blamed deaf/run)" ] || lost "$deaf" "a halt blames $(blamed deaf/run)"
+expect 0 '' "$tree" verify deaf/run
+ok "halt: a worker that does not answer is left behind, and the job still ends with 0"
+
+# Set aside after two deaths where rank 0 lives long enough to see which of its ranks died.
+for launcher in srun mpirun; do
+    run=poisoned-$launcher
+    job=poisoned_$launcher
+    job=${!job}
+    expect_end "$job" 200 0 0
+    deaths=$(grep -c 'TREX_FAULT strikes' "trex-$job.log")
+    [ "$deaths" = 2 ] || lost "$job" "$deaths deaths, not 2"
+    has_incident "$run" 'rank lost' || lost "$job" "the tree does not tell of the rank that died"
+    [ "$(blamed "$run")" = n0002-c1 ] || lost "$job" "to blame are: $(blamed "$run")"
+    [ "$(failed "$run")" = 1 ] || lost "$job" "$(failed "$run") candidates are set aside, not 1"
+    [ "$(condition "$run") $(finished "$run" | wc -l)" = "finished 6" ] ||
+        lost "$job" "$(condition "$run"), $(finished "$run" | wc -l) candidates, not 6"
+    expect 0 '' "$tree" verify "$run"
+    each_finished_once "$run"
+    ok "a candidate that kills its rank is set aside after 2 deaths under $launcher, what is trained beside it is not"
+done
 echo "$passed passed, 0 failed"
