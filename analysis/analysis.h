@@ -69,7 +69,7 @@ struct view {
     const char *folder;
     struct view_stamp stamps[VIEW_FILES]; /* of the files that the search writes, before reading */
     struct search search;
-    struct store_control control; /* what was asked for; nothing if it cannot be read */
+    struct store_control control; /* what was asked for; what holds if it cannot be read */
     char note[1024];              /* what was wrong with the files, "" if nothing */
     cJSON *job;                   /* {} if it is no JSON */
     bool held;                    /* somebody locked the folder and did not unlock it */
@@ -92,9 +92,14 @@ const struct candidate *view_best(const struct view *view); /* NULL if there is 
 const char *view_job_text(const struct view *view, const char *section, const char *key);
 double view_job_number(const struct view *view, const char *section, const char *key);
 
-/* A limit of the job file, and the one in force: what was set, else the job file's. */
-double view_job_limit(const struct view *view, enum store_limit_id id);
-double view_limit(const struct view *view, enum store_limit_id id);
+/* A limit of the job file; the one in force: what the search knows to be set, else the job file's;
+ * and the one that is wanted, which is in force once the search has seen it. */
+double view_job_limit(const struct view *view, enum search_limit_id id);
+double view_limit(const struct view *view, enum search_limit_id id);
+double view_wanted_limit(const struct view *view, enum search_limit_id id);
+
+/* Whether somebody wants another limit than the one that the search goes by. */
+bool view_limit_waits(const struct view *view, enum search_limit_id id);
 
 /* A wish to halt that the search has not obeyed yet. */
 bool view_halt_wanted(const struct view *view);
@@ -145,8 +150,10 @@ enum status steer_write(struct view *view, struct error *err);
 /* When it will be obeyed, in words: "within seconds", or when the search next runs. */
 void steer_print_when(const struct view *view);
 
-/* What is wanted of a search, for status: nothing, or lines; an object. */
+/* What was set and what is wanted of a search, for status: nothing, or lines. As objects: all
+ * limits in force; what is wanted. */
 void steer_print_wishes(const struct view *view);
+cJSON *steer_limits_json(const struct view *view);
 cJSON *steer_wishes_json(const struct view *view);
 
 /* ---- watch.c ---- */

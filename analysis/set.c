@@ -35,9 +35,9 @@ static int rounds_open(const struct view *view)
     return counts.open;
 }
 
-static void format_limit(enum store_limit_id id, double value, char out[PAINT_TIME_BYTES])
+static void format_limit(enum search_limit_id id, double value, char out[PAINT_TIME_BYTES])
 {
-    bool hours = id == STORE_LIMIT_CORE_HOURS || id == STORE_LIMIT_GPU_HOURS;
+    bool hours = id == SEARCH_LIMIT_CORE_HOURS || id == SEARCH_LIMIT_GPU_HOURS;
     if (isnan(value) || (hours && value == 0.0)) {
         snprintf(out, PAINT_TIME_BYTES, "none");
     } else {
@@ -46,20 +46,20 @@ static void format_limit(enum store_limit_id id, double value, char out[PAINT_TI
 }
 
 /* What was spent of a limit, or reached. */
-static void print_spent(const struct view *view, enum store_limit_id id)
+static void print_spent(const struct view *view, enum search_limit_id id)
 {
     const struct candidate *best = view_best(view);
     switch (id) {
-    case STORE_LIMIT_ROUNDS:
+    case SEARCH_LIMIT_ROUNDS:
         printf("%d done, %d open", rounds_done(view), rounds_open(view));
         break;
-    case STORE_LIMIT_CORE_HOURS:
+    case SEARCH_LIMIT_CORE_HOURS:
         printf("%.2f", view->search.core_seconds / 3600.0);
         break;
-    case STORE_LIMIT_GPU_HOURS:
+    case SEARCH_LIMIT_GPU_HOURS:
         printf("%.2f", view->search.gpu_seconds / 3600.0);
         break;
-    case STORE_LIMIT_GOAL_SCORE:
+    case SEARCH_LIMIT_GOAL_SCORE:
         printf(best != NULL ? "best %.4f" : "-", best != NULL ? best->validation.value : 0.0);
         break;
     default:
@@ -68,35 +68,51 @@ static void print_spent(const struct view *view, enum store_limit_id id)
     }
 }
 
+static bool any_waits(const struct view *view)
+{
+    bool any = false;
+    for (int id = 0; id < SEARCH_LIMIT_COUNT; id++) {
+        any = any || view_limit_waits(view, (enum search_limit_id)id);
+    }
+    return any;
+}
+
 static void print_limits(const struct view *view)
 {
     bool any = false;
-    printf("%s%-16s %12s %12s  %s%s\n", paint(PAINT_FAINT), "limit", "job file", "set", "so far",
-           paint(PAINT_PLAIN));
-    for (int i = 0; i < STORE_LIMIT_COUNT; i++) {
-        enum store_limit_id id = (enum store_limit_id)i;
+    printf("%s%-16s %12s %12s %12s  %s%s\n", paint(PAINT_FAINT), "limit", "job file", "set",
+           "wanted", "so far", paint(PAINT_PLAIN));
+    for (int i = 0; i < SEARCH_LIMIT_COUNT; i++) {
+        enum search_limit_id id = (enum search_limit_id)i;
         char job[PAINT_TIME_BYTES];
         char set[PAINT_TIME_BYTES] = "";
+        char wanted[PAINT_TIME_BYTES] = "";
         format_limit(id, view_job_limit(view, id), job);
-        if (!isnan(view->control.limits[id])) {
-            format_limit(id, view->control.limits[id], set);
+        if (!isnan(view->search.limits[id])) {
+            format_limit(id, view->search.limits[id], set);
             any = true;
         }
-        printf("%-16s %12s %12s  ", store_limits[id].name, job, set);
+        if (view_limit_waits(view, id)) {
+            format_limit(id, view_wanted_limit(view, id), wanted);
+        }
+        printf("%-16s %12s %12s %12s  ", search_limits[id].name, job, set, wanted);
         print_spent(view, id);
         putchar('\n');
     }
     printf("%s\n", any ? "What is set holds. The job file is the one that the search began with."
                        : "Nothing is set: the limits of the job file hold, also if it is edited "
                          "before the next start.");
+    if (any_waits(view)) {
+        steer_print_when(view);
+    }
 }
 
 /* ---- setting ---- */
 
 static int find_limit(const char *argument, size_t length)
 {
-    for (int id = 0; id < STORE_LIMIT_COUNT; id++) {
-        const char *name = store_limits[id].name;
+    for (int id = 0; id < SEARCH_LIMIT_COUNT; id++) {
+        const char *name = search_limits[id].name;
         if (strlen(name) == length && memcmp(argument, name, length) == 0) {
             return id;
         }
@@ -104,9 +120,10 @@ static int find_limit(const char *argument, size_t length)
     return -1;
 }
 
-static enum status parse_value(const struct store_limit *limit, const char *text, double *value,
+static enum status parse_value(enum search_limit_id id, const char *text, double *value,
                                struct error *err)
 {
+    const struct search_limit *limit = &search_limits[id];
     char *end = NULL;
     if (strcmp(text, "job") == 0) {
         *value = NAN;
@@ -119,7 +136,7 @@ static enum status parse_value(const struct store_limit *limit, const char *text
         return FAIL(err, STATUS_INVALID, "%s=%.40s: allowed is a number, or \"job\"", limit->name,
                     text);
     }
-    if (*value < limit->min || *value > limit->max || (limit->whole && *value != floor(*value))) {
+    if (!search_limit_fits(id, *value)) {
         return FAIL(err, STATUS_RANGE, "%s=%.40s: allowed is a %snumber from %.10g to %.10g",
                     limit->name, text, limit->whole ? "whole " : "", limit->min, limit->max);
     }
@@ -127,39 +144,39 @@ static enum status parse_value(const struct store_limit *limit, const char *text
 }
 
 /* Reads all arguments before anything changes. */
-static enum status parse_limits(char **arguments, int count, double limits[STORE_LIMIT_COUNT],
+static enum status parse_limits(char **arguments, int count, double limits[SEARCH_LIMIT_COUNT],
                                 struct error *err)
 {
-    bool given[STORE_LIMIT_COUNT] = {false};
+    bool given[SEARCH_LIMIT_COUNT] = {false};
     for (int i = 0; i < count; i++) {
         const char *equals = strchr(arguments[i], '=');
         int id = equals != NULL ? find_limit(arguments[i], (size_t)(equals - arguments[i])) : -1;
         if (id < 0) {
             char names[256] = "";
             size_t used = 0;
-            for (int k = 0; k < STORE_LIMIT_COUNT; k++) {
+            for (int k = 0; k < SEARCH_LIMIT_COUNT; k++) {
                 used += (size_t)snprintf(names + used, sizeof(names) - used, "%s%s",
-                                         k > 0 ? ", " : "", store_limits[k].name);
+                                         k > 0 ? ", " : "", search_limits[k].name);
             }
             return FAIL(err, STATUS_INVALID, "\"%.60s\": allowed is NAME=VALUE with one of %s",
                         arguments[i], names);
         }
         if (given[id]) {
-            return FAIL(err, STATUS_INVALID, "%s is given twice", store_limits[id].name);
+            return FAIL(err, STATUS_INVALID, "%s is given twice", search_limits[id].name);
         }
         given[id] = true;
-        TRY(parse_value(&store_limits[id], equals + 1, &limits[id], err));
+        TRY(parse_value((enum search_limit_id)id, equals + 1, &limits[id], err));
     }
     return STATUS_OK;
 }
 
 /* Whether a new limit ends the search, and how that goes. */
-static void print_consequence(const struct view *view, enum store_limit_id id, double value)
+static void print_consequence(const struct view *view, enum search_limit_id id, double value)
 {
     const struct candidate *best = view_best(view);
     bool larger = view->search.identity.larger_is_better;
     bool spent = false;
-    if (id == STORE_LIMIT_ROUNDS) {
+    if (id == SEARCH_LIMIT_ROUNDS) {
         int open = rounds_open(view);
         if (value <= (double)(rounds_done(view) + open)) {
             printf("  %d rounds are done already%s\n", rounds_done(view),
@@ -168,11 +185,11 @@ static void print_consequence(const struct view *view, enum store_limit_id id, d
         }
         return;
     }
-    if (id == STORE_LIMIT_CORE_HOURS) {
+    if (id == SEARCH_LIMIT_CORE_HOURS) {
         spent = value > 0.0 && view->search.core_seconds / 3600.0 >= value;
-    } else if (id == STORE_LIMIT_GPU_HOURS) {
+    } else if (id == SEARCH_LIMIT_GPU_HOURS) {
         spent = value > 0.0 && view->search.gpu_seconds / 3600.0 >= value;
-    } else if (id == STORE_LIMIT_GOAL_SCORE && best != NULL && !isnan(value)) {
+    } else if (id == SEARCH_LIMIT_GOAL_SCORE && best != NULL && !isnan(value)) {
         spent = larger ? best->validation.value >= value : best->validation.value <= value;
     }
     if (spent) {
@@ -183,20 +200,20 @@ static void print_consequence(const struct view *view, enum store_limit_id id, d
     }
 }
 
-static bool print_changes(const struct view *view, const double before[STORE_LIMIT_COUNT])
+static bool print_changes(const struct view *view, const double before[SEARCH_LIMIT_COUNT])
 {
     bool any = false;
-    for (int i = 0; i < STORE_LIMIT_COUNT; i++) {
-        enum store_limit_id id = (enum store_limit_id)i;
+    for (int i = 0; i < SEARCH_LIMIT_COUNT; i++) {
+        enum search_limit_id id = (enum search_limit_id)i;
         char from[PAINT_TIME_BYTES];
         char to[PAINT_TIME_BYTES];
-        double now = view_limit(view, id);
-        if (now == before[id] || (isnan(now) && isnan(before[id]))) {
+        double now = view_wanted_limit(view, id);
+        if (search_limit_same(now, before[id])) {
             continue;
         }
         format_limit(id, before[id], from);
         format_limit(id, now, to);
-        printf("%s: %s %s -> %s%s\n", view->folder, store_limits[id].name, from, to,
+        printf("%s: %s %s -> %s%s\n", view->folder, search_limits[id].name, from, to,
                isnan(view->control.limits[id]) ? " (the job file's)" : "");
         print_consequence(view, id, now);
         any = true;
@@ -204,19 +221,22 @@ static bool print_changes(const struct view *view, const double before[STORE_LIM
     return any;
 }
 
-static enum status set_limits(struct view *view, const double limits[STORE_LIMIT_COUNT],
+static enum status set_limits(struct view *view, const double limits[SEARCH_LIMIT_COUNT],
                               struct error *err)
 {
-    double before[STORE_LIMIT_COUNT];
-    for (int i = 0; i < STORE_LIMIT_COUNT; i++) {
-        before[i] = view_limit(view, (enum store_limit_id)i);
+    double before[SEARCH_LIMIT_COUNT];
+    for (int i = 0; i < SEARCH_LIMIT_COUNT; i++) {
+        before[i] = view_wanted_limit(view, (enum search_limit_id)i);
     }
     memcpy(view->control.limits, limits, sizeof(view->control.limits));
     TRY(steer_write(view, err));
-    if (print_changes(view, before)) {
+    bool changed = print_changes(view, before);
+    bool waits = any_waits(view);
+    if (!changed) {
+        printf("%s: these limits %s already.\n", view->folder, waits ? "are wanted" : "hold");
+    }
+    if (changed || waits) {
         steer_print_when(view);
-    } else {
-        printf("%s: these limits hold already.\n", view->folder);
     }
     return STATUS_OK;
 }
@@ -227,7 +247,7 @@ static int run(const struct command *command, int argc, char **argv)
     char **arguments = NULL;
     int count = 0;
     int exit_code = EXIT_DONE;
-    if (!options_parse(command, argc, argv, options, 1, 1 + STORE_LIMIT_COUNT, &arguments, &count,
+    if (!options_parse(command, argc, argv, options, 1, 1 + SEARCH_LIMIT_COUNT, &arguments, &count,
                        &exit_code)) {
         return exit_code;
     }
@@ -236,7 +256,7 @@ static int run(const struct command *command, int argc, char **argv)
     if (steer_open(arguments[0], &view, &err) != STATUS_OK) {
         return options_fail(&err);
     }
-    double limits[STORE_LIMIT_COUNT];
+    double limits[SEARCH_LIMIT_COUNT];
     memcpy(limits, view.control.limits, sizeof(limits));
     enum status status = STATUS_OK;
     if (count == 1) {

@@ -60,7 +60,7 @@ static void print_rounds(const struct view *view, const struct view_counts *coun
 {
     paint_label("rounds");
     printf("%d of %.0f done", counts->closed + counts->failed,
-           view_limit(view, STORE_LIMIT_ROUNDS));
+           view_limit(view, SEARCH_LIMIT_ROUNDS));
     if (counts->failed > 0) {
         printf(" (%d failed)", counts->failed);
     }
@@ -212,7 +212,7 @@ static cJSON *status_json(const struct view *view)
     cJSON_AddNumberToObject(rounds, "closed", counts.closed);
     cJSON_AddNumberToObject(rounds, "failed", counts.failed);
     cJSON_AddNumberToObject(rounds, "open", counts.open);
-    cJSON_AddNumberToObject(rounds, "planned", view_limit(view, STORE_LIMIT_ROUNDS));
+    cJSON_AddNumberToObject(rounds, "planned", view_limit(view, SEARCH_LIMIT_ROUNDS));
     cJSON *candidates = cJSON_AddObjectToObject(object, "candidates");
     for (int state = 0; state < CANDIDATE_STATE_COUNT; state++) {
         cJSON_AddNumberToObject(candidates, candidate_state_name((enum candidate_state)state),
@@ -225,6 +225,7 @@ static cJSON *status_json(const struct view *view)
     cJSON_AddItemToObject(object, "baseline_validation",
                           baseline != NULL ? view_score_json(&baseline->validation)
                                            : cJSON_CreateNull());
+    cJSON_AddItemToObject(object, "limits", steer_limits_json(view));
     cJSON_AddItemToObject(object, "wishes", steer_wishes_json(view));
     cJSON_AddNumberToObject(object, "rank_seconds", search->rank_seconds);
     cJSON_AddNumberToObject(object, "allocation_seconds", search->allocation_seconds);

@@ -73,6 +73,28 @@ void steer_print_when(const struct view *view)
 
 /* ---- for status ---- */
 
+/* A line of those that are set, or of those that wait to be obeyed; none if there are none. */
+static void print_limits(const struct view *view, const double limits[SEARCH_LIMIT_COUNT],
+                         bool waiting, const char *label, const char *begin)
+{
+    bool any = false;
+    for (int i = 0; i < SEARCH_LIMIT_COUNT; i++) {
+        bool shown = waiting ? view_limit_waits(view, (enum search_limit_id)i) : !isnan(limits[i]);
+        if (!shown) {
+            continue;
+        }
+        if (!any) {
+            paint_label(label);
+        }
+        printf("%s%s ", any ? ", " : begin, search_limits[i].name);
+        printf(isnan(limits[i]) ? "as in the job file" : "%.10g", limits[i]);
+        any = true;
+    }
+    if (any) {
+        putchar('\n');
+    }
+}
+
 void steer_print_wishes(const struct view *view)
 {
     const struct store_control *control = &view->control;
@@ -87,19 +109,21 @@ void steer_print_wishes(const struct view *view)
         printf("wanted %s by %s\n",
                control->halt == STORE_HALT_NOW ? "now" : "after the open rounds", by);
     }
-    bool any = false;
-    for (int id = 0; id < STORE_LIMIT_COUNT; id++) {
-        if (!isnan(control->limits[id])) {
-            if (!any) {
-                paint_label("set");
-            }
-            printf("%s%s %.10g", any ? ", " : "", store_limits[id].name, control->limits[id]);
-            any = true;
-        }
+    print_limits(view, view->search.limits, false, "set", "");
+    char wanted[sizeof(control->by) + 32];
+    snprintf(wanted, sizeof(wanted), "wanted by %s: ", by);
+    print_limits(view, control->limits, true, "limits", wanted);
+}
+
+cJSON *steer_limits_json(const struct view *view)
+{
+    cJSON *object = cJSON_CreateObject();
+    for (int id = 0; id < SEARCH_LIMIT_COUNT; id++) {
+        double value = view_limit(view, (enum search_limit_id)id);
+        cJSON_AddItemToObject(object, search_limits[id].name,
+                              isnan(value) ? cJSON_CreateNull() : cJSON_CreateNumber(value));
     }
-    if (any) {
-        putchar('\n');
-    }
+    return object;
 }
 
 cJSON *steer_wishes_json(const struct view *view)
@@ -113,9 +137,9 @@ cJSON *steer_wishes_json(const struct view *view)
         cJSON_AddNumberToObject(object, "halt_at_s", control->halt_at_s);
     }
     cJSON *limits = cJSON_AddObjectToObject(object, "limits");
-    for (int id = 0; id < STORE_LIMIT_COUNT; id++) {
+    for (int id = 0; id < SEARCH_LIMIT_COUNT; id++) {
         if (!isnan(control->limits[id])) {
-            cJSON_AddNumberToObject(limits, store_limits[id].name, control->limits[id]);
+            cJSON_AddNumberToObject(limits, search_limits[id].name, control->limits[id]);
         }
     }
     cJSON_AddStringToObject(object, "by", control->by);

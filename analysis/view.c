@@ -60,7 +60,10 @@ enum status view_open(const char *folder, struct view *out, struct error *err)
     TRY(store_run_load(folder, &out->search, out->note, sizeof(out->note), err));
     out->job = parse_job(&out->search);
     store_control_init(&out->control);
-    (void)store_control_read(folder, &out->control, NULL); /* steer.c and the search complain */
+    enum status wish = store_control_read(folder, &out->control, NULL);
+    if (wish != STATUS_OK && wish != STATUS_NOT_FOUND) { /* steer.c and the search complain */
+        memcpy(out->control.limits, out->search.limits, sizeof(out->search.limits));
+    }
     look_at_holder(out);
     out->best_node = out->search.winner_node;
     out->best_candidate = out->search.winner_candidate;
@@ -126,23 +129,35 @@ double view_job_number(const struct view *view, const char *section, const char 
     return cJSON_IsNumber(item) ? item->valuedouble : 0.0;
 }
 
-double view_job_limit(const struct view *view, enum store_limit_id id)
+double view_job_limit(const struct view *view, enum search_limit_id id)
 {
-    const struct store_limit *limit = &store_limits[id];
+    const struct search_limit *limit = &search_limits[id];
     const cJSON *item = job_item(view, limit->section, limit->name);
     return cJSON_IsNumber(item) ? item->valuedouble : limit->fallback;
 }
 
-double view_limit(const struct view *view, enum store_limit_id id)
+double view_limit(const struct view *view, enum search_limit_id id)
 {
-    double set = view->control.limits[id];
+    double set = view->search.limits[id];
     return isnan(set) ? view_job_limit(view, id) : set;
+}
+
+double view_wanted_limit(const struct view *view, enum search_limit_id id)
+{
+    double wanted = view->control.limits[id];
+    return isnan(wanted) ? view_job_limit(view, id) : wanted;
+}
+
+bool view_limit_waits(const struct view *view, enum search_limit_id id)
+{
+    return view->search.end != SEARCH_FINISHED &&
+           !search_limit_same(view->control.limits[id], view->search.limits[id]);
 }
 
 bool view_halt_wanted(const struct view *view)
 {
     return view->search.end != SEARCH_FINISHED && view->control.halt != STORE_HALT_NONE &&
-           !store_control_obeyed(&view->search, view->control.halt_id);
+           strcmp(view->search.halt_id, view->control.halt_id) != 0;
 }
 
 /* Whether its last allocation ended because somebody wanted it to. */

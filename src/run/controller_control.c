@@ -18,20 +18,26 @@ static const double look_interval_s = 2.0;
 
 static double job_limit(const struct job *job, int id)
 {
-    const double limits[STORE_LIMIT_COUNT] = {
-        [STORE_LIMIT_ROUNDS] = (double)job->rounds,
-        [STORE_LIMIT_CORE_HOURS] = job->core_hours,
-        [STORE_LIMIT_GPU_HOURS] = job->gpu_hours,
-        [STORE_LIMIT_GOAL_SCORE] = job->goal_score,
-        [STORE_LIMIT_AGENT_TOKENS] = (double)job->agent_tokens,
-        [STORE_LIMIT_AGENT_MONEY] = job->agent_money_usd,
+    const double limits[SEARCH_LIMIT_COUNT] = {
+        [SEARCH_LIMIT_ROUNDS] = (double)job->rounds,
+        [SEARCH_LIMIT_CORE_HOURS] = job->core_hours,
+        [SEARCH_LIMIT_GPU_HOURS] = job->gpu_hours,
+        [SEARCH_LIMIT_GOAL_SCORE] = job->goal_score,
+        [SEARCH_LIMIT_AGENT_TOKENS] = (double)job->agent_tokens,
+        [SEARCH_LIMIT_AGENT_MONEY] = job->agent_money_usd,
     };
     return limits[id];
 }
 
-static bool same_limit(double a, double b)
+double controller_limit(const struct controller *c, enum search_limit_id id)
 {
-    return a == b || (isnan(a) && isnan(b));
+    double set = c->search.limits[id];
+    return isnan(set) ? job_limit(c->options.job, id) : set;
+}
+
+bool controller_knows_limits(const struct controller *c)
+{
+    return c->search.last_sequence >= c->control.limits_sequence;
 }
 
 /* Enough digits to read the very number again. */
@@ -47,81 +53,59 @@ static void format_limit(double value, char out[32])
     }
 }
 
-/* What the record says of a limit: "<name> <before> -> <now>" in front of ", by ". */
-static void read_told(const char *message, const char *name, double *told)
+/* "<before> -> <now>" of a limit that changes. */
+static int format_change(const struct controller *c, enum search_limit_id id, double wanted,
+                         char *out, size_t out_bytes)
 {
-    char wanted[64];
-    const char *by = strstr(message, ", by ");
-    const char *end = by != NULL ? by : message + strlen(message);
-    int length = snprintf(wanted, sizeof(wanted), "%s ", name);
-    const char *found = strstr(message, wanted);
-    const char *arrow = found != NULL ? strstr(found, " -> ") : NULL;
-    bool begins = found == message || (found != NULL && found[-1] == ' ');
-    if (arrow == NULL || arrow >= end || !begins || length <= 0) {
-        return;
-    }
-    char *stopped = NULL;
-    double value = strtod(arrow + strlen(" -> "), &stopped);
-    *told = stopped != arrow + strlen(" -> ") ? value : NAN;
-}
-
-/* Which limits were set when the search was last at work, as its incidents tell. */
-static void find_told_limits(struct controller *c)
-{
-    for (int id = 0; id < STORE_LIMIT_COUNT; id++) {
-        c->control.told[id] = NAN;
-    }
-    for (int32_t i = 0; i < c->search.incident_count; i++) {
-        const struct search_incident *incident = &c->search.incidents[i];
-        for (int id = 0;
-             strcmp(search_text(incident->kind), "limits") == 0 && id < STORE_LIMIT_COUNT; id++) {
-            read_told(search_text(incident->message), store_limits[id].name, &c->control.told[id]);
-        }
-    }
-}
-
-static enum status tell(struct controller *c, const char *kind, const char *message,
-                        struct error *err)
-{
-    cJSON *event = controller_event("incident", -1, -1);
-    cJSON_AddStringToObject(event, "kind", kind);
-    cJSON_AddStringToObject(event, "message", message);
-    return controller_emit(c, event, -1, err);
-}
-
-/* Makes the limits of a wish hold; tells of those that were not known to hold before. */
-static enum status apply_limits(struct controller *c, const struct store_control *wish,
-                                struct error *err)
-{
-    char message[1024];
     char before[32];
     char now[32];
+    double job = job_limit(c->options.job, id);
+    bool none = isnan(c->search.limits[id]) && search_limits[id].fallback == 0.0 && job == 0.0;
+    format_limit(none ? NAN : controller_limit(c, id), before);
+    format_limit(isnan(wanted) ? job : wanted, now);
+    return snprintf(out, out_bytes, "%s %s -> %s%s", search_limits[id].name, before,
+                    isnan(wanted) ? "the job file's " : "", now);
+}
+
+/* Makes the limits of the wish those of the search, unless they are, or are on their way. */
+static enum status follow_limits(struct controller *c, struct error *err)
+{
+    struct controller_control *control = &c->control;
+    const struct store_control *wish = &control->wish;
+    char what[1024];
     size_t used = 0;
-    for (int id = 0; id < STORE_LIMIT_COUNT; id++) {
-        double *told = &c->control.told[id];
-        double job = job_limit(c->options.job, id);
-        double wanted = wish->limits[id];
-        c->budget[id] = isnan(wanted) ? job : wanted;
-        if (same_limit(wanted, *told)) {
-            continue;
+    if (!controller_knows_limits(c)) {
+        return STATUS_OK;
+    }
+    for (int i = 0; i < SEARCH_LIMIT_COUNT; i++) {
+        if (!search_limit_same(wish->limits[i], c->search.limits[i])) {
+            used += (size_t)snprintf(what + used, sizeof(what) - used, "%s", used > 0 ? ", " : "");
+            used += (size_t)format_change(c, (enum search_limit_id)i, wish->limits[i], what + used,
+                                          sizeof(what) - used);
         }
-        bool none = isnan(*told) && store_limits[id].fallback == 0.0 && job == 0.0;
-        format_limit(none ? NAN : isnan(*told) ? job : *told, before);
-        format_limit(c->budget[id], now);
-        used += (size_t)snprintf(message + used, sizeof(message) - used, "%s%s %s -> %s%s",
-                                 used > 0 ? ", " : "", store_limits[id].name, before,
-                                 isnan(wanted) ? "the job file's " : "", now);
-        *told = wanted;
     }
     if (used == 0) {
         return STATUS_OK;
     }
-    snprintf(message + used, sizeof(message) - used, ", by %s", wish->by);
+    log_write(c->options.log, LOG_INFO, "run", "limits: %s, by %s", what, wish->by);
+    cJSON *event = controller_event("limits_set", -1, -1);
+    cJSON *limits = cJSON_AddObjectToObject(event, "limits");
+    for (int id = 0; id < SEARCH_LIMIT_COUNT; id++) {
+        if (!isnan(wish->limits[id])) {
+            cJSON_AddNumberToObject(limits, search_limits[id].name, wish->limits[id]);
+        }
+    }
+    cJSON_AddStringToObject(event, "what", what);
+    cJSON_AddStringToObject(event, "by", wish->by);
+    control->limits_sequence = c->next_sequence;
+    return controller_emit(c, event, -1, err);
+}
+
+void controller_limits_set(struct controller *c)
+{
     if (!c->test_root_sent && !c->test_winner_sent && !c->finish_recorded) {
         c->end_reason = NULL; /* it was going to end by the old limits: decide anew */
     }
-    log_write(c->options.log, LOG_INFO, "run", "limits: %s", message);
-    return tell(c, "limits", message, err);
 }
 
 /* ---- halts ---- */
@@ -135,7 +119,7 @@ static void take_halt(struct controller *c, const struct store_control *wish)
     }
     c->no_new_rounds = false;
     c->halt_by = deadline_never();
-    if (wish->halt == STORE_HALT_NONE || store_control_obeyed(&c->search, wish->halt_id)) {
+    if (wish->halt == STORE_HALT_NONE || strcmp(c->search.halt_id, wish->halt_id) == 0) {
         control->wish.halt = STORE_HALT_NONE;
         return;
     }
@@ -170,10 +154,13 @@ static const char *halt_due(const struct controller *c)
 static enum status begin_halt(struct controller *c, const char *how, struct error *err)
 {
     struct controller_control *control = &c->control;
-    snprintf(control->reason, sizeof(control->reason), "%s, by %s (wish %s)", how, control->wish.by,
-             control->wish.halt_id);
+    snprintf(control->reason, sizeof(control->reason), "%s, by %s", how, control->wish.by);
     c->halt = control->reason;
-    return tell(c, "halted", control->reason, err);
+    cJSON *event = controller_event("halted", -1, -1);
+    cJSON_AddStringToObject(event, "id", control->wish.halt_id);
+    cJSON_AddStringToObject(event, "how", how);
+    cJSON_AddStringToObject(event, "by", control->wish.by);
+    return controller_emit(c, event, -1, err);
 }
 
 static enum status check_halt(struct controller *c, struct error *err)
@@ -246,7 +233,7 @@ static enum status look(struct controller *c, struct error *err)
     }
     c->control.wish = wish;
     take_halt(c, &wish);
-    return apply_limits(c, &wish, err);
+    return STATUS_OK;
 }
 
 void controller_open_control(struct controller *c)
@@ -255,11 +242,9 @@ void controller_open_control(struct controller *c)
     c->control.failure = -1; /* unlike anything: the first look reads */
     c->halt_by = deadline_never();
     store_control_init(&c->control.wish);
-    find_told_limits(c);
-    for (int id = 0; id < STORE_LIMIT_COUNT; id++) {
-        double told = c->control.told[id]; /* holds if the file cannot be read */
-        c->budget[id] = isnan(told) ? job_limit(c->options.job, id) : told;
-    }
+    /* They hold if the file cannot be read. */
+    memcpy(c->control.wish.limits, c->search.limits, sizeof(c->search.limits));
+    c->control.limits_sequence = 0;
 }
 
 enum status controller_check_control(struct controller *c, struct error *err)
@@ -270,5 +255,6 @@ enum status controller_check_control(struct controller *c, struct error *err)
     if (clock_monotonic_s() - c->control.looked_s >= look_interval_s) {
         TRY(look(c, err));
     }
+    TRY(follow_limits(c, err));
     return check_halt(c, err);
 }

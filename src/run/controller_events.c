@@ -143,6 +143,9 @@ static enum status after_event(struct controller *c, const cJSON *event, struct 
         controller_remove_open(c, node);
         controller_report(c, true);
     }
+    if (strcmp(kind, "limits_set") == 0) {
+        controller_limits_set(c);
+    }
     return STATUS_OK;
 }
 
@@ -178,6 +181,21 @@ enum status controller_record_time(struct controller *c, struct error *err)
     cJSON *event = controller_event("allocation_progress", -1, -1);
     c->recorded_time_s = clock_monotonic_s();
     cJSON_AddNumberToObject(event, "seconds", c->recorded_time_s - c->started_s);
+    return controller_emit(c, event, -1, err);
+}
+
+enum status controller_record_end(struct controller *c, const char *reason, double predicted_s,
+                                  double safe_s, struct error *err)
+{
+    TRY(controller_record_time(c, err));
+    cJSON *event = controller_event("allocation_ended", -1, -1);
+    cJSON_AddStringToObject(event, "reason", reason);
+    if (!isnan(predicted_s)) {
+        cJSON_AddNumberToObject(event, "predicted_s", predicted_s);
+    }
+    if (!isnan(safe_s)) {
+        cJSON_AddNumberToObject(event, "safe_s", safe_s);
+    }
     return controller_emit(c, event, -1, err);
 }
 

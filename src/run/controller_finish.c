@@ -7,9 +7,9 @@
 const char *controller_budget_spent(const struct controller *c)
 {
     const struct search *search = &c->search;
-    double core_hours = c->budget[STORE_LIMIT_CORE_HOURS];
-    double gpu_hours = c->budget[STORE_LIMIT_GPU_HOURS];
-    double goal = c->budget[STORE_LIMIT_GOAL_SCORE];
+    double core_hours = controller_limit(c, SEARCH_LIMIT_CORE_HOURS);
+    double gpu_hours = controller_limit(c, SEARCH_LIMIT_GPU_HOURS);
+    double goal = controller_limit(c, SEARCH_LIMIT_GOAL_SCORE);
     if (core_hours > 0.0 && search->core_seconds / 3600.0 >= core_hours) {
         return "the core-hours are spent";
     }
@@ -38,7 +38,7 @@ bool controller_idle(const struct controller *c)
 static enum status decide_end(struct controller *c, struct error *err)
 {
     const struct search *search = &c->search;
-    if (c->end_reason != NULL || search->tree.count == 0) {
+    if (c->end_reason != NULL || search->tree.count == 0 || !controller_knows_limits(c)) {
         return STATUS_OK;
     }
     const char *spent = controller_budget_spent(c);
@@ -51,7 +51,7 @@ static enum status decide_end(struct controller *c, struct error *err)
     }
     if (search->tree.nodes[0].state == TREE_NODE_FAILED) {
         c->end_reason = "the baseline could not be evaluated";
-    } else if (search->tree.count - 1 >= (int64_t)c->budget[STORE_LIMIT_ROUNDS]) {
+    } else if (search->tree.count - 1 >= (int64_t)controller_limit(c, SEARCH_LIMIT_ROUNDS)) {
         c->end_reason = "all rounds are done";
     } else if (c->dry) {
         c->end_reason = "nothing more to propose";
@@ -90,10 +90,7 @@ static enum status send_test(struct controller *c, int32_t node, int32_t candida
 
 static enum status record_finish(struct controller *c, struct error *err)
 {
-    TRY(controller_record_time(c, err));
-    cJSON *ended = controller_event("allocation_ended", -1, -1);
-    cJSON_AddStringToObject(ended, "reason", "finished");
-    TRY(controller_emit(c, ended, -1, err));
+    TRY(controller_record_end(c, "finished", NAN, NAN, err));
     cJSON *event = controller_event("finished", -1, -1);
     cJSON_AddStringToObject(event, "reason", c->end_reason);
     cJSON_AddNumberToObject(event, "winner_node", c->winner_node);

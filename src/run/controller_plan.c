@@ -104,7 +104,8 @@ static bool may_plan(const struct controller *c)
     int64_t rounds = c->search.tree.count - 1 + c->plans_pending;
     int64_t open = c->open_count + c->plans_pending;
     return !c->stopping && c->end_reason == NULL && !c->dry && !c->no_new_rounds &&
-           rounds < (int64_t)c->budget[STORE_LIMIT_ROUNDS] &&
+           controller_knows_limits(c) &&
+           rounds < (int64_t)controller_limit(c, SEARCH_LIMIT_ROUNDS) &&
            (job->parallel_nodes == 0 || open < job->parallel_nodes);
 }
 

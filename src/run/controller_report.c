@@ -34,8 +34,8 @@ void controller_report_candidate(struct controller *c, int32_t node, int32_t ind
 
 static void format_budget(const struct controller *c, char *out, size_t out_bytes)
 {
-    double core_hours = c->budget[STORE_LIMIT_CORE_HOURS];
-    double gpu_hours = c->budget[STORE_LIMIT_GPU_HOURS];
+    double core_hours = controller_limit(c, SEARCH_LIMIT_CORE_HOURS);
+    double gpu_hours = controller_limit(c, SEARCH_LIMIT_GPU_HOURS);
     double spent = c->search.core_seconds / 3600.0;
     if (core_hours > 0.0) {
         snprintf(out, out_bytes, ", %.2f of %.2f core-hours", spent, core_hours);
@@ -52,7 +52,7 @@ static void format_time_left(const struct controller *c, double elapsed_s, char 
                              size_t out_bytes)
 {
     int64_t done = c->search.tree.count - c->open_count - 1;
-    int64_t left = (int64_t)c->budget[STORE_LIMIT_ROUNDS] - done;
+    int64_t left = (int64_t)controller_limit(c, SEARCH_LIMIT_ROUNDS) - done;
     double spent_s = c->search.earlier_seconds + elapsed_s;
     if (done < 1 || left < 0) {
         out[0] = '\0';
@@ -112,7 +112,7 @@ void controller_report(struct controller *c, bool now)
     log_write(c->options.log, LOG_INFO, "run",
               "rounds %d of %.0f done, %d open | best %s %s, baseline %s | workers %d of %d busy | "
               "%.0f s%s%s%s",
-              c->search.tree.count - c->open_count - 1, c->budget[STORE_LIMIT_ROUNDS],
+              c->search.tree.count - c->open_count - 1, controller_limit(c, SEARCH_LIMIT_ROUNDS),
               c->open_count, name, best, baseline, controller_busy_workers(c),
               c->options.leader_count, time_s - c->started_s, budget, left, running);
 }

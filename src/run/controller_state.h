@@ -71,8 +71,8 @@ struct controller_control {
     ino_t inode;
     off_t size;
     struct timespec written;
-    struct store_control wish;      /* the last that could be read */
-    double told[STORE_LIMIT_COUNT]; /* limits that the record knows to be set; NaN: the job's */
+    struct store_control wish; /* the last that could be read */
+    int64_t limits_sequence;   /* of the last limits_set */
     char reason[256];
 };
 
@@ -108,7 +108,6 @@ struct controller {
     bool test_root_sent, test_winner_sent, finish_recorded;
     int32_t winner_node, winner_candidate;
 
-    double budget[STORE_LIMIT_COUNT]; /* limits in force: the job's, unless others were set */
     struct controller_control control;
     const char *halt;        /* somebody wants it to stop: when and who, in words; NULL: nobody */
     struct deadline halt_by; /* all should be safe by then; never: nobody wants that */
@@ -188,6 +187,9 @@ enum status controller_emit(struct controller *c, cJSON *event, int worker, stru
 enum status controller_apply_durable(struct controller *c, struct error *err);
 /* Writes down how long this allocation has lasted. */
 enum status controller_record_time(struct controller *c, struct error *err);
+/* The last words of an allocation: how long it lasted and why it ended. Spans NaN: none. */
+enum status controller_record_end(struct controller *c, const char *reason, double predicted_s,
+                                  double safe_s, struct error *err);
 /* Starts a snapshot now and then. One that fails is told of and tried again later: the journal has
  * everything. */
 enum status controller_snapshot(struct controller *c, struct error *err);
@@ -234,10 +236,16 @@ bool controller_idle(const struct controller *c);
 enum status controller_finish(struct controller *c, struct error *err);
 
 /* ---- controller_control.c ---- */
-/* Limits in force, from the job and from what the search has recorded. Called when it was loaded.
- */
+/* For a search that was loaded. */
 void controller_open_control(struct controller *c);
-/* Looks at control.json every few seconds; sets budget, halt, halt_by and no_new_rounds. */
+/* The limit in force: what was set and is recorded, else the job's. */
+double controller_limit(const struct controller *c, enum search_limit_id id);
+/* False while other limits are on their way to the disk: nothing that a limit decides is decided. */
+bool controller_knows_limits(const struct controller *c);
+/* The limits in force have changed. */
+void controller_limits_set(struct controller *c);
+/* Looks at control.json every few seconds; records other limits, sets halt, halt_by and
+ * no_new_rounds. */
 enum status controller_check_control(struct controller *c, struct error *err);
 /* Nothing more fits into the time that is left: sets halt if it is somebody's wish that ends it,
  * and not the allocation. */

@@ -160,19 +160,15 @@ static enum status record_end(struct controller *c, struct error *err)
 {
     bool left_behind = controller_busy_workers(c) > 0;
     TRY(leave_candidates(c, err));
-    TRY(controller_record_time(c, err));
     TRY(journal_flush(c->journal, err));
     double safe_s = clock_monotonic_s() - c->stop_asked_s;
-    cJSON *event = controller_event("allocation_ended", -1, -1);
-    cJSON_AddStringToObject(event, "reason", c->stop_reason);
-    cJSON_AddNumberToObject(event, "predicted_s", c->predicted_s);
     if (!left_behind) {
-        cJSON_AddNumberToObject(event, "safe_s", safe_s);
         log_write(c->options.log, LOG_INFO, "run",
                   "everything is safe after %.1f s (at most %.0f s were foreseen)", safe_s,
                   ceil(c->predicted_s));
     }
-    return controller_emit(c, event, -1, err);
+    return controller_record_end(c, c->stop_reason, c->predicted_s, left_behind ? NAN : safe_s,
+                                 err);
 }
 
 /* Everything to disk, workers home. */

@@ -106,9 +106,9 @@ static void read_researcher(const cJSON *object, struct json_problems *problems,
 }
 
 /* A limit that can also be set for a search that has begun (trex-tree set). */
-static double read_limit(struct json_reader *reader, enum store_limit_id id)
+static double read_limit(struct json_reader *reader, enum search_limit_id id)
 {
-    return store_limit_read(reader, id, store_limits[id].fallback);
+    return search_limit_read(reader, id, search_limits[id].fallback);
 }
 
 static void read_search(const cJSON *object, struct json_problems *problems, struct job *job)
@@ -127,14 +127,14 @@ static void read_search(const cJSON *object, struct json_problems *problems, str
                           policy, buffer_text(&names));
         buffer_fini(&names);
     }
-    job->rounds = (int64_t)read_limit(&reader, STORE_LIMIT_ROUNDS);
+    job->rounds = (int64_t)read_limit(&reader, SEARCH_LIMIT_ROUNDS);
     job->configurations =
         (int)json_read_int(&reader, "configurations", 3, 1, SEARCH_CANDIDATES_MAX);
     job->exploration = json_read_number(&reader, "exploration", 0.25, 0.0, 100.0);
     job->max_children = (int32_t)json_read_int(&reader, "max_children", 4, 1, 1000);
     job->parallel_nodes = json_read_int(&reader, "parallel_nodes", 0, 0, 100000);
     job->seed = (uint64_t)json_read_int(&reader, "seed", 1, 0, INT64_C(1) << 53);
-    job->goal_score = read_limit(&reader, STORE_LIMIT_GOAL_SCORE);
+    job->goal_score = read_limit(&reader, SEARCH_LIMIT_GOAL_SCORE);
     json_reader_finish(&reader);
 }
 
@@ -146,11 +146,11 @@ static void read_limits(const cJSON *object, struct json_problems *problems, str
     job->max_steps = json_read_int(&reader, "steps", 0, 0, INT64_C(1) << 40);
     job->sequence_length = json_read_int(&reader, "sequence_length", 0, 0, 1 << 20);
     job->candidate_seconds = json_read_number(&reader, "candidate_seconds", 0.0, 0.0, 1e9);
-    job->core_hours = read_limit(&reader, STORE_LIMIT_CORE_HOURS);
-    job->gpu_hours = read_limit(&reader, STORE_LIMIT_GPU_HOURS);
+    job->core_hours = read_limit(&reader, SEARCH_LIMIT_CORE_HOURS);
+    job->gpu_hours = read_limit(&reader, SEARCH_LIMIT_GPU_HOURS);
     job->memory_bytes = 1e9 * json_read_number(&reader, "memory_gb", 0.0, 0.0, 1e6);
-    job->agent_tokens = (int64_t)read_limit(&reader, STORE_LIMIT_AGENT_TOKENS);
-    job->agent_money_usd = read_limit(&reader, STORE_LIMIT_AGENT_MONEY);
+    job->agent_tokens = (int64_t)read_limit(&reader, SEARCH_LIMIT_AGENT_TOKENS);
+    job->agent_money_usd = read_limit(&reader, SEARCH_LIMIT_AGENT_MONEY);
     json_reader_finish(&reader);
 }
 

@@ -9,36 +9,15 @@
 #include "base/json.h"
 #include "base/mem.h"
 #include "store/folder.h"
-#include "tree/tree.h"
 
-enum { CONTROL_MAX_BYTES = 16 << 10, ID_MIN_BYTES = 8 };
+enum { CONTROL_MAX_BYTES = 16 << 10 };
 
 static const char *const halt_names[] = {"none", "now", "after round", "at", NULL};
-
-const struct store_limit store_limits[STORE_LIMIT_COUNT] = {
-    [STORE_LIMIT_ROUNDS] = {"rounds", "search", true, 20.0, 0.0, TREE_NODES_MAX - 1},
-    [STORE_LIMIT_CORE_HOURS] = {"core_hours", "limits", false, 0.0, 0.0, 1e9},
-    [STORE_LIMIT_GPU_HOURS] = {"gpu_hours", "limits", false, 0.0, 0.0, 1e9},
-    [STORE_LIMIT_GOAL_SCORE] = {"goal_score", "search", false, NAN, -1e300, 1e300},
-    [STORE_LIMIT_AGENT_TOKENS] = {"agent_tokens", "limits", true, 0.0, 0.0, 0x1p50},
-    [STORE_LIMIT_AGENT_MONEY] = {"agent_money_usd", "limits", false, 0.0, 0.0, 1e9},
-};
-
-double store_limit_read(struct json_reader *reader, enum store_limit_id id, double fallback)
-{
-    const struct store_limit *limit = &store_limits[id];
-    if (!limit->whole) {
-        return json_read_number(reader, limit->name, fallback, limit->min, limit->max);
-    }
-    int64_t value =
-        json_read_int(reader, limit->name, -1, (int64_t)limit->min, (int64_t)limit->max);
-    return value >= 0 ? (double)value : fallback;
-}
 
 void store_control_init(struct store_control *out)
 {
     memset(out, 0, sizeof(*out));
-    for (int i = 0; i < STORE_LIMIT_COUNT; i++) {
+    for (int i = 0; i < SEARCH_LIMIT_COUNT; i++) {
         out->limits[i] = NAN;
     }
 }
@@ -64,16 +43,12 @@ static void read_text(struct json_reader *reader, const char *key, char *out, si
     snprintf(out, out_bytes, "%s", text);
 }
 
-/* Letters and digits alone: the search looks for it in what it has recorded. */
 static void check_id(const struct store_control *control, struct json_problems *problems)
 {
-    static const char allowed[] = "0123456789abcdefghijklmnopqrstuvwxyz";
-    size_t length = strlen(control->halt_id);
-    bool fits = length == strspn(control->halt_id, allowed) && length >= ID_MIN_BYTES;
-    if (control->halt != STORE_HALT_NONE && !fits) {
+    if (control->halt != STORE_HALT_NONE && !search_halt_id_fits(control->halt_id)) {
         json_problems_add(problems, "/halt_id",
-                          "allowed are %d to %zu small letters and digits, a new id each wish",
-                          ID_MIN_BYTES, sizeof(control->halt_id) - 1);
+                          "allowed are %d to %d small letters and digits, a new id each wish",
+                          SEARCH_HALT_ID_MIN_BYTES, SEARCH_HALT_ID_BYTES - 1);
     }
 }
 
@@ -82,8 +57,8 @@ static void read_limits(const cJSON *object, struct json_problems *problems,
 {
     struct json_reader reader;
     json_reader_init(&reader, object, "/limits", problems);
-    for (int id = 0; id < STORE_LIMIT_COUNT; id++) {
-        out->limits[id] = store_limit_read(&reader, (enum store_limit_id)id, NAN);
+    for (int id = 0; id < SEARCH_LIMIT_COUNT; id++) {
+        out->limits[id] = search_limit_read(&reader, (enum search_limit_id)id, NAN);
     }
     json_reader_finish(&reader);
 }
@@ -138,9 +113,9 @@ static cJSON *to_json(const struct store_control *control)
         cJSON_AddNumberToObject(root, "halt_at_s", control->halt_at_s);
     }
     cJSON *limits = cJSON_AddObjectToObject(root, "limits");
-    for (int i = 0; i < STORE_LIMIT_COUNT; i++) {
+    for (int i = 0; i < SEARCH_LIMIT_COUNT; i++) {
         if (!isnan(control->limits[i])) {
-            cJSON_AddNumberToObject(limits, store_limits[i].name, control->limits[i]);
+            cJSON_AddNumberToObject(limits, search_limits[i].name, control->limits[i]);
         }
     }
     cJSON_AddStringToObject(root, "by", control->by);
@@ -170,23 +145,4 @@ enum status store_control_write(const char *folder, const struct store_control *
     free(text);
     cJSON_Delete(root);
     return status;
-}
-
-/* ---- what a search has recorded ---- */
-
-bool store_control_obeyed(const struct search *search, const char *id)
-{
-    for (int32_t i = search->allocation_count - 1; i >= 0; i--) {
-        if (strstr(search_text(search->allocations[i].end), id) != NULL) {
-            return true;
-        }
-    }
-    for (int32_t i = search->incident_count - 1; i >= 0; i--) {
-        const struct search_incident *incident = &search->incidents[i];
-        if (strcmp(search_text(incident->kind), "halted") == 0 &&
-            strstr(search_text(incident->message), id) != NULL) {
-            return true;
-        }
-    }
-    return false;
 }

@@ -49,7 +49,8 @@ static void take_identity(const struct search *search, struct run_image *image)
         .seed = identity->seed,
         .larger_is_better = identity->larger_is_better,
     };
-    *(struct search_row *)image->rows[RUN_SEARCH] = (struct search_row){
+    struct search_row *totals = image->rows[RUN_SEARCH];
+    *totals = (struct search_row){
         .last_sequence = search->last_sequence,
         .rank_seconds = search->rank_seconds,
         .allocation_seconds = search->allocation_seconds,
@@ -58,11 +59,13 @@ static void take_identity(const struct search *search, struct run_image *image)
         .gpu_seconds = search->gpu_seconds,
         .incidents = search->incidents_seen,
         .end_reason = search_text(search->end_reason),
+        .halt_id = search->halt_id,
         .allocations = search->allocation_count,
         .winner_node = search->winner_node,
         .winner_candidate = search->winner_candidate,
         .end = (signed char)search->end,
     };
+    memcpy(totals->limits, search->limits, sizeof(totals->limits));
 }
 
 static void take_node(const struct search *search, int32_t id, struct node_row *row)

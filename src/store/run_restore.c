@@ -67,6 +67,28 @@ static bool is_amount_or_unknown(double value)
     return isnan(value) || is_amount(value);
 }
 
+/* What somebody set, and the halt that was obeyed: files before version 2 know of neither. */
+static enum status restore_steering(struct restorer *from)
+{
+    const struct search_row *row = from->image->rows[RUN_SEARCH];
+    struct search *to = from->search;
+    if (from->image->schema < 2) {
+        return STATUS_OK; /* as search_init has it */
+    }
+    for (int i = 0; i < SEARCH_LIMIT_COUNT; i++) {
+        enum search_limit_id id = (enum search_limit_id)i;
+        if (!isnan(row->limits[i]) && !search_limit_fits(id, row->limits[i])) {
+            return CORRUPT(from->err, from->path, RUN_SEARCH, 0, "a limit is out of range");
+        }
+        to->limits[i] = row->limits[i];
+    }
+    if (row->halt_id[0] != '\0' && !search_halt_id_fits(row->halt_id)) {
+        return CORRUPT(from->err, from->path, RUN_SEARCH, 0, "the id of a halt is none");
+    }
+    snprintf(to->halt_id, sizeof(to->halt_id), "%s", row->halt_id);
+    return STATUS_OK;
+}
+
 static enum status restore_totals(struct restorer *from)
 {
     const struct search_row *row = from->image->rows[RUN_SEARCH];
@@ -549,6 +571,7 @@ static enum status restore(struct restorer *from)
 {
     TRY(restore_identity(from));
     TRY(restore_totals(from));
+    TRY(restore_steering(from));
     TRY(restore_tree(from));
     for (int32_t id = 0; id < from->search->tree.count; id++) {
         TRY(restore_node(from, id));

@@ -13,6 +13,11 @@
     {                                                                                              \
 #split "_" #field, kind, offsetof(struct candidate_row, split.field), meaning, NULL, 0     \
     }
+#define LIMIT(name, id, unit)                                                                      \
+    {                                                                                              \
+        "limit_" #name, TABLE_F64, offsetof(struct search_row, limits[id]),                        \
+            unit " that somebody set as a limit, NaN if the job file's holds", NULL, 2             \
+    }
 #define COUNT(columns) ((int)(sizeof(columns) / sizeof((columns)[0])))
 
 static const char *const end_names[] = {"RUNNING", "FINISHED", NULL};
@@ -50,6 +55,14 @@ static const struct table_column search_columns[] = {
     LATER(2, search_row, gpu_seconds, TABLE_F64, "seconds times GPUs spent by candidates"),
     LATER(2, search_row, incidents, TABLE_I64,
           "number of incidents so far, also those that /incidents has no room for"),
+    LIMIT(rounds, SEARCH_LIMIT_ROUNDS, "rounds"),
+    LIMIT(core_hours, SEARCH_LIMIT_CORE_HOURS, "core-hours"),
+    LIMIT(gpu_hours, SEARCH_LIMIT_GPU_HOURS, "GPU-hours"),
+    LIMIT(goal_score, SEARCH_LIMIT_GOAL_SCORE, "validation score"),
+    LIMIT(agent_tokens, SEARCH_LIMIT_AGENT_TOKENS, "tokens of the researcher"),
+    LIMIT(agent_money_usd, SEARCH_LIMIT_AGENT_MONEY, "dollars of the researcher"),
+    LATER(2, search_row, halt_id, TABLE_TEXT,
+          "id of the last wish to halt that it has obeyed, empty if none"),
 };
 
 static const struct table_column node_columns[] = {

@@ -9,6 +9,7 @@
 #define STORE_RUN_TABLES_H
 
 #include "store/table.h"
+#include "tree/search_limit.h"
 
 enum run_table {
     RUN_IDENTITY,
@@ -36,7 +37,8 @@ struct search_row {
     int64_t last_sequence;
     double rank_seconds, allocation_seconds, earlier_seconds, core_seconds, gpu_seconds;
     int64_t incidents;
-    const char *end_reason;
+    const char *end_reason, *halt_id;
+    double limits[SEARCH_LIMIT_COUNT];
     int32_t allocations, winner_node, winner_candidate;
     signed char end;
 };

@@ -38,6 +38,9 @@ void search_init(struct search *search)
     search->best_node = -1;
     search->winner_node = -1;
     search->winner_candidate = -1;
+    for (int id = 0; id < SEARCH_LIMIT_COUNT; id++) {
+        search->limits[id] = NAN;
+    }
 }
 
 bool candidate_is_over(const struct candidate *candidate)

@@ -16,6 +16,7 @@
 
 #include "base/arena.h"
 #include "base/status.h"
+#include "tree/search_limit.h"
 #include "tree/tree.h"
 
 enum {
@@ -152,6 +153,10 @@ struct search_settled {
     int32_t node, candidate; /* -1: the round was closed */
 };
 
+/* The id of a wish to halt: small letters and digits, another one each time. */
+enum { SEARCH_HALT_ID_BYTES = 40, SEARCH_HALT_ID_MIN_BYTES = 8 };
+bool search_halt_id_fits(const char *id);
+
 struct search_insight {
     char *text;
     int32_t nodes[SEARCH_INSIGHT_NODES_MAX]; /* that support it */
@@ -190,7 +195,12 @@ struct search {
     int32_t allocation_count, allocation_capacity;
     struct search_incident *incidents; /* in order, at most SEARCH_INCIDENTS_MAX */
     int32_t incident_count, incident_capacity;
-    int64_t incidents_seen; /* also those that are not kept */
+    int64_t incidents_seen;            /* also those that are not kept */
+    double limits[SEARCH_LIMIT_COUNT]; /* that somebody set, in force since; NaN: the job file's */
+    /* The last wish to halt that it has obeyed, "" if none. One is enough: there is one wish at a
+     * time, in control.json, and a newer one has another id; so a wish that is not this one is one
+     * to obey. (Who brings an old control.json back by hand wants it to be obeyed.) */
+    char halt_id[SEARCH_HALT_ID_BYTES];
     enum search_end end;
     char *end_reason;                      /* "rounds", "budget", "goal", ... */
     int32_t winner_node, winner_candidate; /* -1 until finished */
@@ -220,6 +230,8 @@ enum status search_copy(const struct search *from, struct search *out, struct er
  *   allocation_progress  seconds                   wall seconds of this allocation so far
  *   allocation_ended     reason [, predicted_s, safe_s]
  *   incident             kind, message [, node, candidate, lost_s, blames]
+ *   limits_set           limits{rounds, core_hours, ...: number or null}, what, by
+ *   halted               id, how, by               it stops, because of the wish with this id
  *   node_planned         node, parent, strategy, goal, rationale, recipe[], configs[{}], researcher
  *   candidate_started    node, candidate, rank
  *   candidate_suspended  node, candidate, steps_done, rank_seconds
@@ -232,7 +244,9 @@ enum status search_copy(const struct search *from, struct search *out, struct er
  *   finished             reason, winner_node, winner_candidate   (-1, -1: no candidate finished)
  *
  * What stands in brackets may be absent or null: one thread, no GPU, spans unknown. With `blames`
- * true the candidate's kills go up by one.
+ * true the candidate's kills go up by one. limits_set says all limits that hold from then on, and
+ * not only those that change: what is null or absent is the job file's. It and halted are incidents
+ * too, "limits" and "halted", with the message "<what or how>, by <by>".
  *
  * job is an object or a text; a code is a name ("STATUS_DIVERGED") or a number. rank_seconds (also
  * in results) are those since the candidate was started this time: they add up. Keys that are not

@@ -37,24 +37,6 @@ static enum status reserve_one(void **list, int32_t count, int32_t *capacity, si
     return STATUS_OK;
 }
 
-/* A text of one line or a few, cut between two characters where it is too long. */
-static enum status read_line(struct event *event, const char *key, bool required, char **out,
-                             struct error *err)
-{
-    TRY(search_read_text(&event->reader, key, required, SEARCH_TEXT_MAX_BYTES, out, err));
-    if (*out == NULL || strlen(*out) <= SEARCH_LINE_MAX_BYTES) {
-        return STATUS_OK;
-    }
-    char *whole = *out;
-    size_t length = SEARCH_LINE_MAX_BYTES;
-    while (length > 0 && ((unsigned char)whole[length] & 0xC0) == 0x80) {
-        length--;
-    }
-    *out = mem_strndup(whole, length);
-    free(whole);
-    return *out != NULL ? STATUS_OK : mem_fail(err, length, key);
-}
-
 static int32_t read_count(struct event *event, const char *key, int32_t fallback, int32_t max)
 {
     return (int32_t)json_read_int(&event->reader, key, fallback, 0, max);
@@ -78,8 +60,8 @@ static enum status read_allocation(struct event *event, struct search_allocation
     out->restarts = read_count(event, "restarts", 0, INT32_MAX);
     out->predicted_s = NAN;
     out->safe_s = NAN;
-    TRY(read_line(event, "job", false, &out->job, err));
-    TRY(read_line(event, "host", false, &out->host, err));
+    TRY(event_read_line(event, "job", false, &out->job, err));
+    TRY(event_read_line(event, "host", false, &out->host, err));
     out->end = mem_strdup("");
     if (out->end == NULL) {
         return mem_fail(err, 1, "an allocation");
@@ -138,7 +120,7 @@ enum status search_apply_allocation_ended(struct search *search, struct event *e
     double predicted_s = read_span(event, "predicted_s");
     double safe_s = read_span(event, "safe_s");
     char *reason = NULL;
-    TRY(read_line(event, "reason", true, &reason, err));
+    TRY(event_read_line(event, "reason", true, &reason, err));
     if (reason != NULL && reason[0] == '\0') {
         json_problems_add(&event->problems, "/reason", "found an empty text, allowed is a reason");
     }
@@ -199,9 +181,24 @@ static enum status read_incident(struct search *search, struct event *event,
     out->allocation = search->allocation_count - 1;
     read_subject(search, event, out, blamed);
     out->lost_s = read_span(event, "lost_s");
-    TRY(read_line(event, "kind", true, &out->kind, err));
-    TRY(read_line(event, "message", true, &out->message, err));
+    TRY(event_read_line(event, "kind", true, &out->kind, err));
+    TRY(event_read_line(event, "message", true, &out->message, err));
     return event_check(event, err);
+}
+
+enum status search_add_incident(struct search *search, struct search_incident *incident,
+                                struct error *err)
+{
+    void *list = search->incidents;
+    if (search->incident_count < SEARCH_INCIDENTS_MAX) {
+        TRY(reserve_one(&list, search->incident_count, &search->incident_capacity,
+                        sizeof(*incident), "incidents", err));
+        search->incidents = list;
+        search->incidents[search->incident_count++] = *incident;
+        memset(incident, 0, sizeof(*incident));
+    }
+    search->incidents_seen++;
+    return STATUS_OK;
 }
 
 enum status search_apply_incident(struct search *search, struct event *event, struct error *err)
@@ -209,21 +206,10 @@ enum status search_apply_incident(struct search *search, struct event *event, st
     enum status status = STATUS_OK;
     struct search_incident incident = {0};
     struct candidate *blamed = NULL;
-    bool kept = search->incident_count < SEARCH_INCIDENTS_MAX;
-    void *list = search->incidents;
     TRY_CLEANUP(read_incident(search, event, &incident, &blamed, err));
-    if (kept) {
-        TRY_CLEANUP(reserve_one(&list, search->incident_count, &search->incident_capacity,
-                                sizeof(incident), "incidents", err));
-        search->incidents = list;
-        search->incidents[search->incident_count++] = incident;
-    }
-    search->incidents_seen++;
+    TRY_CLEANUP(search_add_incident(search, &incident, err));
     if (blamed != NULL) {
         blamed->kills++;
-    }
-    if (kept) {
-        return STATUS_OK;
     }
 
 cleanup:

@@ -27,6 +27,32 @@ double event_require_seconds(struct event *event, const char *key)
     return json_read_number(&event->reader, key, 0.0, 0.0, SEARCH_SECONDS_MAX);
 }
 
+enum status event_copy_line(const char *text, char **out, struct error *err)
+{
+    size_t length = strlen(text);
+    if (length > SEARCH_LINE_MAX_BYTES) {
+        length = SEARCH_LINE_MAX_BYTES;
+        while (length > 0 && ((unsigned char)text[length] & 0xC0) == 0x80) {
+            length--;
+        }
+    }
+    *out = mem_strndup(text, length);
+    return *out != NULL ? STATUS_OK : mem_fail(err, length, "a text of an event");
+}
+
+enum status event_read_line(struct event *event, const char *key, bool required, char **out,
+                            struct error *err)
+{
+    TRY(search_read_text(&event->reader, key, required, SEARCH_TEXT_MAX_BYTES, out, err));
+    if (*out == NULL || strlen(*out) <= SEARCH_LINE_MAX_BYTES) {
+        return STATUS_OK;
+    }
+    char *whole = *out;
+    enum status status = event_copy_line(whole, out, err);
+    free(whole);
+    return status;
+}
+
 /* ---- the search as a whole ---- */
 
 static enum status read_job(struct event *event, char **out, struct error *err)
@@ -337,6 +363,8 @@ static const struct event_kind event_kinds[] = {
     {"allocation_progress", search_apply_allocation_progress, true},
     {"allocation_ended", search_apply_allocation_ended, true},
     {"incident", search_apply_incident, true},
+    {"limits_set", search_apply_limits_set, true},
+    {"halted", search_apply_halted, true},
     {"node_planned", apply_node_planned, false},
     {"candidate_started", search_apply_candidate_started, false},
     {"candidate_suspended", search_apply_candidate_suspended, false},

@@ -3,7 +3,8 @@
  *
  *   search_event.c        the table of kinds; the search as a whole, nodes
  *   search_candidate.c    candidates
- *   search_allocation.c   allocations and incidents */
+ *   search_allocation.c   allocations and incidents
+ *   search_steering.c     what somebody wanted: limits, halts */
 #ifndef TREE_SEARCH_EVENT_H
 #define TREE_SEARCH_EVENT_H
 
@@ -25,6 +26,17 @@ enum status event_check(const struct event *event, struct error *err);
 /* A member that must be there: json_read_int alone would take its default. */
 int64_t event_require_int(struct event *event, const char *key, int64_t min, int64_t max);
 double event_require_seconds(struct event *event, const char *key);
+
+/* A text of one line or a few, cut between two characters where it is too long; "" if it is absent
+ * and not `required`. A mistake goes to the problems and gives NULL. The second cuts any text. */
+enum status event_read_line(struct event *event, const char *key, bool required, char **out,
+                            struct error *err);
+enum status event_copy_line(const char *text, char **out, struct error *err);
+
+/* Adds an incident, or counts it where there is no room for more. What was kept is the search's,
+ * and *incident then empty. */
+enum status search_add_incident(struct search *search, struct search_incident *incident,
+                                struct error *err);
 
 /* Candidate of the event, in one of the states (a bit each, see EVENT_STATE); NULL with a problem
  * otherwise. */
@@ -51,5 +63,7 @@ enum status search_apply_allocation_progress(struct search *search, struct event
 enum status search_apply_allocation_ended(struct search *search, struct event *event,
                                           struct error *err);
 enum status search_apply_incident(struct search *search, struct event *event, struct error *err);
+enum status search_apply_limits_set(struct search *search, struct event *event, struct error *err);
+enum status search_apply_halted(struct search *search, struct event *event, struct error *err);
 
 #endif

@@ -101,17 +101,15 @@ static void test_halt_nonsense(void **state)
     assert_false(has_wish(f));
 }
 
-/* A wish is obeyed once: the search's record says so, by an incident or by how an allocation ended.
- */
+/* A wish is obeyed once: the search's record says so. */
 static void test_obeyed(void **state)
 {
     struct fixture *f = *state;
     char event[512];
     expect(f, "halt run", 0, "asked to halt now");
-    snprintf(
-        event, sizeof(event),
-        "{\"event\":\"incident\",\"kind\":\"halted\",\"message\":\"at once, by a@b (wish %s)\"",
-        read_wish(f).halt_id);
+    snprintf(event, sizeof(event),
+             "{\"event\":\"halted\",\"id\":\"%s\",\"how\":\"at once\",\"by\":\"a@b\"",
+             read_wish(f).halt_id);
     append_event(f, event);
     expect(f, "status run", 0, "halted\n              at once, by a@b");
     assert_null(strstr(buffer_text(&f->out), "wanted"));
@@ -119,10 +117,17 @@ static void test_obeyed(void **state)
     append_event(f, "{\"event\":\"allocation_started\",\"ranks\":1,\"host\":\"h\"");
     expect(f, "halt run", 0, "asked to halt now");
     expect(f, "status run", 0, "wanted now");
+    /* Words are not what it goes by. */
     snprintf(event, sizeof(event),
-             "{\"event\":\"allocation_ended\",\"reason\":\"halted: at once, by a@b (wish %s)\"",
+             "{\"event\":\"incident\",\"kind\":\"halted\",\"message\":\"at once (wish %s)\"",
              read_wish(f).halt_id);
     append_event(f, event);
+    expect(f, "status run", 0, "wanted now");
+    snprintf(event, sizeof(event),
+             "{\"event\":\"halted\",\"id\":\"%s\",\"how\":\"at once\",\"by\":\"a@b\"",
+             read_wish(f).halt_id);
+    append_event(f, event);
+    append_event(f, "{\"event\":\"allocation_ended\",\"reason\":\"halted: at once, by a@b\"");
     expect(f, "halt run --cancel", 0, "the last one was obeyed");
     expect(f, "status run", 0, "run  halted");
     cJSON *object = parsed(f, "status run --json");
@@ -147,35 +152,61 @@ static void test_running(void **state)
     expect(f, "halt run", 2, "has finished (all rounds are done)");
     expect(f, "set run rounds=60", 2, "has finished (all rounds are done)");
     expect(f, "set run", 2, "has finished");
-    assert_true(read_wish(f).limits[STORE_LIMIT_ROUNDS] == 50.0);
+    assert_true(read_wish(f).limits[SEARCH_LIMIT_ROUNDS] == 50.0);
 }
 
 /* ---- set ---- */
 
+/* The search has done what is wanted. */
+static void expect_seen(struct fixture *f)
+{
+    append_event(f, "{\"event\":\"limits_set\",\"limits\":{\"rounds\":50,\"core_hours\":2.5},"
+                    "\"what\":\"rounds 40 -> 50, core_hours none -> 2.5\",\"by\":\"a@b\"");
+    expect(f, "set run", 0, "rounds                     40           50               2 done");
+    assert_null(strstr(buffer_text(&f->out), "it will obey"));
+    expect(f, "status run", 0, "2 of 50 done");
+    expect(f, "status run", 0, "set         rounds 50, core_hours 2.5\n");
+    assert_null(strstr(buffer_text(&f->out), "limits      wanted"));
+    cJSON *object = parsed(f, "status run --json");
+    assert_true(number_at(object, "rounds", "planned") == 50.0);
+    assert_true(number_at(object, "limits", "core_hours") == 2.5);
+    assert_true(
+        cJSON_IsNull(cJSON_GetObjectItem(cJSON_GetObjectItem(object, "limits"), "goal_score")));
+    cJSON_Delete(object);
+}
+
 static void test_set(void **state)
 {
     struct fixture *f = *state;
-    expect(f, "set run", 0, "rounds                     40               2 done, 1 open");
+    expect(f, "set run", 0,
+           "rounds                     40                            2 done, 1 open");
     expect(f, "set run", 0, "Nothing is set");
     assert_false(has_wish(f));
     expect(f, "set run rounds=50 core_hours=2.5", 0, "rounds 40 -> 50");
     assert_non_null(strstr(buffer_text(&f->out), "core_hours none -> 2.5"));
-    expect(f, "set run", 0, "rounds                     40           50  2 done");
+    expect(f, "set run", 0, "rounds                     40                        50  2 done");
+    assert_non_null(strstr(buffer_text(&f->out), "it will obey when it next starts"));
     struct store_control wish = read_wish(f);
-    assert_true(wish.limits[STORE_LIMIT_ROUNDS] == 50.0);
-    assert_true(wish.limits[STORE_LIMIT_CORE_HOURS] == 2.5);
-    assert_true(isnan(wish.limits[STORE_LIMIT_GPU_HOURS]));
-    expect(f, "status run", 0, "2 of 50 done");
-    expect(f, "status run", 0, "set         rounds 50, core_hours 2.5");
+    assert_true(wish.limits[SEARCH_LIMIT_ROUNDS] == 50.0);
+    assert_true(wish.limits[SEARCH_LIMIT_CORE_HOURS] == 2.5);
+    assert_true(isnan(wish.limits[SEARCH_LIMIT_GPU_HOURS]));
+    /* Until the search has seen it, the job file's hold. */
+    expect(f, "status run", 0, "2 of 40 done");
+    expect(f, "status run", 0, "@");
+    assert_non_null(strstr(buffer_text(&f->out), ": rounds 50, core_hours 2.5\n"));
+    assert_non_null(strstr(buffer_text(&f->out), "limits      wanted by "));
     cJSON *object = parsed(f, "status run --json");
-    assert_true(number_at(object, "rounds", "planned") == 50.0);
+    assert_true(number_at(object, "rounds", "planned") == 40.0);
+    assert_true(number_at(object, "limits", "rounds") == 40.0);
     assert_true(number_at(cJSON_GetObjectItem(object, "wishes"), "limits", "core_hours") == 2.5);
     cJSON_Delete(object);
+    expect(f, "set run rounds=50", 0, "are wanted already");
+    expect_seen(f);
     expect(f, "set run rounds=50", 0, "hold already");
     expect(f, "set run rounds=job", 0, "rounds 50 -> 40 (the job file's)");
     wish = read_wish(f);
-    assert_true(isnan(wish.limits[STORE_LIMIT_ROUNDS]));
-    assert_true(wish.limits[STORE_LIMIT_CORE_HOURS] == 2.5);
+    assert_true(isnan(wish.limits[SEARCH_LIMIT_ROUNDS]));
+    assert_true(wish.limits[SEARCH_LIMIT_CORE_HOURS] == 2.5);
 }
 
 /* Limits that are reached already end the search, and it says how. */
@@ -227,7 +258,7 @@ static void test_both_stand(void **state)
     assert_true(after.halt_at_s == before.halt_at_s);
     expect(f, "halt run --after-round", 0, "no new rounds");
     expect(f, "halt run --cancel", 0, "taken back");
-    assert_true(read_wish(f).limits[STORE_LIMIT_ROUNDS] == 50.0);
+    assert_true(read_wish(f).limits[SEARCH_LIMIT_ROUNDS] == 50.0);
 }
 
 static void test_cannot_write(void **state)
@@ -240,7 +271,7 @@ static void test_cannot_write(void **state)
     unsetenv("TREX_FAULT");
     struct store_control wish = read_wish(f);
     assert_int_equal(wish.halt, STORE_HALT_NONE);
-    assert_true(wish.limits[STORE_LIMIT_ROUNDS] == 50.0);
+    assert_true(wish.limits[SEARCH_LIMIT_ROUNDS] == 50.0);
     expect(f, "verify run", 1,
            "run/control.json: what was asked for"); /* its weights are missing */
     char path[FILE_PATH_BYTES];

@@ -79,20 +79,33 @@ static inline int sample_side_event(char *text, size_t bytes, int64_t sequence, 
                         1001 + node);
     text += used;
     bytes -= (size_t)used;
-    switch (node % 6) {
+    switch (node % 12) {
     case 0:
+    case 6:
         return used + snprintf(text, bytes, "\"event\":\"allocation_progress\",\"seconds\":%d.25}",
                                10 * node);
     case 1:
     case 4:
+    case 7:
         return used + snprintf(text, bytes,
                                "\"event\":\"incident\",\"kind\":\"rank lost\",\"message\":\"rank 2 "
                                "died\",\"node\":%d,\"candidate\":1,\"blames\":true,\"lost_s\":%s}",
                                node, node % 6 == 1 ? "2.5" : "null");
     case 2:
+    case 8:
         return used + snprintf(text, bytes,
                                "\"event\":\"allocation_ended\",\"reason\":\"stopped: time limit\","
                                "\"predicted_s\":4.5,\"safe_s\":1.25}");
+    case 10:
+        return used + snprintf(text, bytes,
+                               "\"event\":\"limits_set\",\"limits\":{\"rounds\":%d,"
+                               "\"gpu_hours\":0.7,\"goal_score\":-0.1,\"agent_tokens\":null},"
+                               "\"what\":\"rounds 40 -> %d\",\"by\":\"user@host\"}",
+                               40 + node, 40 + node);
+    case 11:
+        return used + snprintf(text, bytes,
+                               "\"event\":\"halted\",\"id\":\"0123456789abcdef\",\"how\":"
+                               "\"at once\",\"by\":\"user@host\"}");
     default:
         return used + snprintf(text, bytes,
                                "\"event\":\"allocation_started\",\"ranks\":3,\"host\":\"h%d\","

@@ -28,9 +28,9 @@ static struct store_control full_control(void)
     control.halt = STORE_HALT_AT;
     control.halt_at_s = 1795420800.5;
     snprintf(control.halt_id, sizeof(control.halt_id), "0123456789abcdef");
-    control.limits[STORE_LIMIT_ROUNDS] = 20.0;
-    control.limits[STORE_LIMIT_GOAL_SCORE] = -0.1;
-    control.limits[STORE_LIMIT_GPU_HOURS] = 0.0;
+    control.limits[SEARCH_LIMIT_ROUNDS] = 20.0;
+    control.limits[SEARCH_LIMIT_GOAL_SCORE] = -0.1;
+    control.limits[SEARCH_LIMIT_GPU_HOURS] = 0.0;
     snprintf(control.by, sizeof(control.by), "user@host");
     control.written_s = 1795334400.25;
     return control;
@@ -48,7 +48,7 @@ static void test_round_trip(void **state)
     assert_true(read.halt_at_s == written.halt_at_s && read.written_s == written.written_s);
     assert_string_equal(read.halt_id, written.halt_id);
     assert_string_equal(read.by, written.by);
-    for (int i = 0; i < STORE_LIMIT_COUNT; i++) {
+    for (int i = 0; i < SEARCH_LIMIT_COUNT; i++) {
         assert_true(read.limits[i] == written.limits[i] ||
                     (isnan(read.limits[i]) && isnan(written.limits[i])));
     }
@@ -56,7 +56,7 @@ static void test_round_trip(void **state)
     assert_int_equal(store_control_write(*state, &written, &err), STATUS_OK);
     assert_int_equal(store_control_read(*state, &read, &err), STATUS_OK);
     assert_int_equal(read.halt, STORE_HALT_NONE);
-    assert_true(isnan(read.limits[STORE_LIMIT_ROUNDS]));
+    assert_true(isnan(read.limits[SEARCH_LIMIT_ROUNDS]));
 }
 
 static void refused(const char *folder, const char *text, const char *named)
@@ -115,7 +115,7 @@ static void test_refuses_to_write(void **state)
     struct store_control bad = full_control();
     struct store_control read;
     assert_int_equal(store_control_write(*state, &good, &err), STATUS_OK);
-    bad.limits[STORE_LIMIT_ROUNDS] = 1e12;
+    bad.limits[SEARCH_LIMIT_ROUNDS] = 1e12;
     assert_int_equal(store_control_write(*state, &bad, &err), STATUS_INVALID);
     assert_non_null(strstr(err.message, "/limits/rounds"));
     bad = full_control();
@@ -125,7 +125,7 @@ static void test_refuses_to_write(void **state)
     bad.halt_id[0] = '\0';
     assert_int_equal(store_control_write(*state, &bad, &err), STATUS_INVALID);
     assert_int_equal(store_control_read(*state, &read, &err), STATUS_OK);
-    assert_true(read.limits[STORE_LIMIT_ROUNDS] == 20.0);
+    assert_true(read.limits[SEARCH_LIMIT_ROUNDS] == 20.0);
 }
 
 /* A folder and a pipe in its place are errors at once, no wait. */
@@ -147,7 +147,7 @@ static void test_no_file(void **state)
 static enum status write_new(const char *folder, struct error *err)
 {
     struct store_control control = full_control();
-    control.limits[STORE_LIMIT_ROUNDS] = 30.0;
+    control.limits[SEARCH_LIMIT_ROUNDS] = 30.0;
     return store_control_write(folder, &control, err);
 }
 
@@ -159,14 +159,14 @@ static void test_killed(void **state)
     assert_int_equal(store_control_write(*state, &old, &err), STATUS_OK);
     assert_int_equal(sample_run("base.file.before_rename=kill", write_new, *state), 128 + SIGKILL);
     assert_int_equal(store_control_read(*state, &read, &err), STATUS_OK);
-    assert_true(read.limits[STORE_LIMIT_ROUNDS] == 20.0);
+    assert_true(read.limits[SEARCH_LIMIT_ROUNDS] == 20.0);
     assert_int_equal(sample_run("base.file.before_rename=enospc", write_new, *state),
                      (int)STATUS_NO_SPACE);
     assert_int_equal(store_control_read(*state, &read, &err), STATUS_OK);
-    assert_true(read.limits[STORE_LIMIT_ROUNDS] == 20.0);
+    assert_true(read.limits[SEARCH_LIMIT_ROUNDS] == 20.0);
     assert_int_equal(sample_run(NULL, write_new, *state), 0);
     assert_int_equal(store_control_read(*state, &read, &err), STATUS_OK);
-    assert_true(read.limits[STORE_LIMIT_ROUNDS] == 30.0);
+    assert_true(read.limits[SEARCH_LIMIT_ROUNDS] == 30.0);
 }
 
 int main(void)

@@ -8,6 +8,7 @@
 #include "base/hash.h"
 #include "base/mem.h"
 #include "base/rng.h"
+#include "store/run_tables.h"
 #include "store/seal.h"
 
 enum { EVENTS = 3 + 20 * SAMPLE_EVENTS_A_NODE };
@@ -60,6 +61,24 @@ static void test_round_trip(void **state)
         assert_same_search(&wanted, &found);
         search_fini(&wanted);
         search_fini(&found);
+    }
+}
+
+/* /search has a column for each limit, under its name. */
+static void test_columns_of_limits(void **state)
+{
+    (void)state;
+    const struct table *table = &run_tables[RUN_SEARCH];
+    for (int id = 0; id < SEARCH_LIMIT_COUNT; id++) {
+        char name[64];
+        int found = 0;
+        snprintf(name, sizeof(name), "limit_%s", search_limits[id].name);
+        for (int i = 0; i < table->column_count; i++) {
+            found += strcmp(table->columns[i].name, name) == 0 &&
+                     table->columns[i].offset ==
+                         offsetof(struct search_row, limits) + (size_t)id * sizeof(double);
+        }
+        assert_int_equal(found, 1);
     }
 }
 
@@ -323,6 +342,10 @@ static void assert_version_1(const struct search *found)
     assert_string_equal(found->nodes[0].candidates[1].error->message, "loss is NaN at step 3");
     assert_null(found->nodes[0].candidates[0].error);
     assert_int_equal(found->incidents_seen, 0);
+    assert_string_equal(found->halt_id, "");
+    for (int id = 0; id < SEARCH_LIMIT_COUNT; id++) {
+        assert_true(isnan(found->limits[id]));
+    }
     /* Of allocations it knew their number, and how long the last one was. */
     assert_int_equal(found->allocation_count, 2);
     assert_true(found->allocation_seconds == 34.5);
@@ -400,6 +423,10 @@ enum forgery {
     FORGE_INCIDENT_CANDIDATE,
     FORGE_INCIDENT_LOSS,
     FORGE_INCIDENTS,
+    FORGE_LIMIT,
+    FORGE_WHOLE_LIMIT,
+    FORGE_ENDLESS_LIMIT,
+    FORGE_HALT,
     FORGE_COUNT
 };
 
@@ -434,6 +461,18 @@ static void forge_history(struct search *search, enum forgery forgery)
         break;
     case FORGE_INCIDENT_LOSS:
         incident->lost_s = INFINITY;
+        break;
+    case FORGE_LIMIT:
+        search->limits[SEARCH_LIMIT_CORE_HOURS] = -1.0;
+        break;
+    case FORGE_WHOLE_LIMIT:
+        search->limits[SEARCH_LIMIT_ROUNDS] = 2.5;
+        break;
+    case FORGE_ENDLESS_LIMIT:
+        search->limits[SEARCH_LIMIT_GOAL_SCORE] = INFINITY;
+        break;
+    case FORGE_HALT:
+        strcpy(search->halt_id, "0123456789'; rm");
         break;
     default:
         search->incidents_seen += 5;
@@ -602,7 +641,7 @@ int main(void)
         IN_FOLDER(test_newer_schema),      IN_FOLDER(test_file_of_version_1),
         IN_FOLDER(test_missing_column),    IN_FOLDER(test_rows_that_make_no_sense),
         IN_FOLDER(test_no_memory),         IN_FOLDER(test_tools),
-        IN_FOLDER(test_unwritable_folder),
+        IN_FOLDER(test_unwritable_folder), cmocka_unit_test(test_columns_of_limits),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -63,6 +63,15 @@ static inline void dump_node(struct buffer *out, const struct search *search, in
     }
 }
 
+static inline void dump_steering(struct buffer *out, const struct search *search)
+{
+    buffer_printf(out, " halted=%s", search->halt_id);
+    for (int id = 0; id < SEARCH_LIMIT_COUNT; id++) {
+        buffer_printf(out, " %s=%a", search_limits[id].name, search->limits[id]);
+    }
+    buffer_append_char(out, '\n');
+}
+
 static inline void dump_allocations(struct buffer *out, const struct search *search)
 {
     for (int32_t i = 0; i < search->allocation_count; i++) {
@@ -95,6 +104,7 @@ static inline char *dump_search(const struct search *search)
                   (int)search->winner_node, (int)search->winner_candidate);
     buffer_printf(&out, "%a %a %" PRId64 " %d\n", search->core_seconds, search->gpu_seconds,
                   search->incidents_seen, (int)search->incident_count);
+    dump_steering(&out, search);
     dump_allocations(&out, search);
     for (int32_t i = 0; i < search->tree.count; i++) {
         dump_node(&out, search, i);

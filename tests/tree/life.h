@@ -26,6 +26,10 @@
 #define BLAME(node, candidate)                                                                     \
     "\"event\":\"incident\",\"kind\":\"rank lost\",\"message\":\"rank 2 died\",\"node\":" node     \
     ",\"candidate\":" candidate ",\"lost_s\":4.5,\"blames\":true"
+#define LIMITS(limits)                                                                             \
+    "\"event\":\"limits_set\",\"limits\":" limits ",\"what\":\"rounds 20 -> 40\","                 \
+    "\"by\":\"a@b\""
+#define HALTED(id) "\"event\":\"halted\",\"id\":\"" id "\",\"how\":\"at once\",\"by\":\"a@b\""
 #define PLAN(node, parent, configs)                                                                \
     "\"event\":\"node_planned\",\"node\":" node ",\"parent\":" parent ",\"strategy\":\"s\","       \
     "\"goal\":\"g\",\"rationale\":\"why\",\"recipe\":[{\"op\":\"dedup\"}],\"researcher\":"         \
@@ -79,6 +83,9 @@ static const char *const whole_life[] = {
     FAILED("1", "2"),
     FINISH("1", "0", "0.7"),
     CLOSE("1"),
+    LIMITS("{\"rounds\":40,\"core_hours\":2.5,\"gpu_hours\":0,\"goal_score\":-0.5,"
+           "\"agent_tokens\":1000,\"agent_money_usd\":null}"),
+    HALTED("0123456789abcdef"),
     "\"event\":\"weights_dropped\",\"node\":1,\"candidate\":1",
     PLAN("2", "1", "[{}]"),
     FAILED("2", "0"),

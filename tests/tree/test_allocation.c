@@ -111,8 +111,8 @@ static void test_incidents(void **state)
     (void)state;
     struct search search;
     live(&search, LIFE_EVENTS);
-    assert_int_equal(search.incident_count, 1);
-    assert_int_equal(search.incidents_seen, 1);
+    assert_int_equal(search.incident_count, 3);
+    assert_int_equal(search.incidents_seen, 3);
     const struct search_incident *one = &search.incidents[0];
     assert_true(one->time_s == 116.0 && one->lost_s == 4.5);
     assert_int_equal(one->allocation, 1);
@@ -124,10 +124,10 @@ static void test_incidents(void **state)
     /* Also when the search is over, and about nothing or a node alone. */
     must_apply(&search, INCIDENT(",\"node\":null,\"candidate\":null,\"lost_s\":null"));
     must_apply(&search, INCIDENT(",\"node\":2"));
-    assert_int_equal(search.incidents[1].node, -1);
-    assert_true(isnan(search.incidents[1].lost_s));
-    assert_int_equal(search.incidents[2].node, 2);
-    assert_int_equal(search.incidents[2].candidate, -1);
+    assert_int_equal(search.incidents[3].node, -1);
+    assert_true(isnan(search.incidents[3].lost_s));
+    assert_int_equal(search.incidents[4].node, 2);
+    assert_int_equal(search.incidents[4].candidate, -1);
     refuse(&search, "\"event\":\"incident\",\"kind\":\"disk\"", "/message");
     refuse(&search, "\"event\":\"incident\",\"message\":\"m\"", "/kind");
     refuse(&search, INCIDENT(",\"node\":3"), "does not exist");
