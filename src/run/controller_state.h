@@ -240,7 +240,8 @@ enum status controller_finish(struct controller *c, struct error *err);
 void controller_open_control(struct controller *c);
 /* The limit in force: what was set and is recorded, else the job's. */
 double controller_limit(const struct controller *c, enum search_limit_id id);
-/* False while other limits are on their way to the disk: nothing that a limit decides is decided. */
+/* False while other limits are on their way to the disk: nothing that a limit decides is decided.
+ */
 bool controller_knows_limits(const struct controller *c);
 /* The limits in force have changed. */
 void controller_limits_set(struct controller *c);
