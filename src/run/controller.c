@@ -20,15 +20,7 @@ enum status controller_create(const struct controller_options *options, struct c
     search_init(&c->search);
     c->thread_begun_s = clock_thread_s();
     c->started_s = c->recorded_time_s = c->snapshot_at_s = clock_monotonic_s();
-    c->workers = mem_calloc((size_t)options->leader_count, sizeof(*c->workers));
-    if (c->workers == NULL) {
-        status = mem_fail(err, sizeof(*c->workers), "workers");
-        goto cleanup;
-    }
-    for (int i = 0; i < options->leader_count; i++) {
-        c->workers[i].rank = options->leaders[i];
-        c->workers[i].heard_s = c->started_s;
-    }
+    TRY_CLEANUP(controller_open_workers(c, err));
     c->limits.model = &options->model->config;
     c->limits.memory_bytes = /* 0: no limit, as workers that only sleep may share a small node */
         options->simulated
@@ -59,10 +51,10 @@ void controller_destroy(struct controller *c)
     }
     plan_set_fini(&c->tried);
     search_fini(&c->search);
-    free(c->workers);
+    controller_close_workers(c);
     free(c->ready);
     free(c->kept);
-    free(c->open_nodes);
+    free(c->settled);
     requests_fini(&c->requests);
     free(c);
 }
@@ -129,7 +121,7 @@ enum status controller_outcome(const struct controller *controller)
 
 bool controller_leaves_workers(const struct controller *controller)
 {
-    return controller->done && controller_busy_workers(controller) > 0;
+    return controller->done && controller->busy_count > 0;
 }
 
 const struct search *controller_search(const struct controller *controller)

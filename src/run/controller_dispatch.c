@@ -9,6 +9,8 @@
 
 enum { CHOICES_MAX = 64 }; /* candidates in line that are looked at near a time limit */
 static const double look_again_s = 1.0;
+/* Between two looks at all workers, a worker: a thousandth of the time of a thread, or so. */
+static const double drain_share_s = 1e-5;
 
 enum status controller_push_ready(struct controller *c, int32_t node, int32_t candidate,
                                   struct error *err)
@@ -31,15 +33,6 @@ enum status controller_push_ready(struct controller *c, int32_t node, int32_t ca
     c->ready[c->ready_count++] = (struct candidate_id){node, candidate};
     c->refused = false; /* this one may fit */
     return STATUS_OK;
-}
-
-int controller_busy_workers(const struct controller *c)
-{
-    int busy = 0;
-    for (int i = 0; i < c->options.leader_count; i++) {
-        busy += c->workers[i].work != WORK_NONE ? 1 : 0;
-    }
-    return busy;
 }
 
 /* ---- time ---- */
@@ -103,10 +96,18 @@ void controller_learn(struct controller *c, const struct candidate *candidate)
 }
 
 /* Until a stop would have to begin; infinite where there is no limit. */
-static double time_for_work(const struct controller *c)
+static double time_for_work(struct controller *c)
 {
     double left_s = controller_left_s(c);
-    return isfinite(left_s) ? left_s - controller_drain_s(c) : left_s;
+    double now_s = clock_monotonic_s();
+    if (!isfinite(left_s)) {
+        return left_s;
+    }
+    if (now_s - c->drain_at_s >= drain_share_s * c->options.leader_count) {
+        c->drain_s = controller_drain_s(c);
+        c->drain_at_s = now_s;
+    }
+    return left_s - c->drain_s;
 }
 
 static enum limit_verdict judge(const struct controller *c, struct candidate_id id, double left_s)
@@ -123,7 +124,7 @@ static enum limit_verdict judge(const struct controller *c, struct candidate_id 
 /* The one in line that goes next: the first that can finish in the time that is left, else the
  * first that gets somewhere until it is cut; -1: none. What a round finds does not depend on the
  * order of its candidates. */
-static int64_t choose_ready(const struct controller *c)
+static int64_t choose_ready(struct controller *c)
 {
     double left_s = time_for_work(c);
     int64_t split = -1;
@@ -155,10 +156,10 @@ static struct candidate_id take_ready(struct controller *c, int64_t at)
 
 /* ---- orders ---- */
 
-enum status controller_send_order(struct controller *c, int index, enum work work, int32_t node,
+enum status controller_send_order(struct controller *c, enum work work, int32_t node,
                                   int32_t candidate, struct error *err)
 {
-    struct controller_worker *worker = &c->workers[index];
+    struct controller_worker *worker = &c->workers[controller_free_worker(c)];
     const struct search_node *planned = &c->search.nodes[node];
     cJSON *order = cJSON_CreateObject();
     cJSON_AddStringToObject(order, "work", work == WORK_TEST ? "test" : "train");
@@ -170,25 +171,24 @@ enum status controller_send_order(struct controller *c, int index, enum work wor
         .payload = order,
     };
     TRY(mailbox_send(c->options.mailbox, worker->rank, MESSAGE_TO_WORKER, &message, err));
-    worker->work = work;
-    worker->node = node;
-    worker->candidate = candidate;
+    controller_begin_work(c, work, node, candidate);
     begin_timing(c, worker, work, &planned->candidates[candidate]);
     return STATUS_OK;
 }
 
-static enum status start_candidate(struct controller *c, int index, struct candidate_id next,
+static enum status start_candidate(struct controller *c, struct candidate_id next,
                                    struct error *err)
 {
+    int rank = c->workers[controller_free_worker(c)].rank;
     /* The order leaves before the event is on disk: a start that is forgotten costs nothing, a
      * waiting worker does. */
-    TRY(controller_send_order(c, index, WORK_TRAIN, next.node, next.candidate, err));
+    TRY(controller_send_order(c, WORK_TRAIN, next.node, next.candidate, err));
     cJSON *event = controller_event("candidate_started", next.node, next.candidate);
-    cJSON_AddNumberToObject(event, "rank", c->workers[index].rank);
+    cJSON_AddNumberToObject(event, "rank", rank);
     return controller_emit(c, event, -1, err);
 }
 
-bool controller_admits_test(const struct controller *c, int32_t node, int32_t candidate)
+bool controller_admits_test(struct controller *c, int32_t node, int32_t candidate)
 {
     const struct candidate *tested = &c->search.nodes[node].candidates[candidate];
     double seconds = tested->validation.seconds; /* the test split is about as large */
@@ -208,10 +208,7 @@ enum status controller_dispatch(struct controller *c, struct error *err)
     if (c->stopping) {
         return STATUS_OK;
     }
-    for (int i = 0; i < c->options.leader_count && c->ready_first < c->ready_count; i++) {
-        if (!c->workers[i].present || c->workers[i].work != WORK_NONE) {
-            continue;
-        }
+    while (c->ready_first < c->ready_count && controller_free_worker(c) >= 0) {
         int64_t next = refuses_still(c) ? -1 : choose_ready(c);
         if (next < 0) {
             c->refused_s = refuses_still(c) ? c->refused_s : clock_monotonic_s();
@@ -220,7 +217,7 @@ enum status controller_dispatch(struct controller *c, struct error *err)
         }
         c->refused = false;
         c->fresh = false;
-        TRY(start_candidate(c, i, take_ready(c, next), err));
+        TRY(start_candidate(c, take_ready(c, next), err));
     }
     return STATUS_OK;
 }

@@ -6,7 +6,6 @@
 #include "base/mem.h"
 #include "run/controller_state.h"
 
-static const double snapshot_interval_s = 30.0;
 static const double time_record_interval_s = 60.0;
 
 cJSON *controller_event(const char *kind, int32_t node, int32_t candidate)
@@ -60,7 +59,7 @@ enum status controller_emit(struct controller *c, cJSON *event, int worker, stru
     }
     c->next_sequence++;
     if (worker >= 0) {
-        c->workers[worker].unrecorded++;
+        controller_count_unrecorded(c, worker, +1);
     }
     if (c->last_pending != NULL) {
         c->last_pending->next = pending;
@@ -88,7 +87,8 @@ static enum status after_planned(struct controller *c, int32_t node, struct erro
         tree_pending(&c->search.tree, parent, -1);
     }
     c->plans_pending--;
-    TRY(controller_add_open(c, node, err));
+    c->planning--;
+    c->open_count++;
     const struct search_node *planned = &c->search.nodes[node];
     for (int32_t k = 0; k < planned->candidate_count; k++) {
         TRY(controller_push_ready(c, node, k, err));
@@ -129,10 +129,12 @@ static enum status after_event(struct controller *c, const cJSON *event, struct 
         controller_report_candidate(c, node, candidate);
         update_speed(c, &c->search.nodes[node].candidates[candidate]);
         TRY(remove_state_file(c, node, candidate, err));
+        TRY(controller_look_at_round(c, node, err));
         return controller_keep_weights(c, node, candidate, err);
     }
     if (strcmp(kind, "candidate_failed") == 0) {
         controller_report_candidate(c, node, candidate);
+        TRY(controller_look_at_round(c, node, err));
         return remove_state_file(c, node, candidate, err);
     }
     if (strcmp(kind, "weights_dropped") == 0) {
@@ -140,7 +142,7 @@ static enum status after_event(struct controller *c, const cJSON *event, struct 
     }
     if (strcmp(kind, "node_closed") == 0) {
         c->closing--;
-        controller_remove_open(c, node);
+        c->open_count--;
         controller_report(c, true);
     }
     if (strcmp(kind, "limits_set") == 0) {
@@ -161,7 +163,7 @@ enum status controller_apply_durable(struct controller *c, struct error *err)
         enum status status = search_apply(&c->search, pending->event, err);
         if (status == STATUS_OK) {
             if (pending->worker >= 0) {
-                c->workers[pending->worker].unrecorded--;
+                controller_count_unrecorded(c, pending->worker, -1);
             }
             status = after_event(c, pending->event, err);
         }
@@ -239,7 +241,8 @@ enum status controller_snapshot(struct controller *c, struct error *err)
     if (time_s - c->recorded_time_s >= time_record_interval_s && !c->finish_recorded) {
         TRY(controller_record_time(c, err));
     }
-    bool due = time_s - c->snapshot_at_s >= snapshot_interval_s;
+    double interval_s = limit_snapshot_interval_s(snapshot_seconds(c->snapshot));
+    bool due = time_s - c->snapshot_at_s >= interval_s;
     return due && c->search.last_sequence != c->snapshot_sequence ? start_snapshot(c, time_s, err)
                                                                   : STATUS_OK;
 }

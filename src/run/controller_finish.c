@@ -31,7 +31,7 @@ const char *controller_budget_spent(const struct controller *c)
 bool controller_idle(const struct controller *c)
 {
     return c->open_count == 0 && c->plans_pending == 0 && c->first_pending == NULL &&
-           c->ready_first == c->ready_count && controller_busy_workers(c) == 0;
+           c->ready_first == c->ready_count && c->busy_count == 0;
 }
 
 /* Decides that the search ends; candidates that wait are dropped, running ones finish. */
@@ -78,14 +78,12 @@ static enum status send_test(struct controller *c, int32_t node, int32_t candida
         c->refused = true;
         return STATUS_OK;
     }
-    for (int i = 0; i < c->options.leader_count; i++) {
-        if (c->workers[i].present && c->workers[i].work == WORK_NONE) {
-            *sent = true;
-            c->fresh = false;
-            return controller_send_order(c, i, WORK_TEST, node, candidate, err);
-        }
+    if (controller_free_worker(c) < 0) {
+        return STATUS_OK;
     }
-    return STATUS_OK;
+    *sent = true;
+    c->fresh = false;
+    return controller_send_order(c, WORK_TEST, node, candidate, err);
 }
 
 static enum status record_finish(struct controller *c, struct error *err)
@@ -125,7 +123,7 @@ enum status controller_finish(struct controller *c, struct error *err)
         c->test_winner_sent = true;
     }
     bool all_sent = c->test_root_sent && c->test_winner_sent;
-    if (all_sent && controller_busy_workers(c) == 0 && c->first_pending == NULL) {
+    if (all_sent && c->busy_count == 0 && c->first_pending == NULL) {
         return record_finish(c, err);
     }
     return STATUS_OK;

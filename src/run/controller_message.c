@@ -6,16 +6,6 @@
 #include "base/clock.h"
 #include "run/controller_state.h"
 
-static int find_worker(const struct controller *c, int rank)
-{
-    for (int i = 0; i < c->options.leader_count; i++) {
-        if (c->workers[i].rank == rank) {
-            return i;
-        }
-    }
-    return -1;
-}
-
 /* A worker whose answer does not fit has failed, whatever it says. */
 static enum status refuse_result(struct controller *c, int index, const struct message *message,
                                  bool test, struct error *refused, struct error *err)
@@ -36,7 +26,7 @@ static enum status on_result(struct controller *c, int index, struct message *me
     struct controller_worker *worker = &c->workers[index];
     bool test = worker->work == WORK_TEST;
     struct error refused = {0};
-    worker->work = WORK_NONE;
+    controller_end_work(c, index);
     limit_learn(&c->speed.finish_s, worker->heard_s - fmax(worker->trained_s, worker->ordered_s));
     enum status fits = test ? search_score_check(message->payload, &refused)
                             : search_result_check(message->payload, &refused);
@@ -126,7 +116,7 @@ static enum status on_failure(struct controller *c, int index, const struct mess
     if (failure.code == STATUS_DEVICE) {
         return controller_lose_device(c, index, &failure, err);
     }
-    worker->work = WORK_NONE;
+    controller_end_work(c, index);
     if (failure.code == STATUS_NO_SPACE || failure.code == STATUS_IO ||
         failure.code == STATUS_PERMISSION) {
         return on_broken_machine(c, index, message, &failure, test, err);
@@ -147,7 +137,7 @@ static enum status on_suspended(struct controller *c, int index, const struct me
 {
     struct controller_worker *worker = &c->workers[index];
     bool test = worker->work == WORK_TEST;
-    worker->work = WORK_NONE;
+    controller_end_work(c, index);
     if (test) {
         return STATUS_OK;
     }
@@ -160,7 +150,7 @@ static enum status on_suspended(struct controller *c, int index, const struct me
 static void on_hello(struct controller *c, int index, const struct message *message)
 {
     struct controller_worker *worker = &c->workers[index];
-    worker->present = true;
+    controller_welcome_worker(c, index);
     snprintf(worker->host, sizeof(worker->host), "%s", text_of(message->payload, "host"));
     log_write(c->options.log, LOG_INFO, "run", "worker on rank %d (%s): %s (%s)",
               c->workers[index].rank, text_of(message->payload, "host"),
@@ -199,6 +189,9 @@ static void on_progress(struct controller *c, struct controller_worker *worker,
         worker->candidate != header->candidate) {
         return;
     }
+    if (worker->phase == MESSAGE_TRAIN && worker->trained_s > 0.0) {
+        worker->trained_s = worker->heard_s; /* it has trained up to now */
+    }
     worker->phase = header->phase;
     worker->done = header->done;
     worker->total = header->total;
@@ -218,7 +211,7 @@ static bool fits_order(const struct controller_worker *worker, const struct mess
 
 static enum status on_message(struct controller *c, struct message *message, struct error *err)
 {
-    int index = find_worker(c, message->rank);
+    int index = controller_find_worker(c, message->rank);
     enum message_kind kind = (enum message_kind)message->header.kind;
     if (index < 0) {
         return FAIL(err, STATUS_FORMAT, "rank %d is no worker", message->rank);

@@ -244,7 +244,8 @@ static enum status requeue_open_nodes(struct controller *c, struct error *err)
         if (c->search.tree.nodes[node].state != TREE_NODE_OPEN) {
             continue;
         }
-        TRY(controller_add_open(c, node, err));
+        c->open_count++;
+        TRY(controller_look_at_round(c, node, err));
         for (int32_t k = 0; k < c->search.nodes[node].candidate_count; k++) {
             TRY(requeue_candidate(c, node, k, err));
         }

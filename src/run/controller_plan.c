@@ -13,31 +13,6 @@ enum {
     REFUSED_MAX = 5, /* plans in a row that cannot run: then there is nothing more to propose */
 };
 
-enum status controller_add_open(struct controller *c, int32_t node, struct error *err)
-{
-    if (c->open_count == c->open_capacity) {
-        int32_t capacity = c->open_capacity > 0 ? c->open_capacity * 2 : 16;
-        int32_t *grown = mem_realloc(c->open_nodes, (size_t)capacity, sizeof(*grown));
-        if (grown == NULL) {
-            return mem_fail(err, (size_t)capacity * sizeof(*grown), "open nodes");
-        }
-        c->open_nodes = grown;
-        c->open_capacity = capacity;
-    }
-    c->open_nodes[c->open_count++] = node;
-    return STATUS_OK;
-}
-
-void controller_remove_open(struct controller *c, int32_t node)
-{
-    for (int32_t i = 0; i < c->open_count; i++) {
-        if (c->open_nodes[i] == node || c->open_nodes[i] == -node - 1) {
-            c->open_nodes[i] = c->open_nodes[--c->open_count];
-            return;
-        }
-    }
-}
-
 /* ---- closing a round ---- */
 
 static bool all_done(const struct search_node *node)
@@ -49,6 +24,24 @@ static bool all_done(const struct search_node *node)
         }
     }
     return true;
+}
+
+enum status controller_look_at_round(struct controller *c, int32_t node, struct error *err)
+{
+    if (!all_done(&c->search.nodes[node])) {
+        return STATUS_OK;
+    }
+    if (c->settled_count == c->settled_capacity) {
+        int32_t capacity = c->settled_capacity > 0 ? c->settled_capacity * 2 : 16;
+        int32_t *grown = mem_realloc(c->settled, (size_t)capacity, sizeof(*grown));
+        if (grown == NULL) {
+            return mem_fail(err, (size_t)capacity * sizeof(*grown), "rounds to close");
+        }
+        c->settled = grown;
+        c->settled_capacity = capacity;
+    }
+    c->settled[c->settled_count++] = node;
+    return STATUS_OK;
 }
 
 static enum status close_round(struct controller *c, int32_t node, struct error *err)
@@ -64,16 +57,12 @@ static enum status close_round(struct controller *c, int32_t node, struct error 
     return controller_emit(c, event, -1, err);
 }
 
-/* Open nodes whose candidates are all back. An id that is being closed is kept as -id - 1. */
 enum status controller_close_rounds(struct controller *c, struct error *err)
 {
-    for (int32_t i = 0; i < c->open_count; i++) {
-        int32_t node = c->open_nodes[i];
-        if (node >= 0 && all_done(&c->search.nodes[node])) {
-            c->open_nodes[i] = -node - 1;
-            TRY(close_round(c, node, err));
-        }
+    for (int32_t i = 0; i < c->settled_count; i++) {
+        TRY(close_round(c, c->settled[i], err));
     }
+    c->settled_count = 0;
     return STATUS_OK;
 }
 
@@ -89,13 +78,8 @@ static double reward_noise(const struct search *search)
 /* Workers that have nothing to do and nothing waiting for them. */
 static int hungry_workers(const struct controller *c)
 {
-    int idle = 0;
-    for (int i = 0; i < c->options.leader_count; i++) {
-        const struct controller_worker *worker = &c->workers[i];
-        idle += worker->present && worker->work == WORK_NONE && worker->unrecorded == 0 ? 1 : 0;
-    }
     int64_t waiting = c->ready_count - c->ready_first;
-    return idle > waiting ? (int)(idle - waiting) : 0;
+    return c->hungry_count > waiting ? (int)(c->hungry_count - waiting) : 0;
 }
 
 static bool may_plan(const struct controller *c)
@@ -154,15 +138,8 @@ enum status controller_plan(struct controller *c, struct error *err)
 static cJSON *planned_event(const struct controller *c, const struct plan *plan,
                             const char *changes)
 {
-    cJSON *event = controller_event("node_planned", c->search.tree.count, -1);
     /* Plans that are being recorded come before this one. */
-    for (const struct pending_event *p = c->first_pending; p != NULL; p = p->next) {
-        const cJSON *kind = cJSON_GetObjectItemCaseSensitive(p->event, "event");
-        if (strcmp(kind->valuestring, "node_planned") == 0) {
-            cJSON *id = cJSON_GetObjectItemCaseSensitive(event, "node");
-            cJSON_SetNumberValue(id, id->valuedouble + 1.0);
-        }
-    }
+    cJSON *event = controller_event("node_planned", c->search.tree.count + c->planning, -1);
     cJSON_AddNumberToObject(event, "parent", plan->parent);
     cJSON_AddStringToObject(event, "strategy", plan->strategy);
     cJSON_AddStringToObject(event, "goal", plan->goal);
@@ -209,6 +186,7 @@ static enum status record_plan(struct controller *c, struct plan *plan, struct e
     } else {
         c->refused_plans = 0;
         status = controller_emit(c, planned_event(c, plan, buffer_text(&changes)), -1, err);
+        c->planning++;
     }
     buffer_fini(&changes);
     return status;

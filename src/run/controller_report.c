@@ -62,15 +62,17 @@ static void format_time_left(const struct controller *c, double elapsed_s, char 
     snprintf(out, out_bytes, ", about %.0f min left", estimate_s / 60.0);
 }
 
-enum { RUNNING_SHOWN_MAX = 4 };
+enum { RUNNING_SHOWN_MAX = 4, RUNNING_LOOKED_AT_MAX = 64 };
 
-/* "; n0003-c1 train 40%, n0003-c2 evaluate 10%": the first few candidates under way. */
+/* " | n0003-c1 train 40%, n0003-c2 evaluate 10%": a few candidates under way. */
 static void format_running(const struct controller *c, char *out, size_t out_bytes)
 {
     size_t used = 0;
     int shown = 0;
     out[0] = '\0';
-    for (int i = 0; i < c->options.leader_count && shown < RUNNING_SHOWN_MAX; i++) {
+    int some = c->options.leader_count < RUNNING_LOOKED_AT_MAX ? c->options.leader_count
+                                                               : RUNNING_LOOKED_AT_MAX;
+    for (int i = 0; i < some && shown < RUNNING_SHOWN_MAX; i++) {
         const struct controller_worker *worker = &c->workers[i];
         if (worker->work == WORK_NONE || worker->total <= 0 || used >= out_bytes) {
             continue;
@@ -113,8 +115,8 @@ void controller_report(struct controller *c, bool now)
               "rounds %d of %.0f done, %d open | best %s %s, baseline %s | workers %d of %d busy | "
               "%.0f s%s%s%s",
               c->search.tree.count - c->open_count - 1, controller_limit(c, SEARCH_LIMIT_ROUNDS),
-              c->open_count, name, best, baseline, controller_busy_workers(c),
-              c->options.leader_count, time_s - c->started_s, budget, left, running);
+              c->open_count, name, best, baseline, c->busy_count, c->options.leader_count,
+              time_s - c->started_s, budget, left, running);
 }
 
 void controller_report_end(struct controller *c)

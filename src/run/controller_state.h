@@ -6,6 +6,7 @@
  *   controller_events.c    event -> journal -> search_apply -> what follows from it
  *   controller_plan.c      select, plan, close a round
  *   controller_dispatch.c  orders to workers
+ *   controller_workers.c   which rank is which worker; who is free, busy, hungry
  *   controller_stop.c      from the wish to stop to the end
  *   controller_watch.c     ranks that died or hang, answers that never come: incidents
  *   controller_weights.c   the best candidates' weights stay, the others go
@@ -87,14 +88,20 @@ struct controller {
     struct plan_set tried; /* configurations that the search holds, or that are being recorded */
 
     struct controller_worker *workers;
+    int *index_of_rank; /* of the worker at a rank, -1: none is there */
+    int rank_count;
+    int *free_workers; /* those that are present and have no work: last in, first out */
+    int free_count, busy_count, hungry_count;
     struct pending_event *first_pending, *last_pending;
     int64_t next_sequence;
-    int32_t closing; /* node_closed events under way */
+    int32_t closing;  /* node_closed events under way */
+    int32_t planning; /* node_planned events under way */
 
     struct candidate_id *ready; /* first in, first out, from ready_first to ready_count */
     int64_t ready_first, ready_count, ready_capacity;
-    int32_t *open_nodes; /* ids of open nodes */
-    int32_t open_count, open_capacity;
+    int32_t open_count; /* nodes */
+    int32_t *settled;   /* open nodes whose candidates are all back */
+    int32_t settled_count, settled_capacity;
 
     struct candidate_id *kept; /* candidates whose weights are on disk */
     int64_t kept_count, kept_capacity;
@@ -115,11 +122,12 @@ struct controller {
 
     /* Time (controller_stop.c, controller_dispatch.c). */
     struct limit_speed speed;
-    double journal_s;     /* longest time from an event to the disk */
-    char load_note[1024]; /* what was wrong with the files when the folder was opened */
-    bool fresh;           /* nothing was started in this allocation yet */
-    bool refused;         /* nothing that waits can start in the time that is left ... */
-    double refused_s;     /* ... as it was then */
+    double drain_s, drain_at_s; /* what controller_drain_s said last, and when */
+    double journal_s;           /* longest time from an event to the disk */
+    char load_note[1024];       /* what was wrong with the files when the folder was opened */
+    bool fresh;                 /* nothing was started in this allocation yet */
+    bool refused;               /* nothing that waits can start in the time that is left ... */
+    double refused_s;           /* ... as it was then */
 
     bool stopping;
     bool done;
@@ -202,8 +210,8 @@ enum status controller_plan(struct controller *c, struct error *err);
 enum status controller_collect_plans(struct controller *c, struct error *err);
 /* No plan comes below a parent. */
 void controller_drop_plan(struct controller *c, int32_t parent, const char *why);
-enum status controller_add_open(struct controller *c, int32_t node, struct error *err);
-void controller_remove_open(struct controller *c, int32_t node);
+/* A candidate of an open node has ended, or the node was found open: it may be ready to close. */
+enum status controller_look_at_round(struct controller *c, int32_t node, struct error *err);
 
 /* ---- controller_dispatch.c ---- */
 enum status controller_push_ready(struct controller *c, int32_t node, int32_t candidate,
@@ -212,12 +220,29 @@ enum status controller_dispatch(struct controller *c, struct error *err);
 /* What a finished candidate shows of the time that others will take. */
 void controller_learn(struct controller *c, const struct candidate *candidate);
 /* Whether there is time to score a candidate on the test split, which cannot be saved half done. */
-bool controller_admits_test(const struct controller *c, int32_t node, int32_t candidate);
+bool controller_admits_test(struct controller *c, int32_t node, int32_t candidate);
 enum status controller_drop_ready(struct controller *c, const char *reason, struct error *err);
-enum status controller_send_order(struct controller *c, int worker, enum work work, int32_t node,
+/* To the worker that controller_free_worker names: there must be one. */
+enum status controller_send_order(struct controller *c, enum work work, int32_t node,
                                   int32_t candidate, struct error *err);
 enum status controller_send_all(struct controller *c, enum message_kind kind, struct error *err);
-int controller_busy_workers(const struct controller *c);
+
+/* ---- controller_workers.c ---- */
+/* All changes of `present`, `work` and `unrecorded` go through here, so that nobody has to count
+ * workers. */
+enum status controller_open_workers(struct controller *c, struct error *err);
+void controller_close_workers(struct controller *c);
+/* Index of the worker at a rank, -1 if none is there. */
+int controller_find_worker(const struct controller *c, int rank);
+/* It has said HELLO. */
+void controller_welcome_worker(struct controller *c, int index);
+/* One that is present and has no work, -1 if there is none. */
+int controller_free_worker(const struct controller *c);
+/* Gives work to the one that controller_free_worker named. */
+void controller_begin_work(struct controller *c, enum work work, int32_t node, int32_t candidate);
+void controller_end_work(struct controller *c, int index);
+/* Results of a worker that are not on disk yet: one more (+1), one less (-1). */
+void controller_count_unrecorded(struct controller *c, int index, int change);
 
 /* ---- controller_weights.c ---- */
 /* Called when a candidate has finished, when its weights were dropped, and once when a search is

@@ -158,7 +158,7 @@ static enum status leave_candidates(struct controller *c, struct error *err)
 /* All is safe once the journal holds it; run.h5 only follows. */
 static enum status record_end(struct controller *c, struct error *err)
 {
-    bool left_behind = controller_busy_workers(c) > 0;
+    bool left_behind = c->busy_count > 0;
     TRY(leave_candidates(c, err));
     TRY(journal_flush(c->journal, err));
     double safe_s = clock_monotonic_s() - c->stop_asked_s;
@@ -214,7 +214,7 @@ static bool worth_waiting(const struct controller *c)
 static bool out_of_time(const struct controller *c)
 {
     bool waits = c->ready_first < c->ready_count || c->end_reason != NULL;
-    return c->refused && waits && c->first_pending == NULL && controller_busy_workers(c) == 0 &&
+    return c->refused && waits && c->first_pending == NULL && c->busy_count == 0 &&
            !c->finish_recorded;
 }
 

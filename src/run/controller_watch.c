@@ -91,7 +91,7 @@ enum status controller_lose_device(struct controller *c, int index, const struct
 {
     const char *reason = "failed: a device was lost";
     TRY(blame(c, index, "device lost", failure->message, true, err));
-    c->workers[index].work = WORK_NONE; /* its candidate counts as running when its job died */
+    controller_end_work(c, index); /* its candidate counts as running when its job died */
     if (c->stopping) {
         snprintf(c->stop_reason, sizeof(c->stop_reason), "%s", reason);
         c->failure = *failure;

@@ -219,6 +219,7 @@ static enum status open_worker(struct launch *launch, struct error *err)
         .log = &launch->worker_log,
         .threads = launch->threads,
         .place = launch->layout.node_place,
+        .workers = launch->layout.size / launch->job.ranks_per_candidate,
         .peers = launch->layout.peers,
         .simulate_s = launch->simulate_s,
     };

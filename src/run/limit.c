@@ -4,7 +4,9 @@
 
 /* ---- how long a stop takes ---- */
 
-static const double progress_interval_s = 0.5; /* a worker in its steps speaks as often */
+/* A worker in its steps speaks as often, or, where there are hundreds, less often: the step is then
+ * one that it has behind it, and it stops after the one that it is in. */
+static const double progress_interval_s = 0.5;
 static const double reserve = 1.5; /* of what was measured: a stop makes all write at once */
 static const double slack_s = 5.0; /* messages, small files, a machine that is shared */
 static const double last_reserve = 1.25;
@@ -60,6 +62,14 @@ double limit_usual_save_s(int64_t parameters, enum train_method method)
     /* Weights, master copy and two moments; of adapters a small part of the model. */
     double bytes = (method == TRAIN_FULL ? 16.0 : 0.5) * (double)parameters;
     return 0.5 + bytes / write_bytes_per_s;
+}
+
+static const double snapshot_interval_s = 30.0;
+static const double snapshot_share = 0.1;
+
+double limit_snapshot_interval_s(double took_s)
+{
+    return fmax(snapshot_interval_s, took_s / snapshot_share);
 }
 
 /* ---- what may still start ---- */

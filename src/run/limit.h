@@ -40,6 +40,10 @@ double limit_answer_s(const struct limit_worker *worker, double quiet_s, double 
 double limit_usual_gap_s(int64_t parameters);
 double limit_usual_save_s(int64_t parameters, enum train_method method);
 
+/* From one snapshot of the whole search to the next, when the last one took so long: they get at
+ * most a tenth of a thread's time, however large the search is. What is newer is in the journal. */
+double limit_snapshot_interval_s(double took_s);
+
 /* ---- what may still start ---- */
 
 /* What the candidates of this search have shown. */

@@ -21,6 +21,7 @@
 static const double first_nap_s = 1e-3;
 static const double longest_nap_s = 2e-2;
 static const double progress_interval_s = 0.5;
+static const double progress_rate = 200.0; /* messages a second that rank 0 gets at most */
 
 struct worker {
     struct worker_options options;
@@ -41,9 +42,19 @@ struct worker {
     bool stop_told;           /* rank 0 knows that it was heard */
     bool quit_asked;          /* QUIT came while busy */
     enum message_phase phase; /* that was last told of */
-    double reported_at_s;
+    double reported_at_s, report_interval_s;
     struct pace pace;
 };
+
+/* Rank 0 hears of all workers together so often at most, and of each far more often than a watchdog
+ * needs. */
+static double report_interval_s(const struct worker_options *options)
+{
+    double shared_s = options->workers / progress_rate;
+    double watchdog_s = options->job->watchdog_seconds;
+    double rarest_s = watchdog_s > 0.0 ? 0.1 * watchdog_s : shared_s;
+    return fmax(progress_interval_s, fmin(shared_s, rarest_s));
+}
 
 enum status worker_create(const struct worker_options *options, struct worker **out,
                           struct error *err)
@@ -54,6 +65,7 @@ enum status worker_create(const struct worker_options *options, struct worker **
     }
     worker->options = *options;
     worker->peers = options->peers;
+    worker->report_interval_s = report_interval_s(options);
     options->log->tail = &worker->tail;
     worker->leader = true;
     if (worker->peers != NULL) {
@@ -196,7 +208,7 @@ static enum status leader_tick(struct worker *worker, enum message_phase phase, 
     }
     TRY(read_while_busy(worker, err));
     bool heard = worker->stop_asked && !worker->stop_told;
-    bool due = now_s - worker->reported_at_s >= progress_interval_s;
+    bool due = now_s - worker->reported_at_s >= worker->report_interval_s;
     bool slow = phase != worker->phase; /* the next word may be long in coming */
     if (due || heard || slow) {
         worker->reported_at_s = now_s;

@@ -17,7 +17,8 @@ struct worker_options {
     struct mailbox *mailbox;
     struct log *log;
     int threads;
-    int place; /* of this rank among those of its node that work */
+    int place;   /* of this rank among those of its node that work */
+    int workers; /* of the whole job: the more, the less often each tells of its progress */
     struct peers
         *peers;        /* ranks that train one candidate together, this one of them; NULL: alone */
     double simulate_s; /* a candidate takes about so long and trains nothing (run/simulated.h); 0:

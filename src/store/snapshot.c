@@ -14,6 +14,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/clock.h"
 #include "base/mem.h"
 #include "store/journal_file.h"
 #include "store/run_file.h"
@@ -28,6 +29,7 @@ struct snapshot {
     bool closing;
     bool busy;            /* a snapshot is being written; what follows belongs to the thread */
     int64_t target;       /* event that it is to hold */
+    double took_s;        /* the last one that was finished */
     struct error failure; /* the first one that nobody was told of */
 
     struct search search;      /* the thread's own, or the copy */
@@ -94,6 +96,7 @@ static void *serve(void *context)
             continue;
         }
         struct error failure = {0};
+        double begun_s = clock_monotonic_s();
         pthread_mutex_unlock(&snapshot->mutex);
         enum status status = write_snapshot(snapshot, &failure);
         if (snapshot->journal == NULL) {
@@ -103,6 +106,7 @@ static void *serve(void *context)
         if (status != STATUS_OK && snapshot->failure.code == STATUS_OK) {
             snapshot->failure = failure;
         }
+        snapshot->took_s = clock_monotonic_s() - begun_s;
         snapshot->busy = false;
         pthread_cond_broadcast(&snapshot->changed);
     }
@@ -197,6 +201,14 @@ enum status snapshot_check(struct snapshot *snapshot, struct error *err)
     enum status status = take_failure(snapshot, err);
     pthread_mutex_unlock(&snapshot->mutex);
     return status;
+}
+
+double snapshot_seconds(struct snapshot *snapshot)
+{
+    pthread_mutex_lock(&snapshot->mutex);
+    double took_s = snapshot->took_s;
+    pthread_mutex_unlock(&snapshot->mutex);
+    return took_s;
 }
 
 enum status snapshot_wait(struct snapshot *snapshot, struct error *err)

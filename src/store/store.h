@@ -75,6 +75,8 @@ enum status snapshot_start(struct snapshot *snapshot, const struct search *searc
 /* The first failure of a finished one; told once, the next one may succeed. */
 enum status snapshot_check(struct snapshot *snapshot, struct error *err);
 enum status snapshot_wait(struct snapshot *snapshot, struct error *err);
+/* How long the last one took that has ended, well or not; 0: none has. */
+double snapshot_seconds(struct snapshot *snapshot);
 void snapshot_destroy(struct snapshot *snapshot);
 
 /* ---- arrays: weights, training state, prepared data (store/arrays.c) ---- */

@@ -53,8 +53,8 @@ done
 sed 's/"seed": 3/"seed": 4/' job.json > other.json
 expect 2 'another seed' "$trex" search other.json --out one
 
-# Stopped by a signal, then resumed with another number of ranks.
-sed 's/"rounds": 2/"rounds": 4/; s/"steps": 40/"steps": 400/' job.json > longer.json
+# Stopped by a signal, then resumed with another number of ranks. Rounds enough that it is not over before the signal.
+sed 's/"rounds": 2/"rounds": 12/; s/"steps": 40/"steps": 400/' job.json > longer.json
 mpirun -n 3 "$trex" search longer.json --out stopped > stopped.txt 2>&1 &
 pid=$!
 for i in $(seq 100); do

@@ -89,6 +89,15 @@ static void test_usual_times_grow_with_the_model(void **state)
     assert_true(limit_usual_save_s(large, TRAIN_LORA) < 60.0);
 }
 
+static void test_snapshots_take_a_tenth_of_the_time(void **state)
+{
+    (void)state;
+    assert_near(limit_snapshot_interval_s(0.0), 30.0);
+    assert_near(limit_snapshot_interval_s(2.5), 30.0);
+    assert_near(limit_snapshot_interval_s(12.0), 120.0);
+    assert_near(limit_snapshot_interval_s(90.0), 900.0);
+}
+
 static void test_learning(void **state)
 {
     (void)state;
@@ -179,10 +188,15 @@ static void test_verdicts(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_stop_step), cmocka_unit_test(test_drain),
-        cmocka_unit_test(test_answer),    cmocka_unit_test(test_usual_times_grow_with_the_model),
-        cmocka_unit_test(test_learning),  cmocka_unit_test(test_tokens),
-        cmocka_unit_test(test_estimates), cmocka_unit_test(test_verdicts),
+        cmocka_unit_test(test_stop_step),
+        cmocka_unit_test(test_drain),
+        cmocka_unit_test(test_answer),
+        cmocka_unit_test(test_usual_times_grow_with_the_model),
+        cmocka_unit_test(test_snapshots_take_a_tenth_of_the_time),
+        cmocka_unit_test(test_learning),
+        cmocka_unit_test(test_tokens),
+        cmocka_unit_test(test_estimates),
+        cmocka_unit_test(test_verdicts),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -182,6 +182,7 @@ static void test_snapshot(void **state)
     char path[FILE_PATH_BYTES];
     sample_search(&search, 200);
     assert_int_equal(snapshot_create(*state, NULL, &snapshot, &err), STATUS_OK);
+    assert_true(snapshot_seconds(snapshot) == 0.0);
     int starts = 0;
     for (int i = 0; i < 50; i++) {
         assert_int_equal(snapshot_start(snapshot, &search, &started, &err), STATUS_OK);
@@ -189,6 +190,7 @@ static void test_snapshot(void **state)
     }
     assert_true(starts >= 1 && starts < 50);
     assert_int_equal(snapshot_wait(snapshot, &err), STATUS_OK);
+    assert_true(snapshot_seconds(snapshot) > 0.0);
     assert_folder_holds(*state, 200, 200);
 
     sample_remove(*state);
