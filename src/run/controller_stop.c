@@ -89,7 +89,7 @@ static void tell_margin(const struct controller *c)
     log_write(c->options.log, LOG_INFO, "run",
               "%s: stopping: at most %.0f s until everything is safe, %s", c->stop_reason,
               ceil(c->predicted_s), left);
-    if (left_s < c->predicted_s && controller_busy_workers(c) > 0) {
+    if (left_s < c->predicted_s && c->busy_count > 0) {
         log_write(c->options.log, LOG_WARNING, "run",
                   "that is too little: what is not safe in time goes on from its last checkpoint. "
                   "Let the signal come %.0f s before the limit or earlier (--signal)",

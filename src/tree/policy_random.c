@@ -3,6 +3,25 @@
 
 enum { RANDOM_TRIES = 64 };
 
+/* Of the nodes that have room the one that a lottery of this draw favours: uniform, and the same in
+ * whatever order they are looked at. */
+struct lottery {
+    uint64_t salt, best;
+    int32_t winner;
+};
+
+static void take_part(struct lottery *lottery, int32_t id)
+{
+    struct rng rng;
+    rng_init(&rng, lottery->salt, (uint64_t)id);
+    uint64_t ticket = rng_u64(&rng);
+    if (lottery->winner < 0 || ticket < lottery->best ||
+        (ticket == lottery->best && id < lottery->winner)) {
+        lottery->best = ticket;
+        lottery->winner = id;
+    }
+}
+
 static int32_t select_random(const struct tree *tree, const struct tree_policy_options *options,
                              struct rng *rng)
 {
@@ -13,14 +32,19 @@ static int32_t select_random(const struct tree *tree, const struct tree_policy_o
             return id;
         }
     }
-    int32_t chosen = -1;
-    uint64_t seen = 0;
+    struct lottery lottery = {.salt = rng_u64(rng), .winner = -1};
+    if (tree->ranking.max_children == options->max_children) {
+        for (int32_t i = 0; i < tree->ranking.count; i++) {
+            take_part(&lottery, tree->ranking.heap[i]);
+        }
+        return lottery.winner;
+    }
     for (int32_t id = 0; id < tree->count; id++) {
-        if (tree_can_refine(tree, id, options) && rng_below(rng, ++seen) == 0) {
-            chosen = id;
+        if (tree_can_refine(tree, id, options)) {
+            take_part(&lottery, id);
         }
     }
-    return chosen;
+    return lottery.winner;
 }
 
 const struct tree_policy tree_policy_random = {

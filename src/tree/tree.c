@@ -22,6 +22,7 @@ void tree_fini(struct tree *tree)
     free(tree->nodes);
     free(tree->ranking.heap);
     free(tree->ranking.place);
+    free(tree->ranking.room);
     tree_init(tree);
 }
 

@@ -45,6 +45,8 @@ struct tree_ranking {
     int32_t *heap;        /* ids */
     int32_t count;
     int32_t *place; /* of each node in the heap, -1: it has no room */
+    uint64_t *room; /* the same as a bit a node, to find the newest */
+    int32_t room_words;
 };
 
 struct tree {

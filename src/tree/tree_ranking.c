@@ -1,9 +1,18 @@
-/* A binary heap that knows where each node stands in it. */
+/* A binary heap that knows where each node stands in it, and a bit for each node that does. */
 #include "tree/tree_ranking.h"
 
 #include <stdlib.h>
 
 #include "base/mem.h"
+
+enum { WORD_BITS = 64 };
+
+static void set_room(struct tree_ranking *ranking, int32_t id, bool room)
+{
+    uint64_t bit = UINT64_C(1) << (id % WORD_BITS);
+    uint64_t *word = &ranking->room[id / WORD_BITS];
+    *word = room ? *word | bit : *word & ~bit;
+}
 
 /* Highest reward first, of equal ones the earlier. */
 static bool comes_before(const struct tree *tree, int32_t a, int32_t b)
@@ -49,6 +58,7 @@ static void take_out(struct tree *tree, int32_t id)
     int32_t at = ranking->place[id];
     int32_t last = ranking->heap[--ranking->count];
     ranking->place[id] = -1;
+    set_room(ranking, id, false);
     if (last != id) {
         put(ranking, at, last);
         settle(tree, at);
@@ -67,6 +77,15 @@ enum status tree_reserve_ranking(struct tree_ranking *ranking, int32_t capacity,
         return mem_fail(err, (size_t)capacity * sizeof(*place), "the ranking of nodes");
     }
     ranking->place = place;
+    int32_t words = (capacity + WORD_BITS - 1) / WORD_BITS;
+    uint64_t *room = mem_realloc(ranking->room, (size_t)words, sizeof(*room));
+    if (room == NULL) {
+        return mem_fail(err, (size_t)words * sizeof(*room), "the ranking of nodes");
+    }
+    ranking->room = room;
+    for (; ranking->room_words < words; ranking->room_words++) {
+        room[ranking->room_words] = 0;
+    }
     return STATUS_OK;
 }
 
@@ -84,6 +103,7 @@ void tree_rank_node(struct tree *tree, int32_t id)
         ranking->place[id] = -1;
     } else if (room && !ranked) {
         put(ranking, ranking->count++, id);
+        set_room(ranking, id, true);
         settle(tree, ranking->place[id]);
     } else if (!room && ranked) {
         take_out(tree, id);
@@ -93,10 +113,23 @@ void tree_rank_node(struct tree *tree, int32_t id)
 void tree_rank_all(struct tree *tree)
 {
     tree->ranking.count = 0;
+    for (int32_t word = 0; word < tree->ranking.room_words; word++) {
+        tree->ranking.room[word] = 0;
+    }
     for (int32_t id = 0; id < tree->count && tree->ranking.max_children > 0; id++) {
         tree->ranking.place[id] = -1;
         tree_rank_node(tree, id);
     }
+}
+
+int32_t tree_newest_with_room(const struct tree_ranking *ranking)
+{
+    for (int32_t word = ranking->room_words - 1; word >= 0 && ranking->count > 0; word--) {
+        if (ranking->room[word] != 0) {
+            return word * WORD_BITS + WORD_BITS - 1 - __builtin_clzll(ranking->room[word]);
+        }
+    }
+    return -1;
 }
 
 enum status tree_rank(struct tree *tree, int32_t max_children, struct error *err)

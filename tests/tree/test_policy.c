@@ -249,8 +249,8 @@ static void test_rivals(void **state)
     tree_fini(&tree);
 }
 
-/* Best-first selection by the ranking equals the one that looks at every node, whatever happens to
- * the tree. */
+/* Selection by the ranking equals the one that looks at every node, whatever happens to the tree.
+ */
 static void test_ranking_equals_the_scan(void **state)
 {
     enum { STEPS = 6000, WAITING = 40 };
@@ -273,6 +273,9 @@ static void test_ranking_equals_the_scan(void **state)
         struct tree plain = tree;
         plain.ranking.max_children = 0;
         assert_int_equal(best, choose("greedy", &plain, &options));
+        assert_int_equal(choose("sequential", &tree, &options),
+                         choose("sequential", &plain, &options));
+        assert_int_equal(choose("random", &tree, &options), choose("random", &plain, &options));
         uint64_t what = rng_below(&rng, 5);
         if (what < 2 && best >= 0 && planned_count < WAITING) {
             int32_t parent = what == 0 ? best : (int32_t)rng_below(&rng, (uint64_t)tree.count);
