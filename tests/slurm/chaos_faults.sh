@@ -69,8 +69,11 @@ flip_byte() { # FILE
 }
 
 strike_corrupt() {
-    local state which damages=('run.h5 flipped' 'run.h5 cut' 'journal with a torn line' 'a state flipped' 'a state cut')
-    state=$(find "$run/inflight" -name 'n*.h5' | sort | head -n 1)
+    local name state which damages=('run.h5 flipped' 'run.h5 cut' 'journal with a torn line' 'a state flipped' 'a state cut')
+    state=
+    for name in $(in_training | cut -d ' ' -f 1); do
+        [ ! -e "$run/inflight/$name.h5" ] || state=$run/inflight/$name.h5
+    done
     draw 5
     which=$drawn
     [ -e "$run/run.h5" ] || which=2
