@@ -230,8 +230,9 @@ static enum status requeue_candidate(struct controller *c, int32_t node, int32_t
     TRY(store_inflight_path(c->options.job->output, node, index, path, err));
     int64_t steps_done = training_file_steps(path);
     bool running = candidate->state == CANDIDATE_RUNNING;
-    if (running && (steps_done > candidate->steps_done || disk_was_full())) {
-        /* It got further than ever before, or the disk was full: it is not what kills the job. */
+    if (running && (steps_done != candidate->steps_done || disk_was_full())) {
+        /* It got further, or its state was damaged and what it does is counted anew, or the disk
+         * was full: it is not what kills the job. */
         return suspend_again(c, node, index, steps_done, err);
     }
     return candidate->attempts < SEARCH_ATTEMPTS_MAX ? controller_push_ready(c, node, index, err)
