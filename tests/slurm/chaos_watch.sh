@@ -14,7 +14,7 @@ start=           # of the ranks: Slurm job, restart, step
 start_s=0
 refused=no       # whether ranks found the folder in use since the last fault
 damaged=         # a file that was damaged on purpose and is not replaced yet
-declare -A what words of_start of_start_s at_s ends work_s time_s stuck incidents_before
+declare -A what words of_start of_start_s at_s ends work_s time_s stuck deaths incidents_before
 sampling_s=0.2
 turns=0           # of poll
 
@@ -239,6 +239,7 @@ measure_loss() { # FAULT
     local i=$1 name rank since saved base lost most=0
     while read -r name rank since; do
         saved=$(saved_at "$name")
+        deaths[$name]=$((${deaths[$name]:-0} + 1))
         base=$(larger "$saved" "$since")
         if before "$saved" "$since"; then
             stuck[$name]=$((${stuck[$name]:-0} + 1))
@@ -266,6 +267,13 @@ states() { # NAME STATE VALUE LOSS of each candidate that has an end, one a line
         wanted && /"loss":/ { gsub(/[",]/, ""); if (state == "finished") print name, state, value, $NF; wanted = 0 }' | sort
 }
 
+# A candidate whose rank was killed under it twice, or that got no further in three deaths of the search, cannot be told
+# from one that is to blame.
+set_aside_by_rule() { # NAME
+    [ "${stuck[$1]:-0}" -ge 3 ] ||
+        { [ "${deaths[$1]:-0}" -ge 2 ] && grep -q "\"$1  failed: it ended its rank 2 times" "$run/log.jsonl"; }
+}
+
 # The folder is whole, all that was finished is, once, and nothing failed but the poison.
 check_folder() {
     local lost name
@@ -279,7 +287,7 @@ check_folder() {
     mv finished.new finished.txt
     each_finished_once "$run"
     for name in $(awk '$2 == "failed" { print $1 }' states.txt); do
-        [ "$name" = "$poison" ] || [ "${stuck[$name]:-0}" -ge 3 ] || violation "$name failed, and no fault was its own"
+        [ "$name" = "$poison" ] || set_aside_by_rule "$name" || violation "$name failed, and no fault was its own"
         [ "$name" != "$poison" ] || rm -f "$scratch/poison"
     done
 }
