@@ -4,6 +4,7 @@
 . "$(dirname "$0")/common.sh"
 kills=${KILLS:-20}
 RANDOM=${SEED:-1}
+here=$(pwd -P)
 make_task ', "search": {"rounds": 8, "configurations": 3, "seed": 5}, "limits": {"samples": 400, "steps": 300}'
 
 # As many searches as it takes: one that ends gives way to the next.
@@ -14,11 +15,11 @@ for i in $(seq "$kills"); do
     pid=$!
     sleep "$(awk -v r=$RANDOM 'BEGIN { printf "%.2f", 0.4 + 1.6 * r / 32768 }')"
     # Everything at once, as a power failure would: first the ranks, then the launcher.
-    # By their folder, which is this test's alone, and their command: its shell and its sleep stand in that folder too.
+    # They are known by their folder, which is this test's alone, and by their command.
     for process in /proc/[0-9]*; do
-        [ "$(readlink "$process/cwd" 2> /dev/null)" = "$scratch" ] || continue
-        ! tr '\0' ' ' < "$process/cmdline" 2> /dev/null | grep -qF "$trex search job.json --out run$search " ||
-            kill -KILL "${process#/proc/}" 2> /dev/null || true
+        [ "$(readlink "$process/cwd" 2> /dev/null)" = "$here" ] || continue
+        command=$(tr '\0' ' ' 2> /dev/null < "$process/cmdline") || continue
+        [[ $command != "$trex search "* ]] || kill -KILL "${process#/proc/}" 2> /dev/null || true
     done
     kill -KILL $pid 2> /dev/null || true
     wait $pid 2> /dev/null || true
