@@ -112,6 +112,7 @@ void controller_get_times(const struct controller *controller, struct controller
 {
     *out = controller->times;
     out->events = controller->next_sequence - 1;
+    out->snapshot_s = snapshot_seconds(controller->snapshot);
 }
 
 enum status controller_outcome(const struct controller *controller)

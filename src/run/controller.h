@@ -77,6 +77,7 @@ extern const char *const controller_part_names[]; /* NULL at the end */
 struct controller_times {
     double seconds[CONTROLLER_PART_COUNT];
     int64_t messages, events;
+    double snapshot_s; /* wall time of the last snapshot, on a thread of its own */
 };
 void controller_get_times(const struct controller *controller, struct controller_times *out);
 

@@ -1,7 +1,7 @@
 /* The controller's own time per event, as the tree grows: a whole controller with its journal and
  * snapshots, whose workers are made up and answer at once.
  *
- *   bench_controller JOB FOLDER [--nodes N] [--workers N] [--policy NAME]
+ *   bench_controller JOB FOLDER [--nodes N] [--workers N] [--configurations N] [--policy NAME]
  *
  * Messages are packed and parsed as always, but do not travel: this program stands in for
  * run/mailbox.c. One line of JSON a window of nodes: microseconds of the controller's own thread
@@ -196,6 +196,7 @@ static void print_window(const struct window *window, const struct controller_ti
     }
     double elapsed_s = clock_monotonic_s() - window->wall_s;
     cJSON_AddNumberToObject(line, "events_per_s", (double)events / elapsed_s);
+    cJSON_AddNumberToObject(line, "snapshot_s", now->snapshot_s);
     getrusage(RUSAGE_SELF, &usage);
     cJSON_AddNumberToObject(line, "peak_mib", (double)usage.ru_maxrss / 1024.0);
     char *text = json_print_line(line);
