@@ -153,8 +153,8 @@ static bool can_tell_dead(const struct controller *c)
 enum status controller_find_dead_rank(struct controller *c, struct error *err)
 {
     int count = 0;
-    if (stop_signal() != SIGTERM || deadline_passed(c->options.deadline)) {
-        return STATUS_OK; /* nobody need have died: a wish, or the time limit */
+    if (stop_signal() != SIGTERM || deadline_passed(c->options.deadline) || c->options.ranks == 1) {
+        return STATUS_OK; /* nobody need have died: a wish, or the time limit; or there is nobody */
     }
     if (c->term_s == 0.0) { /* the dead one's last words have been read in this turn */
         c->term_s = clock_monotonic_s();
