@@ -69,25 +69,22 @@ flip_byte() { # FILE
 }
 
 strike_corrupt() {
-    local name state which damages=('run.h5 flipped' 'run.h5 cut' 'journal with a torn line' 'a state flipped' 'a state cut')
-    state=
-    for name in $(in_training | cut -d ' ' -f 1); do
+    local i=$struck name state='' damages=('run.h5 flipped' 'run.h5 cut' 'journal with a torn line' 'a state flipped' 'a state cut')
+    draw 5
+    : > hold # nobody starts meanwhile
+    begin_strike corrupt yes "${damages[drawn]}, if there is one"
+    kill_all
+    poll_until 60 "the ranks are gone" ranks_gone "${of_start[$i]}"
+    check_folder # who has finished has no state any more
+    for name in $(in_training "${of_start_s[$i]}" | cut -d ' ' -f 1); do
         [ ! -e "$run/inflight/$name.h5" ] || state=$run/inflight/$name.h5
     done
-    draw 5
-    which=$drawn
-    [ -e "$run/run.h5" ] || which=2
-    [ "$which" -lt 3 ] || [ -n "$state" ] || which=2
-    : > hold
-    begin_strike corrupt yes "${damages[which]}"
-    kill_all
-    poll_until 60 "the ranks are gone" ranks_gone "$start"
-    case $which in
-        0) flip_byte "$run/run.h5"; damaged=run.h5 ;;
-        1) truncate -s -1000 "$run/run.h5"; damaged=run.h5 ;;
+    case $drawn in
+        0) [ ! -e "$run/run.h5" ] || { flip_byte "$run/run.h5"; damaged=run.h5; } ;;
+        1) [ ! -e "$run/run.h5" ] || { truncate -s -1000 "$run/run.h5"; damaged=run.h5; } ;;
         2) tail -n 1 "$run/journal.jsonl" | head -c 60 >> "$run/journal.jsonl" ;;
-        3) flip_byte "$state"; damaged=${state##*/} ;;
-        4) truncate -s -1000 "$state"; damaged=${state##*/} ;;
+        3) [ -z "$state" ] || { flip_byte "$state"; damaged=${state##*/}; } ;;
+        4) [ -z "$state" ] || { truncate -s -1000 "$state"; damaged=${state##*/}; } ;;
     esac
     rm hold
 }
