@@ -177,6 +177,7 @@ static enum status tell_incidents(struct controller *c, struct error *err)
     const struct search *search = &c->search;
     const char *owner = previous_owner(c);
     if (c->load_note[0] != '\0') {
+        c->snapshot_at_s = -INFINITY; /* a whole run.h5 soon */
         TRY(controller_incident(c, "damaged file", err, "%s", c->load_note));
     }
     bool died = search->allocation_count > 0 &&
@@ -239,8 +240,19 @@ static enum status requeue_candidate(struct controller *c, int32_t node, int32_t
                                                      : set_aside(c, node, index, err);
 }
 
+static bool is_over(const void *context, int32_t node, int32_t candidate)
+{
+    const struct search *search = context;
+    if (node >= search->tree.count || candidate >= search->nodes[node].candidate_count) {
+        return false;
+    }
+    enum candidate_state state = search->nodes[node].candidates[candidate].state;
+    return state == CANDIDATE_FINISHED || state == CANDIDATE_FAILED;
+}
+
 static enum status requeue_open_nodes(struct controller *c, struct error *err)
 {
+    store_inflight_sweep(c->options.job->output, is_over, &c->search);
     for (int32_t node = 0; node < c->search.tree.count; node++) {
         if (c->search.tree.nodes[node].state != TREE_NODE_OPEN) {
             continue;

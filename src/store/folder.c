@@ -52,6 +52,36 @@ void folder_sweep(const char *folder)
     sweep(folder, FOLDER_DATA);
 }
 
+void store_inflight_sweep(const char *folder,
+                          bool (*over)(const void *context, int32_t node, int32_t candidate),
+                          const void *context)
+{
+    char path[FILE_PATH_BYTES];
+    char file[FILE_PATH_BYTES];
+    DIR *entries =
+        file_join(folder, FOLDER_INFLIGHT, path, NULL) == STATUS_OK ? opendir(path) : NULL;
+    if (entries == NULL) {
+        return;
+    }
+    for (struct dirent *entry = readdir(entries); entry != NULL; entry = readdir(entries)) {
+        char name[SEARCH_NAME_BYTES];
+        int32_t node = -1;
+        int32_t candidate = -1;
+        size_t length = strlen(entry->d_name);
+        if (length <= 3 || length - 3 >= sizeof(name) ||
+            strcmp(entry->d_name + length - 3, ".h5") != 0) {
+            continue;
+        }
+        memcpy(name, entry->d_name, length - 3);
+        name[length - 3] = '\0';
+        if (search_candidate_parse(name, &node, &candidate) && over(context, node, candidate) &&
+            file_join(path, entry->d_name, file, NULL) == STATUS_OK) {
+            unlink(file);
+        }
+    }
+    closedir(entries);
+}
+
 /* ---- paths ---- */
 
 static enum status path_of(const char *folder, const char *subfolder, const char *name,

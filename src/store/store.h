@@ -165,6 +165,11 @@ enum status store_inflight_path(const char *folder, int32_t node, int32_t candid
                                 struct error *err);
 enum status store_data_path(const char *folder, const char *hash, char out[FILE_PATH_BYTES], struct error *err);
 
+/* Removes the training states of candidates that `over` says have an end: a kill may have come between that end and the
+ * removal of its state. Best effort. */
+void store_inflight_sweep(const char *folder, bool (*over)(const void *context, int32_t node, int32_t candidate),
+                          const void *context);
+
 /* Checks every file of a run folder: both generations, journal, tree, weights, in-flight states, data. One line a
  * finding through `report`; returns the first failure, STATUS_OK if all is well. */
 enum status store_verify(const char *folder, void (*report)(void *context, const char *path, enum status status,

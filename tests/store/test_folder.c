@@ -46,6 +46,40 @@ static void test_paths(void **state)
     assert_int_equal(store_data_path("r", long_hash, path, &err), STATUS_LIMIT);
 }
 
+static bool first_is_over(const void *context, int32_t node, int32_t candidate)
+{
+    return node == *(const int32_t *)context && candidate == 1;
+}
+
+/* The states of candidates that have an end go; everything else stays, whatever its name. */
+static void test_states_of_the_dead(void **state)
+{
+    static const char *const stay[] = {"n0003-c0.h5",      "n0004-c1.h5", "n0003-c1.h5.old",
+                                       "n3-c1.h5",         ".h5",         "notes.h5",
+                                       "n0003-c1-copy.h5", "n0003-c9.h5"};
+    const int32_t node = 3;
+    char path[FILE_PATH_BYTES];
+    char name[64];
+    struct error err = {0};
+    sample_path(*state, "inflight", path);
+    assert_int_equal(file_make_folders(path, &err), STATUS_OK);
+    for (size_t i = 0; i < sizeof(stay) / sizeof(stay[0]); i++) {
+        snprintf(name, sizeof(name), "inflight/%s", stay[i]);
+        sample_path(*state, name, path);
+        sample_write(path, "x", 1);
+    }
+    sample_path(*state, "inflight/n0003-c1.h5", path);
+    sample_write(path, "x", 1);
+    store_inflight_sweep(*state, first_is_over, &node);
+    assert_false(file_exists(path));
+    for (size_t i = 0; i < sizeof(stay) / sizeof(stay[0]); i++) {
+        snprintf(name, sizeof(name), "inflight/%s", stay[i]);
+        sample_path(*state, name, path);
+        assert_true(file_exists(path));
+    }
+    store_inflight_sweep("/no/such/folder", first_is_over, &node);
+}
+
 /* ---- verify ---- */
 
 struct findings {
@@ -212,6 +246,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         IN_FOLDER(test_file_in_place_of_the_folder),
         IN_FOLDER(test_paths),
+        IN_FOLDER(test_states_of_the_dead),
         IN_FOLDER(test_verify),
         IN_FOLDER(test_verify_finds),
         IN_FOLDER(test_snapshot),
