@@ -90,7 +90,8 @@ ends 0 halted
 "$tree" status run --json | tr -d '\t\n' | grep -qE '"running": ?0' || fail "a candidate still counts as running"
 ok "halt now: the wish is obeyed once, and the search goes on afterwards"
 
-# ---- at a time ----
+# ---- at a time: with so many rounds that it cannot end before ----
+expect 0 "rounds $up -> 5000" "$tree" set run rounds=5000
 start
 await 'a finished candidate' more_finished
 expect 0 'asked to halt at .*\(in [0-9]+ s\)' "$tree" halt run --at +4s
@@ -105,6 +106,8 @@ expect 0 'asked to halt at' "$tree" halt run --at +1d
 await 'the wish' says 'wants a halt in 86'
 expect 0 'taken back' "$tree" halt run --cancel
 await 'the other wish' says 'wants no halt any more'
+up=$(($(number closed) + $(number open) + 20)) # more than are done until it hears of it
+expect 0 "rounds 5000 -> $up" "$tree" set run rounds=$up
 ends 0 finished
 [ "$(number closed)" = $up ] || fail "$(number closed) rounds, $up were wanted"
 [ "$(wc -l < known.txt)" = $((2 * up + 1)) ] || fail "$(wc -l < known.txt) candidates, $((2 * up + 1)) expected"
@@ -113,8 +116,8 @@ expect 2 'has finished' "$tree" set run rounds=99
 
 twice=$(grep -ohE 'n[0-9]{4}-c[0-9]  accuracy' log*.txt | sort | uniq -d)
 [ -z "$twice" ] || fail "trained twice: $twice"
-[ "$("$tree" status run --json | tr -d '\t\n' | grep -oE '"kind": ?"limits"' | wc -l)" = 4 ] ||
-    fail "four changes of limits, and not four incidents"
+[ "$("$tree" status run --json | tr -d '\t\n' | grep -oE '"kind": ?"limits"' | wc -l)" = 6 ] ||
+    fail "six changes of limits, and not six incidents"
 [ "$("$tree" status run --json | tr -d '\t\n' | grep -oE '"kind": ?"halted"' | wc -l)" = 4 ] ||
     fail "four halts, and not four incidents"
 ok "$part parts, no candidate was trained twice, each change is in the record once"
@@ -131,7 +134,7 @@ expect 0 '0 open' "$tree" status short
 expect 0 '' "$tree" verify short
 
 # ---- one worker and a seed: halts change nothing ----
-sed 's/"rounds": 60/"rounds": 8/' job.json > small.json
+sed 's/"rounds": 60/"rounds": 12/' job.json > small.json
 expect 0 'the search has ended' "$trex" search small.json --out whole
 "$trex" search small.json --out parts > parts.txt 2>&1 &
 pid=$!

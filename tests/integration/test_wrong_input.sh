@@ -103,7 +103,7 @@ if mkdir mounted && mount -t tmpfs -o size=1m tmpfs mounted 2> /dev/null; then
     code=0
     mpirun -n 2 "$trex" search job.json --out mounted/run > out.txt 2>&1 || code=$?
     umount -l mounted
-    [ $code = 1 ] || { cat out.txt; die "full disk: exit code $code"; }
+    [ $code = 74 ] || { cat out.txt; die "full disk: exit code $code, not 74"; }
     grep -qiE 'no space' out.txt || { cat out.txt; die "a full disk is not named"; }
     ok "a full disk is an error with words"
 else
