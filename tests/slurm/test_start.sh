@@ -16,7 +16,7 @@ sed -i 's/"checkpoint_seconds": 1/"checkpoint_seconds": 300, "batch_tokens": 64/
 # The batch script as it is, but that it writes down when it begins. That the first training step after each start of the
 # ranks is done is told by a fault that sleeps a moment and does nothing else.
 sed "/common.sh/i echo \"\$EPOCHREALTIME\" > begun" "$root/slurm/search.sbatch" > started.sbatch
-export TREX_FAULT=run.worker.step=slow
+export TREX_FAULT=run.worker.step:2=slow # it passes once before the first step
 
 # How much longer than alone a program takes now that wants every processor, for about a second.
 burden() {
