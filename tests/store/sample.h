@@ -37,6 +37,23 @@ static inline void sample_remove(const char *folder)
     assert_int_equal(system(command), 0);
 }
 
+/* Around a test: *state is a folder of its own. */
+static inline int sample_setup(void **state)
+{
+    char *folder = calloc(1, FILE_PATH_BYTES);
+    assert_non_null(folder);
+    sample_folder(folder);
+    *state = folder;
+    return 0;
+}
+
+static inline int sample_teardown(void **state)
+{
+    sample_remove(*state);
+    free(*state);
+    return 0;
+}
+
 static inline void sample_path(const char *folder, const char *name, char out[FILE_PATH_BYTES])
 {
     assert_int_equal(file_join(folder, name, out, NULL), STATUS_OK);

@@ -9,21 +9,6 @@
 #include "store/arrays.h"
 #include "store/seal.h"
 
-static int make_folder(void **state)
-{
-    char *folder = malloc(FILE_PATH_BYTES);
-    sample_folder(folder);
-    *state = folder;
-    return 0;
-}
-
-static int remove_folder(void **state)
-{
-    sample_remove(*state);
-    free(*state);
-    return 0;
-}
-
 static const struct store_array samples[] = {
     {"model/embed.weight", "matrix (tokens, features)", STORE_F32, 300, 70, false},
     {"model/layers/0/norm", "norm weights", STORE_BF16, 1, 64, true},
@@ -384,7 +369,7 @@ static void test_no_memory(void **state)
 
 int main(void)
 {
-#define IN_FOLDER(test) cmocka_unit_test_setup_teardown(test, make_folder, remove_folder)
+#define IN_FOLDER(test) cmocka_unit_test_setup_teardown(test, sample_setup, sample_teardown)
     const struct CMUnitTest tests[] = {
         IN_FOLDER(test_round_trip),       IN_FOLDER(test_alignment),
         IN_FOLDER(test_what_cannot_be),   IN_FOLDER(test_giver_fails),

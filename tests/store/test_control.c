@@ -6,21 +6,6 @@
 
 #include "store/control.h"
 
-static int make_folder(void **state)
-{
-    char *folder = calloc(1, FILE_PATH_BYTES);
-    sample_folder(folder);
-    *state = folder;
-    return 0;
-}
-
-static int remove_folder(void **state)
-{
-    sample_remove(*state);
-    free(*state);
-    return 0;
-}
-
 static struct store_control full_control(void)
 {
     struct store_control control;
@@ -172,11 +157,11 @@ static void test_killed(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test_setup_teardown(test_round_trip, make_folder, remove_folder),
-        cmocka_unit_test_setup_teardown(test_hostile, make_folder, remove_folder),
-        cmocka_unit_test_setup_teardown(test_refuses_to_write, make_folder, remove_folder),
-        cmocka_unit_test_setup_teardown(test_no_file, make_folder, remove_folder),
-        cmocka_unit_test_setup_teardown(test_killed, make_folder, remove_folder),
+        cmocka_unit_test_setup_teardown(test_round_trip, sample_setup, sample_teardown),
+        cmocka_unit_test_setup_teardown(test_hostile, sample_setup, sample_teardown),
+        cmocka_unit_test_setup_teardown(test_refuses_to_write, sample_setup, sample_teardown),
+        cmocka_unit_test_setup_teardown(test_no_file, sample_setup, sample_teardown),
+        cmocka_unit_test_setup_teardown(test_killed, sample_setup, sample_teardown),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -8,21 +8,6 @@
 
 enum { BEFORE = 21, AFTER = 40, SNAPSHOT_EVERY = 6, MARK_BYTES = 32 };
 
-static int make_folder(void **state)
-{
-    char *folder = malloc(FILE_PATH_BYTES);
-    sample_folder(folder);
-    *state = folder;
-    return 0;
-}
-
-static int remove_folder(void **state)
-{
-    sample_remove(*state);
-    free(*state);
-    return 0;
-}
-
 /* What the work knew to be on disk when it died. */
 static void write_mark(const char *folder, int64_t durable)
 {
@@ -332,7 +317,7 @@ static void test_read_only_disk(void **state)
 
 int main(void)
 {
-#define IN_FOLDER(test) cmocka_unit_test_setup_teardown(test, make_folder, remove_folder)
+#define IN_FOLDER(test) cmocka_unit_test_setup_teardown(test, sample_setup, sample_teardown)
     const struct CMUnitTest tests[] = {
         IN_FOLDER(test_kill),
         IN_FOLDER(test_no_space),

@@ -1,21 +1,6 @@
 /* The run folder: its paths, snapshots, and the check of everything in it. */
 #include "store/sample.h"
 
-static int make_folder(void **state)
-{
-    char *folder = malloc(FILE_PATH_BYTES);
-    sample_folder(folder);
-    *state = folder;
-    return 0;
-}
-
-static int remove_folder(void **state)
-{
-    sample_remove(*state);
-    free(*state);
-    return 0;
-}
-
 static void test_file_in_place_of_the_folder(void **state)
 {
     struct store_lock *lock = NULL;
@@ -242,7 +227,7 @@ static void test_snapshot(void **state)
 
 int main(void)
 {
-#define IN_FOLDER(test) cmocka_unit_test_setup_teardown(test, make_folder, remove_folder)
+#define IN_FOLDER(test) cmocka_unit_test_setup_teardown(test, sample_setup, sample_teardown)
     const struct CMUnitTest tests[] = {
         IN_FOLDER(test_file_in_place_of_the_folder),
         IN_FOLDER(test_paths),

@@ -6,21 +6,6 @@
 
 #include "store/journal_file.h"
 
-static int make_folder(void **state)
-{
-    char *folder = malloc(FILE_PATH_BYTES);
-    sample_folder(folder);
-    *state = folder;
-    return 0;
-}
-
-static int remove_folder(void **state)
-{
-    sample_remove(*state);
-    free(*state);
-    return 0;
-}
-
 static struct journal *open_journal(const char *folder, int64_t last)
 {
     struct journal *journal = NULL;
@@ -346,7 +331,7 @@ static void test_unusable_folder(void **state)
 
 int main(void)
 {
-#define IN_FOLDER(test) cmocka_unit_test_setup_teardown(test, make_folder, remove_folder)
+#define IN_FOLDER(test) cmocka_unit_test_setup_teardown(test, sample_setup, sample_teardown)
     const struct CMUnitTest tests[] = {
         IN_FOLDER(test_events_come_back),
         IN_FOLDER(test_wrong_sequence_is_refused),

@@ -30,21 +30,6 @@ static void note_signal(int number)
     (void)number;
 }
 
-static int make_folder(void **state)
-{
-    char *folder = malloc(FILE_PATH_BYTES);
-    sample_folder(folder);
-    *state = folder;
-    return 0;
-}
-
-static int remove_folder(void **state)
-{
-    sample_remove(*state);
-    free(*state);
-    return 0;
-}
-
 /* The file of an owner, written by hand. */
 static void write_owner(const char *folder, const char *name, const char *text)
 {
@@ -883,7 +868,7 @@ static void test_faults_of_the_beat(void **state)
 
 int main(void)
 {
-#define IN_FOLDER(test) cmocka_unit_test_setup_teardown(test, make_folder, remove_folder)
+#define IN_FOLDER(test) cmocka_unit_test_setup_teardown(test, sample_setup, sample_teardown)
     const struct CMUnitTest tests[] = {
         IN_FOLDER(test_lock),
         IN_FOLDER(test_lock_of_users),

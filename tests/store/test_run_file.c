@@ -13,21 +13,6 @@
 
 enum { EVENTS = 3 + 20 * SAMPLE_EVENTS_A_NODE };
 
-static int make_folder(void **state)
-{
-    char *folder = malloc(FILE_PATH_BYTES);
-    sample_folder(folder);
-    *state = folder;
-    return 0;
-}
-
-static int remove_folder(void **state)
-{
-    sample_remove(*state);
-    free(*state);
-    return 0;
-}
-
 static void save(const char *folder, int64_t last)
 {
     struct search search;
@@ -632,7 +617,7 @@ static void test_unwritable_folder(void **state)
 
 int main(void)
 {
-#define IN_FOLDER(test) cmocka_unit_test_setup_teardown(test, make_folder, remove_folder)
+#define IN_FOLDER(test) cmocka_unit_test_setup_teardown(test, sample_setup, sample_teardown)
     const struct CMUnitTest tests[] = {
         IN_FOLDER(test_round_trip),        IN_FOLDER(test_text_that_is_not_utf8),
         IN_FOLDER(test_two_generations),   IN_FOLDER(test_load_says_what_was_used),
