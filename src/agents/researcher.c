@@ -35,25 +35,26 @@ const char *const *researcher_providers(void)
     return provider_names;
 }
 
-enum status researcher_open(const char *provider, const struct researcher_facts *facts,
-                            struct log *log, struct researcher **out, struct error *err)
+enum status researcher_open(const struct researcher_options *options, struct researcher **out,
+                            struct error *err)
 {
     const struct researcher_provider *found = NULL;
     for (size_t i = 0; i < PROVIDER_COUNT; i++) {
-        if (strcmp(providers[i]->name, provider) == 0) {
+        if (strcmp(providers[i]->name, options->provider) == 0) {
             found = providers[i];
         }
     }
     if (found == NULL) {
         return FAIL(err, STATUS_INVALID,
-                    "researcher: found provider \"%.40s\", allowed is \"rules\"", provider);
+                    "researcher: found provider \"%.40s\", allowed is \"rules\"",
+                    options->provider);
     }
     struct researcher *researcher = mem_calloc(1, sizeof(*researcher));
     if (researcher == NULL) {
         return mem_fail(err, sizeof(*researcher), "a researcher");
     }
     researcher->provider = found;
-    enum status status = found->open(facts, log, &researcher->state, err);
+    enum status status = found->open(options, &researcher->state, err);
     if (status != STATUS_OK) {
         free(researcher);
         return status;
@@ -101,4 +102,41 @@ enum status researcher_diagnose(struct researcher *researcher, const struct sear
     }
     return researcher->provider->diagnose(researcher->state, search, node, diagnosis, insights,
                                           err);
+}
+
+enum status researcher_turn(struct researcher *researcher, const struct search *search,
+                            struct error *err)
+{
+    const struct researcher_provider *provider = researcher->provider;
+    return provider->turn != NULL ? provider->turn(researcher->state, search, err) : STATUS_OK;
+}
+
+bool researcher_is_prepared(const struct researcher *researcher, const struct search *search)
+{
+    const struct researcher_provider *provider = researcher->provider;
+    return provider->is_prepared == NULL || provider->is_prepared(researcher->state, search);
+}
+
+enum status researcher_revise(struct researcher *researcher, const struct search *search,
+                              struct plan *plan, const char *problem, struct error *err)
+{
+    const struct researcher_provider *provider = researcher->provider;
+    if (provider->revise == NULL) {
+        plan_fini(plan);
+        return FAIL(err, STATUS_UNSUPPORTED, "%s repairs no plans", provider->name);
+    }
+    return provider->revise(researcher->state, search, plan, problem, err);
+}
+
+void researcher_forget(struct researcher *researcher, int32_t parent)
+{
+    if (researcher->provider->forget != NULL) {
+        researcher->provider->forget(researcher->state, parent);
+    }
+}
+
+bool researcher_take_event(struct researcher *researcher, cJSON **event)
+{
+    const struct researcher_provider *provider = researcher->provider;
+    return provider->take_event != NULL && provider->take_event(researcher->state, event);
 }

@@ -18,6 +18,14 @@
 #include "train/config.h"
 #include "tree/search.h"
 
+enum {
+    RESEARCHER_SAMPLES_MAX = 8,
+    RESEARCHER_SAMPLE_BYTES = 2048 /* of a prompt or an answer; cut */
+};
+struct researcher_sample {
+    char *prompt, *answer;
+};
+
 /* What is known before the first training: sizes, limits, costs. No row of the test split, ever. */
 struct researcher_facts {
     const struct task *task;
@@ -44,6 +52,9 @@ struct researcher_facts {
     int64_t rounds;                 /* in all */
     bool lora_only;                 /* full fine-tuning does not fit in memory */
     uint64_t seed;
+    struct researcher_sample
+        samples[RESEARCHER_SAMPLES_MAX]; /* rows of train, as the model sees them; owned */
+    int sample_count;
 };
 
 /* A plan: what becomes a node. All owned. */
@@ -55,16 +66,32 @@ struct plan {
     cJSON *recipe;                         /* array */
     cJSON *configs[SEARCH_CANDIDATES_MAX]; /* objects of train/config.h: all fields */
     int config_count;
-    char *researcher; /* who made it */
+    char *researcher; /* who made it: "rules", or provider and model */
+    char *subject;    /* what it is known by in calls: "n0003.2"; NULL: no call was made for it */
+    int revision;     /* how often it was repaired */
+    bool by_model;    /* a language model wrote it: it is run dry before it becomes a node */
 };
 void plan_fini(struct plan *plan);
 
 struct researcher; /* opaque */
 
-/* provider: "rules" (others are added to the registry in researcher.c). `facts` is borrowed until
- * close. */
-enum status researcher_open(const char *provider, const struct researcher_facts *facts,
-                            struct log *log, struct researcher **out, struct error *err);
+struct calls;
+
+struct researcher_options {
+    const char *provider;                 /* a name of researcher_providers() */
+    const struct researcher_facts *facts; /* all borrowed until close */
+    struct log *log;
+    struct calls *calls; /* NULL: none (rules) */
+    const char *run_folder;
+    int repairs;           /* of one reply or plan, at most; then the rules plan, and say so */
+    int64_t prompt_tokens; /* of one prompt, at most */
+    int64_t reply_tokens;
+    double temperature;
+    bool literature, data; /* whether to look for papers, for data sets */
+};
+
+enum status researcher_open(const struct researcher_options *options, struct researcher **out,
+                            struct error *err);
 void researcher_close(struct researcher *researcher);
 const char *const *researcher_providers(void); /* NULL at the end */
 
@@ -77,6 +104,27 @@ enum status researcher_request(struct researcher *researcher, const struct searc
  * config_count 0 and the reason in rationale: nothing more can be proposed below that parent. */
 bool researcher_poll(struct researcher *researcher, struct plan *out);
 int researcher_pending(const struct researcher *researcher);
+
+/* Moves everything that waits on, after events were applied; each turn. */
+enum status researcher_turn(struct researcher *researcher, const struct search *search,
+                            struct error *err);
+
+/* Work before the first plan: brief, literature, data. True when all that was wanted is in the
+ * search, or was given up; `rules` wants none. */
+bool researcher_is_prepared(const struct researcher *researcher, const struct search *search);
+
+/* A plan that cannot run comes back with the reason: another one with the same parent will be there
+ * to poll, repaired, or, where that was tried too often, the rules' one. Takes the plan.
+ * STATUS_UNSUPPORTED (`rules`): drop it. */
+enum status researcher_revise(struct researcher *researcher, const struct search *search,
+                              struct plan *plan, const char *problem, struct error *err);
+
+/* The plans that were asked for are not wanted any more. */
+void researcher_forget(struct researcher *researcher, int32_t parent);
+
+/* True and an event for the journal in *event, owned by the caller: brief, documents,
+ * node_diagnosed, prompts. (Calls have their own: calls_take_event.) */
+bool researcher_take_event(struct researcher *researcher, cJSON **event);
 
 /* What a closed round means: text for the node, and insights to remember (JSON array of {text,
  * nodes}). Both owned by the caller. All candidates of the node are finished or failed. */

@@ -6,10 +6,8 @@
 
 struct researcher_provider {
     const char *name;
-    /* *state is the provider's own, handed to the others. `facts` and `log` are borrowed until
-     * close. */
-    enum status (*open)(const struct researcher_facts *facts, struct log *log, void **state,
-                        struct error *err);
+    /* *state is the provider's own, handed to the others. */
+    enum status (*open)(const struct researcher_options *options, void **state, struct error *err);
     void (*close)(void *state);
     /* The rest as in researcher.h. */
     enum status (*request)(void *state, const struct search *search, int32_t parent,
@@ -18,6 +16,13 @@ struct researcher_provider {
     int (*pending)(const void *state);
     enum status (*diagnose)(void *state, const struct search *search, int32_t node,
                             char **diagnosis, cJSON **insights, struct error *err);
+    /* These may be NULL: there is nothing to do. */
+    enum status (*turn)(void *state, const struct search *search, struct error *err);
+    bool (*is_prepared)(const void *state, const struct search *search);
+    enum status (*revise)(void *state, const struct search *search, struct plan *plan,
+                          const char *problem, struct error *err);
+    void (*forget)(void *state, int32_t parent);
+    bool (*take_event)(void *state, cJSON **event);
 };
 
 extern const struct researcher_provider researcher_rules;

@@ -37,15 +37,15 @@ struct rules {
 
 /* ---- lifetime and queue ---- */
 
-static enum status rules_open(const struct researcher_facts *facts, struct log *log, void **state,
+static enum status rules_open(const struct researcher_options *options, void **state,
                               struct error *err)
 {
     struct rules *rules = mem_calloc(1, sizeof(*rules));
     if (rules == NULL) {
         return mem_fail(err, sizeof(*rules), "a researcher");
     }
-    rules->facts = facts;
-    rules->log = log;
+    rules->facts = options->facts;
+    rules->log = options->log;
     rules_history_init(&rules->history);
     *state = rules;
     return STATUS_OK;

@@ -59,7 +59,7 @@ static void print_job(const struct checked *checked)
 static void print_search(const struct job *job)
 {
     printf("search      %s, %lld rounds of %d configurations, researcher %s\n", job->policy->name,
-           (long long)job->rounds, job->configurations, job->researcher);
+           (long long)job->rounds, job->configurations, job->researcher.provider);
     printf("limits      %lld samples a round", (long long)job->max_samples);
     if (job->core_hours > 0.0) {
         printf(", %g core-hours", job->core_hours);
@@ -128,7 +128,7 @@ static enum status print_plan(struct checked *checked, struct error *err)
            all_s / 60.0, all_s * (double)job->rounds / 3600.0, (long long)job->rounds);
     printf("cost        about %.2f core-hours for all rounds; no money (researcher %s)\n",
            all_s * (double)job->rounds / 3600.0 * checked->opened->workspace.threads,
-           job->researcher);
+           job->researcher.provider);
     return STATUS_OK;
 }
 
@@ -187,7 +187,9 @@ static enum status make_first_plan(struct checked *checked, struct error *err)
     plan_set_init(&tried);
     enum status status = STATUS_OK;
     TRY_CLEANUP(assume_baseline(checked, &search, err));
-    TRY_CLEANUP(researcher_open(job->researcher, &checked->facts, NULL, &checked->researcher, err));
+    /* Whoever plans, the first plan of the rules is what can be said without asking anybody. */
+    const struct researcher_options asked = {.provider = "rules", .facts = &checked->facts};
+    TRY_CLEANUP(researcher_open(&asked, &checked->researcher, err));
     TRY_CLEANUP(researcher_request(checked->researcher, &search, 0, err));
     if (!researcher_poll(checked->researcher, &checked->plan) || checked->plan.config_count == 0) {
         status = FAIL(err, STATUS_INVALID, "the researcher has no first plan for this job");

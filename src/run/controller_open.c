@@ -386,8 +386,13 @@ enum status controller_open(struct controller *c, struct error *err)
     TRY(tree_rank(&c->search.tree, c->options.job->max_children, err));
     controller_open_control(c);
     TRY(gather_facts(c, err));
-    TRY(researcher_open(c->options.job->researcher, &c->facts, c->options.log, &c->researcher,
-                        err));
+    const struct researcher_options researcher = {
+        .provider = c->options.job->researcher.provider,
+        .facts = &c->facts,
+        .log = c->options.log,
+        .run_folder = c->options.job->output,
+    };
+    TRY(researcher_open(&researcher, &c->researcher, err));
     learn_speed(c);
     return open_search(c, err);
 }

@@ -6,7 +6,6 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "agents/researcher.h"
 #include "base/buffer.h"
 #include "base/file.h"
 #include "base/mem.h"
@@ -74,6 +73,8 @@ static void expand_paths(cJSON *root, struct json_problems *problems)
 {
     expand_key(root, "model", "", problems);
     expand_key(root, "output", "", problems);
+    expand_key(cJSON_GetObjectItemCaseSensitive(root, "researcher"), "model", "/researcher",
+               problems); /* of "local" it is a folder */
     cJSON *task = cJSON_GetObjectItemCaseSensitive(root, "task");
     for (int split = 0; split < TASK_SPLIT_COUNT; split++) {
         expand_key(task, task_split_names[split], "/task", problems);
@@ -91,18 +92,6 @@ static char *read_text(struct json_reader *reader, const char *key, const char *
         text = "";
     }
     return mem_strdup(text);
-}
-
-static void read_researcher(const cJSON *object, struct json_problems *problems, struct job *job)
-{
-    struct json_reader reader;
-    json_reader_init(&reader, object, "/researcher", problems);
-    int provider = json_read_choice(&reader, "provider", researcher_providers(), 0);
-    job->researcher = mem_strdup(researcher_providers()[provider]);
-    job->researcher_model = read_text(&reader, "model", "");
-    job->researcher_endpoint = read_text(&reader, "endpoint", "");
-    job->researcher_key_env = read_text(&reader, "key_env", "");
-    json_reader_finish(&reader);
 }
 
 /* A limit that can also be set for a search that has begun (trex-tree set). */
@@ -238,13 +227,15 @@ static enum status read_root(cJSON *root, const char *folder, const char *out_fo
     job->keep_weights = (int)json_read_int(&reader, "keep_weights", 3, 1, 10000);
     TRY(resolve_folder(folder, json_read_string(&reader, "model", ""), &job->model, err));
     TRY(read_output(&reader, out_folder, job, err));
-    read_researcher(json_read_object(&reader, "researcher"), problems, job);
+    TRY(job_researcher_read(json_read_object(&reader, "researcher"), folder, problems,
+                            &job->researcher, err));
     read_search(json_read_object(&reader, "search"), problems, job);
     read_limits(json_read_object(&reader, "limits"), problems, job);
     read_compute(json_read_object(&reader, "compute"), problems, job);
     TRY(task_read(json_read_object(&reader, "task"), "/task", folder, problems, &job->task, err));
     json_reader_finish(&reader);
     check_together(job, problems);
+    job_researcher_check(&job->researcher, job->agent_tokens, job->agent_money_usd, problems);
     if (job->output == NULL || job->name == NULL || job->goal == NULL || job->backend == NULL) {
         return mem_fail(err, JOB_TEXT_MAX_BYTES, "the job");
     }
@@ -279,10 +270,7 @@ void job_fini(struct job *job)
     free(job->goal);
     free(job->model);
     free(job->output);
-    free(job->researcher);
-    free(job->researcher_model);
-    free(job->researcher_endpoint);
-    free(job->researcher_key_env);
+    job_researcher_fini(&job->researcher);
     free(job->backend);
     task_fini(&job->task);
     cJSON_Delete(job->json);

@@ -10,10 +10,56 @@
 
 #include "base/status.h"
 #include "data/task.h"
+#include "net/lm.h"
 #include "train/config.h"
 #include "tree/tree.h"
 
 enum job_precision { JOB_PRECISION_AUTO, JOB_PRECISION_F32, JOB_PRECISION_BF16 };
+
+enum job_network { JOB_NETWORK_DIRECT, JOB_NETWORK_RELAY, JOB_NETWORK_OFF };
+
+/* One language model; the first is asked first, the others if it does not answer. */
+struct job_endpoint {
+    char *provider; /* "openai" (any compatible endpoint), "anthropic", "gemini"; "local": model is
+                       a folder */
+    char *model;
+    char *url;                    /* base URL; "" for the provider's own */
+    char *key_env;                /* NAME of the environment variable with the key; never the key */
+    bool structured;              /* the endpoint is asked for JSON of a schema in its own way */
+    double input_usd, output_usd; /* of a million tokens; NaN: the built-in table's */
+};
+
+enum { JOB_LIST_MAX = 16 };
+
+/* Who plans, and what it may ask of the world. */
+struct job_researcher {
+    char *provider; /* "rules" or "model" in the researchers' registry */
+    struct job_endpoint endpoints[LM_ENDPOINTS_MAX];
+    int endpoint_count; /* 0 with rules */
+    enum job_network network;
+    int64_t prompt_tokens, reply_tokens; /* of one call, at most */
+    double temperature;
+    double connect_s, stall_s, timeout_s; /* of one try */
+    int tries, concurrency;
+    int repairs;                      /* of one reply or plan */
+    bool literature, data;            /* looked for before the first plan */
+    char *folders[JOB_LIST_MAX + 1];  /* local data with cards; NULL at the end */
+    char *licences[JOB_LIST_MAX + 1]; /* of data that may be downloaded; NULL at the end */
+    int64_t download_rows;
+    bool ahead;   /* plan ahead so that no worker waits */
+    bool dry_run; /* before a language model's plan becomes a node */
+    bool code;    /* operators that a language model writes may run */
+};
+
+/* job_researcher.c. The object may be NULL. `folder`: of the job file. */
+enum status job_researcher_read(const cJSON *object, const char *folder,
+                                struct json_problems *problems, struct job_researcher *out,
+                                struct error *err);
+void job_researcher_fini(struct job_researcher *researcher);
+
+/* Whether the limits allow what was asked for: a language model needs a cap above 0. */
+void job_researcher_check(const struct job_researcher *researcher, int64_t agent_tokens,
+                          double agent_money_usd, struct json_problems *problems);
 
 struct job {
     char *path; /* of the job file, as given */
@@ -23,10 +69,7 @@ struct job {
     char *output; /* run folder */
     struct task task;
 
-    char *researcher;          /* provider: "rules", ... */
-    char *researcher_model;    /* for providers that have several; "" else */
-    char *researcher_endpoint; /* base URL; "" for the provider's own */
-    char *researcher_key_env;  /* NAME of the environment variable with the key; never the key */
+    struct job_researcher researcher;
 
     const struct tree_policy *policy;
     int64_t rounds;         /* nodes beside the baseline */

@@ -6,6 +6,9 @@
  *                        <-- PROGRESS       phase, done, total, times; now and then
  *   STOP                 -->                once `done` steps are done (0: at the next boundary)
  *                        <-- RESULT | FAILED | SUSPENDED
+ *   ORDER {dry | ask}    -->                a plan's dry run; a question to a language model that
+ * the worker runs itself
+ *                        <-- RESULT | FAILED
  *   QUIT                 --> */
 #ifndef RUN_MESSAGE_H
 #define RUN_MESSAGE_H

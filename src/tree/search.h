@@ -105,7 +105,8 @@ struct search_node {
     char *rationale;  /* why, in words */
     char *recipe;     /* JSON of data/recipe.h */
     char *researcher; /* who planned it: "rules", or provider and model */
-    char *diagnosis;  /* set when closed */
+    char *diagnosis;  /* set when closed, and again when an agent has looked closer */
+    char *causes;     /* JSON: why cases failed, as an agent sees it; NULL: none has looked */
     struct candidate candidates[SEARCH_CANDIDATES_MAX];
     int32_t candidate_count;
     int32_t best;        /* candidate with the best validation score, -1 if none */
@@ -161,6 +162,50 @@ struct search_insight {
     char *text;
     int32_t nodes[SEARCH_INSIGHT_NODES_MAX]; /* that support it */
     int32_t node_count;
+    bool retired; /* later evidence contradicts it, or it was merged into a later one */
+};
+
+/* Something that the agents asked of a language model or a source (agents/calls.h). */
+enum { SEARCH_CALL_KEY_BYTES = 96 };
+enum {
+    SEARCH_CALL_TEXT_MAX_BYTES = 1 << 20 /* prompt and reply each */,
+    SEARCH_CALLS_MAX = 1000000
+};
+struct search_call {
+    char *key;     /* what it is known by: "n0003.2/plan/1" */
+    char *purpose; /* "brief", "plan", "diagnose", "source", ... */
+    char *kind;    /* "chat", "source" */
+    int32_t node;  /* that it is about, -1: the whole search */
+    char *body;    /* JSON: messages and schema, or the question to a source */
+    bool ended;
+    bool lost;                     /* its job ended before its answer came; it counts as spent */
+    char *reply;                   /* NULL unless it was answered */
+    char *provider, *model, *host; /* that answered, or failed last */
+    char *error;                   /* why there is no reply; NULL if there is one */
+    int64_t tokens_in, tokens_out; /* once ended */
+    int64_t reserved_tokens;       /* upper bound, while it is open or when it was lost */
+    double cost_usd, reserved_usd; /* likewise; NaN: no price is known */
+    double started_s, seconds;     /* wall time of its event; from the asking to the answer */
+    int32_t attempts;
+    int64_t outcomes; /* search->outcomes when it ended: a replay answers it there */
+};
+
+/* A paper or a data set that the Researcher found and kept. */
+enum { SEARCH_DOCUMENTS_MAX = 256 };
+struct search_document {
+    char *kind;   /* "literature", "data" */
+    char *source; /* "arxiv", ... */
+    char *id, *title, *url, *licence;
+    char *text;   /* abstract or card, cut */
+    char *note;   /* what the Researcher takes from it */
+    char *path;   /* of downloaded rows, relative to the run folder; NULL: none */
+    int64_t rows; /* of it */
+};
+
+/* A prompt that the search uses, as it stands in agents/prompts. */
+enum { SEARCH_PROMPTS_MAX = 64 };
+struct search_prompt {
+    char *name, *hash, *text;
 };
 
 /* What the search is of, fixed by its first event. Resuming with another identity is refused. */
@@ -183,6 +228,20 @@ struct search {
     int32_t node_capacity;
     struct search_insight *insights;
     int32_t insight_count, insight_capacity;
+    char *brief;               /* JSON: what the task wants, hypotheses; NULL: none was written */
+    struct search_call *calls; /* in the order in which they were asked */
+    int32_t call_count, call_capacity;
+    struct search_document *documents;
+    int32_t document_count, document_capacity;
+    struct search_prompt *prompts;
+    int32_t prompt_count, prompt_capacity;
+    int64_t agent_tokens; /* of all calls: spent, and reserved by those that are open or lost */
+    double agent_usd;     /* likewise; calls without a price count 0 */
+    int64_t outcomes; /* events that a decision can rest on: plans, results, closed and diagnosed
+                         rounds, brief, documents, ahead_set; the same for an interrupted and a
+                         whole search */
+    int64_t ahead; /* candidates that are planned ahead of the free workers, so that none waits for
+                      an agent */
     struct search_settled *settled; /* in the order in which it happened; after a load, of nodes */
     int64_t settled_count, settled_capacity;
     int32_t best_node;                /* with the best candidate of all, -1: none has finished */
@@ -242,6 +301,14 @@ enum status search_copy(const struct search *from, struct search *out, struct er
  *   weights_dropped      node, candidate           its weights file was removed
  *   test_scored          node, candidate, score{...}
  *   finished             reason, winner_node, winner_candidate   (-1, -1: no candidate finished)
+ *
+ *   call_started         call, key, purpose, kind, node, body{}, reserved_tokens, reserved_usd|null
+ *   call_ended           call, provider, model, host, tokens_in, tokens_out, cost_usd|null,
+ * seconds, attempts, and reply or error [, lost] prompts              prompts[{name, hash, text}]
+ * replace those of the same name brief                brief{...}                       replaces an
+ * earlier one documents            documents[{kind, source, id, title, url, licence, text, note [,
+ * path, rows]}] node_diagnosed       node, diagnosis, causes[], insights[{text, nodes[]}],
+ * retired[indices of insights] ahead_set            candidates
  *
  * What stands in brackets may be absent or null: one thread, no GPU, spans unknown. With `blames`
  * true the candidate's kills go up by one. limits_set says all limits that hold from then on, and

@@ -218,6 +218,14 @@ static inline void run_node(struct search *search, struct researcher *researcher
     apply_event(search, event);
 }
 
+static inline enum status open_researcher(const char *provider,
+                                          const struct researcher_facts *facts,
+                                          struct researcher **out, struct error *err)
+{
+    const struct researcher_options options = {.provider = provider, .facts = facts};
+    return researcher_open(&options, out, err);
+}
+
 /* A plan for a child of `parent`, that passes every check of the rooms below. */
 static inline struct plan request_plan(struct researcher *researcher, const struct search *search,
                                        int32_t parent)

@@ -132,7 +132,7 @@ static void test_index_equals_the_scan(void **state)
     rng_init(&rng, 5, 0);
     evidence_index_init(&index);
     begin_search(&search, true);
-    assert_int_equal(researcher_open("rules", &facts, NULL, &researcher, &err), STATUS_OK);
+    assert_int_equal(open_researcher("rules", &facts, &researcher, &err), STATUS_OK);
     run_node(&search, researcher, plan_node(&search, researcher, -1), outcome_of, &rng);
     for (int round = 0; round < ROUNDS && search.tree.nodes[0].state == TREE_NODE_CLOSED; round++) {
         int32_t parent = (int32_t)rng_below(&rng, (uint64_t)search.tree.count);

@@ -43,7 +43,7 @@ static void begin(struct fixture *fixture, const struct researcher_facts *facts)
 {
     struct error err;
     fixture->facts = *facts;
-    assert_int_equal(researcher_open("rules", &fixture->facts, NULL, &fixture->researcher, &err),
+    assert_int_equal(open_researcher("rules", &fixture->facts, &fixture->researcher, &err),
                      STATUS_OK);
     begin_search(&fixture->search, true);
     struct wish wish = {.outcome = {.score = 0.48, .standard_error = 0.017, .rows = 872}};
@@ -92,7 +92,7 @@ static void test_baseline(void **state)
     struct researcher *researcher;
     struct search search;
     struct error err;
-    assert_int_equal(researcher_open("rules", &facts, NULL, &researcher, &err), STATUS_OK);
+    assert_int_equal(open_researcher("rules", &facts, &researcher, &err), STATUS_OK);
     begin_search(&search, true);
     struct plan plan = request_plan(researcher, &search, -1);
     assert_string_equal(plan.strategy, "baseline");
@@ -113,7 +113,7 @@ static void test_registry(void **state)
     struct error err;
     assert_string_equal(researcher_providers()[0], "rules");
     assert_null(researcher_providers()[1]);
-    assert_int_equal(researcher_open("oracle", &facts, NULL, &researcher, &err), STATUS_INVALID);
+    assert_int_equal(open_researcher("oracle", &facts, &researcher, &err), STATUS_INVALID);
     assert_non_null(strstr(err.message, "oracle"));
     assert_null(researcher);
     researcher_close(NULL);

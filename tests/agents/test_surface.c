@@ -87,7 +87,7 @@ static int search_with_rules(struct surface *surface, uint64_t seed, const char 
     struct error err = {0};
     facts.seed = seed;
     int trainings = 0;
-    assert_int_equal(researcher_open("rules", &facts, NULL, &researcher, &err), STATUS_OK);
+    assert_int_equal(open_researcher("rules", &facts, &researcher, &err), STATUS_OK);
     begin_search(&search, true);
     run_node(&search, researcher, plan_node(&search, researcher, -1), measure_baseline, NULL);
     struct tree_policy_options options = {.exploration = 0.35, .max_children = 4, .noise = 0.034};

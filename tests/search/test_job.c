@@ -72,7 +72,7 @@ static void test_a_good_job_with_defaults(void **state)
     assert_int_equal(read_job(text, &problems, &job, &err), STATUS_OK);
     assert_string_equal(job.model, "/somewhere/m");
     assert_string_equal(job.policy->name, "uct");
-    assert_string_equal(job.researcher, "rules");
+    assert_string_equal(job.researcher.provider, "rules");
     assert_int_equal(job.rounds, 20);
     assert_int_equal(job.max_samples, 50000);
     assert_true(job.task.path[TASK_TRAIN][0] == '/'); /* relative to the job file */

@@ -1,0 +1,75 @@
+/* Calls: all that the agents ask of the world outside, language models and sources, each paid for,
+ * recorded, and answered once.
+ *
+ *   calls_ask -> "call_started" event -> on disk -> transport -> "call_ended" event -> on disk ->
+ * search->calls[]
+ *
+ * A call is known by its key, a text that follows from the search alone ("n0003.2/plan/1"). Who
+ * asks for a key that was answered before, also in an earlier allocation, gets that answer and pays
+ * nothing. So whoever is interrupted asks the same again, and goes on where it was. A call that was
+ * under way when its job ended is lost and counts as spent; the same key is then asked anew.
+ *
+ * Transports (call_transport.h): direct (net/), relay (files in the run folder), replay (another
+ * run's calls), local (a rank of this job), off. */
+#ifndef AGENTS_CALLS_H
+#define AGENTS_CALLS_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include <cjson/cJSON.h>
+
+#include "agents/call_transport.h"
+#include "base/log.h"
+#include "base/status.h"
+#include "tree/search.h"
+
+struct calls; /* opaque */
+
+struct calls_options {
+    struct call_transport transport; /* taken, whatever the outcome */
+    int open_max;                    /* calls under way at once */
+    struct log *log;
+    /* Limits in force: tokens and USD of the whole search; 0: none may be spent if `capped`, see
+     * controller_limit. */
+    double (*limit)(const void *context, enum search_limit_id id);
+    const void *context;
+};
+
+enum status calls_create(const struct calls_options *options, struct calls **out,
+                         struct error *err);
+void calls_destroy(struct calls *calls);
+
+struct call_question {
+    const char *key;     /* SEARCH_CALL_KEY_BYTES at most */
+    const char *purpose; /* "brief", "literature", "direction", "plan", "repair", "diagnose",
+                            "insights", "source" */
+    int32_t node;        /* that it is about, to which its cost is put down; -1: the whole search */
+    enum call_kind kind;
+    cJSON *body; /* taken: chat {messages, schema, schema_name, max_tokens, temperature, seed},
+                    source {net/source.h} */
+};
+
+/* STATUS_OK: asked, or already answered: see calls_find. STATUS_LIMIT: a cap does not allow it
+ * (which, what is left, what it could take); nothing was asked. STATUS_INVALID: a body that is
+ * none. */
+enum status calls_ask(struct calls *calls, const struct search *search,
+                      struct call_question *question, struct error *err);
+
+/* The ended call of that key, not a lost one; NULL while there is none. Borrowed from the search.
+ */
+const struct search_call *calls_find(const struct search *search, const char *key);
+bool calls_is_open(const struct calls *calls, const char *key);
+
+/* Sends what is on disk, receives. Never blocks. After search_apply, each turn. */
+enum status calls_turn(struct calls *calls, const struct search *search, struct error *err);
+
+/* Once after a search was loaded: calls that were under way when the job before ended are ended as
+ * lost. */
+enum status calls_recover(struct calls *calls, const struct search *search, struct error *err);
+
+/* True and an event for the journal in *event (owned by the caller). */
+bool calls_take_event(struct calls *calls, cJSON **event);
+int calls_open(const struct calls *calls);
+
+#endif
