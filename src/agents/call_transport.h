@@ -4,6 +4,7 @@
  *   call_relay.c    files that `trex relay` answers from a login node
  *   call_replay.c   the recorded calls of another run folder
  *   call_local.c    a rank of this job runs the model (run/ carries the question)
+ *                   (run/controller_calls.c: a dry run of a plan, on a rank of this job)
  *   call_off.c      no network: everything fails at once, and the rules go on */
 #ifndef AGENTS_CALL_TRANSPORT_H
 #define AGENTS_CALL_TRANSPORT_H
@@ -18,10 +19,12 @@
 #include "net/lm.h"
 #include "net/source.h"
 
-enum call_kind { CALL_CHAT, CALL_SOURCE, CALL_KIND_COUNT };
+/* A dry run ("n0003.2/dry/1/<hash>", purpose "dry run", free of charge) is asked by the controller
+ * and answered by one of its workers, in front of any transport but a replay. */
+enum call_kind { CALL_CHAT, CALL_SOURCE, CALL_DRY, CALL_KIND_COUNT };
 struct search;
 
-extern const char *const call_kind_names[]; /* "chat", "source"; NULL at the end */
+extern const char *const call_kind_names[]; /* "chat", "source", "dry"; NULL at the end */
 
 struct call {
     int32_t id; /* index in search->calls */

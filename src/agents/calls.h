@@ -43,11 +43,11 @@ void calls_destroy(struct calls *calls);
 struct call_question {
     const char *key;     /* SEARCH_CALL_KEY_BYTES at most */
     const char *purpose; /* "brief", "literature", "direction", "plan", "repair", "diagnose",
-                            "insights", "source" */
+                            "insights", "source", "dry run" */
     int32_t node;        /* that it is about, to which its cost is put down; -1: the whole search */
     enum call_kind kind;
     cJSON *body; /* taken: chat {messages, schema, schema_name, max_tokens, temperature, seed},
-                    source {net/source.h} */
+                    source {net/source.h}, dry {recipe, configs} */
 };
 
 /* STATUS_OK: asked, or already answered: see calls_find. STATUS_LIMIT: a cap does not allow it

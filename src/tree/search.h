@@ -174,7 +174,7 @@ enum {
 struct search_call {
     char *key;     /* what it is known by: "n0003.2/plan/1" */
     char *purpose; /* "brief", "plan", "diagnose", "source", ... */
-    char *kind;    /* "chat", "source" */
+    char *kind;    /* "chat", "source", "dry" */
     int32_t node;  /* that it is about, -1: the whole search */
     char *body;    /* JSON: messages and schema, or the question to a source */
     bool ended;
