@@ -77,6 +77,7 @@ void search_node_fini(struct search_node *node)
     free(node->recipe);
     free(node->researcher);
     free(node->diagnosis);
+    free(node->causes);
     free(node->recipe_report);
     for (int32_t i = 0; i < node->candidate_count; i++) {
         candidate_fini(&node->candidates[i]);
@@ -94,6 +95,24 @@ void search_identity_fini(struct search_identity *identity)
     memset(identity, 0, sizeof(*identity));
 }
 
+static void fini_agents(struct search *search)
+{
+    for (int32_t i = 0; i < search->call_count; i++) {
+        search_call_fini(&search->calls[i]);
+    }
+    free(search->calls);
+    free(search->call_slots);
+    for (int32_t i = 0; i < search->document_count; i++) {
+        search_document_fini(&search->documents[i]);
+    }
+    free(search->documents);
+    for (int32_t i = 0; i < search->prompt_count; i++) {
+        search_prompt_fini(&search->prompts[i]);
+    }
+    free(search->prompts);
+    free(search->brief);
+}
+
 void search_fini(struct search *search)
 {
     if (search->arena.head != NULL) {
@@ -102,6 +121,7 @@ void search_fini(struct search *search)
         return;
     }
     search_identity_fini(&search->identity);
+    fini_agents(search);
     for (int32_t i = 0; i < search->tree.count; i++) {
         search_node_fini(&search->nodes[i]);
     }

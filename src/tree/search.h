@@ -178,12 +178,12 @@ struct search_call {
     int32_t node;  /* that it is about, -1: the whole search */
     char *body;    /* JSON: messages and schema, or the question to a source */
     bool ended;
-    bool lost;                     /* its job ended before its answer came; it counts as spent */
-    char *reply;                   /* NULL unless it was answered */
+    bool lost;   /* ended too: its job did before its answer came; what it reserved is spent */
+    char *reply; /* NULL unless it was answered */
     char *provider, *model, *host; /* that answered, or failed last */
     char *error;                   /* why there is no reply; NULL if there is one */
     int64_t tokens_in, tokens_out; /* once ended */
-    int64_t reserved_tokens;       /* upper bound, while it is open or when it was lost */
+    int64_t reserved_tokens;       /* upper bound, which counts while it is open or was lost */
     double cost_usd, reserved_usd; /* likewise; NaN: no price is known */
     double started_s, seconds;     /* wall time of its event; from the asking to the answer */
     int32_t attempts;
@@ -231,6 +231,8 @@ struct search {
     char *brief;               /* JSON: what the task wants, hypotheses; NULL: none was written */
     struct search_call *calls; /* in the order in which they were asked */
     int32_t call_count, call_capacity;
+    int32_t *call_slots; /* of search_find_call: a hash table of indices plus 1, 0 where empty */
+    int32_t call_slot_count;
     struct search_document *documents;
     int32_t document_count, document_capacity;
     struct search_prompt *prompts;
@@ -303,12 +305,16 @@ enum status search_copy(const struct search *from, struct search *out, struct er
  *   finished             reason, winner_node, winner_candidate   (-1, -1: no candidate finished)
  *
  *   call_started         call, key, purpose, kind, node, body{}, reserved_tokens, reserved_usd|null
- *   call_ended           call, provider, model, host, tokens_in, tokens_out, cost_usd|null,
- * seconds, attempts, and reply or error [, lost] prompts              prompts[{name, hash, text}]
- * replace those of the same name brief                brief{...}                       replaces an
- * earlier one documents            documents[{kind, source, id, title, url, licence, text, note [,
- * path, rows]}] node_diagnosed       node, diagnosis, causes[], insights[{text, nodes[]}],
- * retired[indices of insights] ahead_set            candidates
+ *   call_ended           call, seconds, reply or error [, lost, provider, model, host, tokens_in,
+ *                        tokens_out, cost_usd, attempts]     lost: with an error; allowed after the
+ *                        end, like the next and node_diagnosed
+ *   prompts              prompts[{name, hash, text}]         those of the same name are replaced
+ *   brief                brief{...}                          replaces an earlier one
+ *   documents            documents[{kind, source, id, title [, url, licence, text, note, path,
+ *                        rows]}]                    same kind, source and id: it is replaced
+ *   node_diagnosed       node, diagnosis, causes[] [, insights[{text, nodes[]}], retired[indices of
+ *                        insights that were there before]]    of a closed node, as often as wanted
+ *   ahead_set            candidates
  *
  * What stands in brackets may be absent or null: one thread, no GPU, spans unknown. With `blames`
  * true the candidate's kills go up by one. limits_set says all limits that hold from then on, and
@@ -338,6 +344,25 @@ enum { SEARCH_NAME_BYTES = 32 };
 void search_candidate_name(int32_t node, int32_t candidate, char out[SEARCH_NAME_BYTES]);
 /* Strict: only texts that search_candidate_name can give. Outputs are unchanged on false. */
 bool search_candidate_parse(const char *name, int32_t *node, int32_t *candidate);
+
+/* The newest call of a key that was not lost, open or ended; NULL if there is none. Borrowed until
+ * the next search_apply. Quick, but for a copy of a search. */
+const struct search_call *search_find_call(const struct search *search, const char *key);
+
+/* Whether a text can be the key of a call: printable ASCII without spaces. */
+bool search_call_key_fits(const char *key);
+
+/* What a call counts against the limits: what it has cost, or reserved while it is open or when it
+ * was lost. Money without a price is 0. */
+int64_t search_call_tokens(const struct search_call *call);
+double search_call_usd(const struct search_call *call);
+
+/* Whether a path is relative and has no ".." in it: search_document.path. */
+bool search_path_stays_inside(const char *path);
+
+/* Makes search_find_call quick, for a search that did not come from events. STATUS_INVALID if two
+ * calls that were not lost have one key. */
+enum status search_index_calls(struct search *search, struct error *err);
 
 /* Lists what has ended and finds the best, for a search that did not come from events. */
 enum status search_settle_all(struct search *search, struct error *err);

@@ -8,8 +8,6 @@
 #include "base/mem.h"
 #include "tree/search_event.h"
 
-enum { LIST_FIRST_CAPACITY = 8 };
-
 /* ---- allocations ---- */
 
 void search_allocation_fini(struct search_allocation *allocation)
@@ -18,23 +16,6 @@ void search_allocation_fini(struct search_allocation *allocation)
     free(allocation->host);
     free(allocation->end);
     memset(allocation, 0, sizeof(*allocation));
-}
-
-/* Makes room for one more; the number of items is not changed. */
-static enum status reserve_one(void **list, int32_t count, int32_t *capacity, size_t item_bytes,
-                               const char *what, struct error *err)
-{
-    if (count < *capacity) {
-        return STATUS_OK;
-    }
-    int32_t larger = count < LIST_FIRST_CAPACITY / 2 ? LIST_FIRST_CAPACITY : 2 * count;
-    void *grown = mem_realloc(*list, (size_t)larger, item_bytes);
-    if (grown == NULL) {
-        return mem_fail(err, (size_t)larger * item_bytes, what);
-    }
-    *list = grown;
-    *capacity = larger;
-    return STATUS_OK;
 }
 
 static int32_t read_count(struct event *event, const char *key, int32_t fallback, int32_t max)
@@ -76,8 +57,8 @@ enum status search_apply_allocation_started(struct search *search, struct event 
     struct search_allocation allocation = {0};
     void *list = search->allocations;
     TRY_CLEANUP(read_allocation(event, &allocation, err));
-    TRY_CLEANUP(reserve_one(&list, search->allocation_count, &search->allocation_capacity,
-                            sizeof(allocation), "allocations", err));
+    TRY_CLEANUP(event_reserve(&list, search->allocation_count, 1, &search->allocation_capacity,
+                              sizeof(allocation), "allocations", err));
     search->allocations = list;
     if (search->allocation_count == SEARCH_ALLOCATIONS_MAX) {
         search_allocation_fini(&search->allocations[--search->allocation_count]);
@@ -191,8 +172,8 @@ enum status search_add_incident(struct search *search, struct search_incident *i
 {
     void *list = search->incidents;
     if (search->incident_count < SEARCH_INCIDENTS_MAX) {
-        TRY(reserve_one(&list, search->incident_count, &search->incident_capacity,
-                        sizeof(*incident), "incidents", err));
+        TRY(event_reserve(&list, search->incident_count, 1, &search->incident_capacity,
+                          sizeof(*incident), "incidents", err));
         search->incidents = list;
         search->incidents[search->incident_count++] = *incident;
         memset(incident, 0, sizeof(*incident));

@@ -75,6 +75,7 @@ static void copy_node(struct copy *copy, const struct search_node *from, struct 
     copy_text(copy, &to->recipe);
     copy_text(copy, &to->researcher);
     copy_text(copy, &to->diagnosis);
+    copy_text(copy, &to->causes);
     copy_text(copy, &to->recipe_report);
     for (int32_t i = 0; i < to->candidate_count; i++) {
         copy_candidate(copy, &to->candidates[i]);
@@ -120,6 +121,54 @@ static void copy_lists(struct copy *copy, const struct search *from, struct sear
     }
 }
 
+static void copy_call(struct copy *copy, struct search_call *call)
+{
+    copy_text(copy, &call->key);
+    copy_text(copy, &call->purpose);
+    copy_text(copy, &call->kind);
+    copy_text(copy, &call->body);
+    copy_text(copy, &call->reply);
+    copy_text(copy, &call->provider);
+    copy_text(copy, &call->model);
+    copy_text(copy, &call->host);
+    copy_text(copy, &call->error);
+}
+
+static void copy_document(struct copy *copy, struct search_document *document)
+{
+    copy_text(copy, &document->kind);
+    copy_text(copy, &document->source);
+    copy_text(copy, &document->id);
+    copy_text(copy, &document->title);
+    copy_text(copy, &document->url);
+    copy_text(copy, &document->licence);
+    copy_text(copy, &document->text);
+    copy_text(copy, &document->note);
+    copy_text(copy, &document->path);
+}
+
+static void copy_agents(struct copy *copy, const struct search *from, struct search *to)
+{
+    to->call_slots = NULL; /* nobody asks a copy */
+    to->call_slot_count = 0;
+    to->calls = copy_bytes(copy, from->calls, (size_t)from->call_count, sizeof(*to->calls));
+    for (int32_t i = 0; i < to->call_count && !copy->failed; i++) {
+        copy_call(copy, &to->calls[i]);
+    }
+    to->documents =
+        copy_bytes(copy, from->documents, (size_t)from->document_count, sizeof(*to->documents));
+    for (int32_t i = 0; i < to->document_count && !copy->failed; i++) {
+        copy_document(copy, &to->documents[i]);
+    }
+    to->prompts = copy_bytes(copy, from->prompts, (size_t)from->prompt_count, sizeof(*to->prompts));
+    for (int32_t i = 0; i < to->prompt_count && !copy->failed; i++) {
+        copy_text(copy, &to->prompts[i].name);
+        copy_text(copy, &to->prompts[i].hash);
+        copy_text(copy, &to->prompts[i].text);
+    }
+    copy_text(copy, &to->brief);
+}
+
 enum status search_copy(const struct search *from, struct search *out, struct error *err)
 {
     struct arena arena;
@@ -128,6 +177,7 @@ enum status search_copy(const struct search *from, struct search *out, struct er
     struct search to = *from;
     copy_nodes(&copy, from, &to);
     copy_lists(&copy, from, &to);
+    copy_agents(&copy, from, &to);
     copy_text(&copy, &to.identity.job);
     copy_text(&copy, &to.identity.model_hash);
     copy_text(&copy, &to.identity.task_hash);

@@ -1,6 +1,5 @@
 /* The fold of events: the table of their kinds, and the handlers of the search as a whole and of
  * nodes. */
-#include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -8,7 +7,7 @@
 #include "base/mem.h"
 #include "tree/search_event.h"
 
-enum { NODES_FIRST_CAPACITY = 16 };
+enum { LIST_FIRST_CAPACITY = 8 };
 
 enum status event_check(const struct event *event, struct error *err)
 {
@@ -51,6 +50,27 @@ enum status event_read_line(struct event *event, const char *key, bool required,
     enum status status = event_copy_line(whole, out, err);
     free(whole);
     return status;
+}
+
+enum status event_reserve(void **list, int32_t count, int32_t more, int32_t *capacity,
+                          size_t item_bytes, const char *what, struct error *err)
+{
+    if (more <= *capacity - count) {
+        return STATUS_OK;
+    }
+    int64_t needed = (int64_t)count + more;
+    int64_t larger = needed > 2 * (int64_t)count ? needed : 2 * (int64_t)count;
+    larger = larger > LIST_FIRST_CAPACITY ? larger : LIST_FIRST_CAPACITY;
+    if (larger > INT32_MAX) {
+        return FAIL(err, STATUS_LIMIT, "%s: a search keeps at most %d", what, INT32_MAX / 2);
+    }
+    void *grown = mem_realloc(*list, (size_t)larger, item_bytes);
+    if (grown == NULL) {
+        return mem_fail(err, (size_t)larger * item_bytes, what);
+    }
+    *list = grown;
+    *capacity = (int32_t)larger;
+    return STATUS_OK;
 }
 
 /* ---- the search as a whole ---- */
@@ -124,16 +144,10 @@ static enum status apply_finished(struct search *search, struct event *event, st
 
 static enum status reserve_node(struct search *search, struct error *err)
 {
-    if (search->tree.count < search->node_capacity) {
-        return STATUS_OK;
-    }
-    int32_t capacity = search->node_capacity > 0 ? search->node_capacity * 2 : NODES_FIRST_CAPACITY;
-    struct search_node *nodes = mem_realloc(search->nodes, (size_t)capacity, sizeof(*nodes));
-    if (nodes == NULL) {
-        return mem_fail(err, (size_t)capacity * sizeof(*nodes), "nodes of the search");
-    }
-    search->nodes = nodes;
-    search->node_capacity = capacity;
+    void *list = search->nodes;
+    TRY(event_reserve(&list, search->tree.count, 1, &search->node_capacity, sizeof(*search->nodes),
+                      "nodes of the search", err));
+    search->nodes = list;
     return STATUS_OK;
 }
 
@@ -238,75 +252,6 @@ static int32_t read_closing_node(const struct search *search, struct event *even
     return id;
 }
 
-static enum status read_insight(const struct search *search, struct event *event,
-                                const cJSON *object, struct search_insight *out, struct error *err)
-{
-    struct json_reader reader;
-    json_reader_init(&reader, object, "/insights", &event->problems);
-    TRY(search_read_text(&reader, "text", true, SEARCH_TEXT_MAX_BYTES, &out->text, err));
-    const cJSON *nodes = json_read_array(&reader, "nodes");
-    const cJSON *node = NULL;
-    cJSON_ArrayForEach (node, nodes) {
-        bool fits = cJSON_IsNumber(node) && node->valuedouble >= 0.0 &&
-                    node->valuedouble < (double)search->tree.count &&
-                    node->valuedouble == floor(node->valuedouble);
-        if (!fits || out->node_count >= SEARCH_INSIGHT_NODES_MAX) {
-            json_problems_add(&event->problems, "/insights/nodes",
-                              "allowed are up to %d ids of nodes", SEARCH_INSIGHT_NODES_MAX);
-            return STATUS_OK;
-        }
-        out->nodes[out->node_count++] = (int32_t)node->valuedouble;
-    }
-    return STATUS_OK;
-}
-
-static void insights_fini(struct search_insight *insights, int32_t count)
-{
-    for (int32_t i = 0; i < count; i++) {
-        free(insights[i].text);
-    }
-}
-
-/* Grows the search's list so that `count` more fit; their number is not changed. */
-static enum status reserve_insights(struct search *search, int32_t count, struct error *err)
-{
-    if (count == 0) {
-        return STATUS_OK;
-    }
-    int32_t needed = search->insight_count + count;
-    if (needed <= search->insight_capacity) {
-        return STATUS_OK;
-    }
-    int32_t capacity = needed > 2 * search->insight_count ? needed : 2 * search->insight_count;
-    struct search_insight *insights =
-        mem_realloc(search->insights, (size_t)capacity, sizeof(*insights));
-    if (insights == NULL) {
-        return mem_fail(err, (size_t)capacity * sizeof(*insights), "insights");
-    }
-    search->insights = insights;
-    search->insight_capacity = capacity;
-    return STATUS_OK;
-}
-
-static enum status read_insights(const struct search *search, struct event *event,
-                                 struct search_insight out[SEARCH_INSIGHTS_MAX], int32_t *count,
-                                 struct error *err)
-{
-    const cJSON *list = json_read_array(&event->reader, "insights");
-    if (cJSON_GetArraySize(list) > SEARCH_INSIGHTS_MAX) {
-        json_problems_add(&event->problems, "/insights", "allowed are at most %d",
-                          SEARCH_INSIGHTS_MAX);
-        return STATUS_OK;
-    }
-    const cJSON *item = NULL;
-    cJSON_ArrayForEach (item, list) {
-        struct search_insight *insight = &out[(*count)++];
-        memset(insight, 0, sizeof(*insight));
-        TRY(read_insight(search, event, item, insight, err));
-    }
-    return STATUS_OK;
-}
-
 static void close_node(struct search *search, int32_t id)
 {
     const struct search_node *node = &search->nodes[id];
@@ -321,22 +266,17 @@ static void close_node(struct search *search, int32_t id)
 static enum status apply_node_closed(struct search *search, struct event *event, struct error *err)
 {
     enum status status = STATUS_OK;
-    struct search_insight insights[SEARCH_INSIGHTS_MAX];
-    int32_t count = 0;
+    struct event_insights insights = {.count = 0};
     char *diagnosis = NULL;
     int32_t id = read_closing_node(search, event);
     TRY_CLEANUP(search_read_text(&event->reader, "diagnosis", true, SEARCH_TEXT_MAX_BYTES,
                                  &diagnosis, err));
-    TRY_CLEANUP(read_insights(search, event, insights, &count, err));
+    TRY_CLEANUP(event_read_insights(search, event, &insights, err));
     TRY_CLEANUP(event_check(event, err));
-    TRY_CLEANUP(reserve_insights(search, count, err));
+    TRY_CLEANUP(event_reserve_insights(search, &insights, err));
     TRY_CLEANUP(search_reserve_settled(search, err));
 
-    if (count > 0) {
-        memcpy(search->insights + search->insight_count, insights,
-               (size_t)count * sizeof(*insights));
-        search->insight_count += count;
-    }
+    event_take_insights(search, &insights);
     search->nodes[id].diagnosis = diagnosis;
     search->nodes[id].closed_at_s = event->time_s;
     close_node(search, id);
@@ -344,7 +284,7 @@ static enum status apply_node_closed(struct search *search, struct event *event,
     return STATUS_OK;
 
 cleanup:
-    insights_fini(insights, count);
+    event_insights_fini(&insights);
     free(diagnosis);
     return status;
 }
@@ -355,25 +295,33 @@ struct event_kind {
     const char *name;
     enum status (*apply)(struct search *search, struct event *event, struct error *err);
     bool after_end; /* also allowed once the search has finished */
+    bool outcome;   /* a decision can rest on it */
 };
 
 static const struct event_kind event_kinds[] = {
-    {"started", apply_started, false},
-    {"allocation_started", search_apply_allocation_started, true},
-    {"allocation_progress", search_apply_allocation_progress, true},
-    {"allocation_ended", search_apply_allocation_ended, true},
-    {"incident", search_apply_incident, true},
-    {"limits_set", search_apply_limits_set, true},
-    {"halted", search_apply_halted, true},
-    {"node_planned", apply_node_planned, false},
-    {"candidate_started", search_apply_candidate_started, false},
-    {"candidate_suspended", search_apply_candidate_suspended, false},
-    {"candidate_finished", search_apply_candidate_finished, false},
-    {"candidate_failed", search_apply_candidate_failed, false},
-    {"node_closed", apply_node_closed, false},
-    {"weights_dropped", search_apply_weights_dropped, true},
-    {"test_scored", search_apply_test_scored, true},
-    {"finished", apply_finished, false},
+    {"started", apply_started, false, false},
+    {"allocation_started", search_apply_allocation_started, true, false},
+    {"allocation_progress", search_apply_allocation_progress, true, false},
+    {"allocation_ended", search_apply_allocation_ended, true, false},
+    {"incident", search_apply_incident, true, false},
+    {"limits_set", search_apply_limits_set, true, false},
+    {"halted", search_apply_halted, true, false},
+    {"node_planned", apply_node_planned, false, true},
+    {"candidate_started", search_apply_candidate_started, false, false},
+    {"candidate_suspended", search_apply_candidate_suspended, false, false},
+    {"candidate_finished", search_apply_candidate_finished, false, true},
+    {"candidate_failed", search_apply_candidate_failed, false, true},
+    {"node_closed", apply_node_closed, false, true},
+    {"weights_dropped", search_apply_weights_dropped, true, false},
+    {"test_scored", search_apply_test_scored, true, false},
+    {"finished", apply_finished, false, false},
+    {"call_started", search_apply_call_started, false, false},
+    {"call_ended", search_apply_call_ended, true, false},
+    {"prompts", search_apply_prompts, true, false},
+    {"brief", search_apply_brief, false, true},
+    {"documents", search_apply_documents, false, true},
+    {"node_diagnosed", search_apply_node_diagnosed, true, true},
+    {"ahead_set", search_apply_ahead_set, false, true},
 };
 
 static const struct event_kind *find_kind(const char *name)
@@ -429,6 +377,7 @@ enum status search_apply(struct search *search, const cJSON *object, struct erro
     }
     if (status == STATUS_OK) {
         search->last_sequence++;
+        search->outcomes += kind->outcome;
     }
     json_problems_fini(&event.problems);
     return status;

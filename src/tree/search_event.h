@@ -4,7 +4,10 @@
  *   search_event.c        the table of kinds; the search as a whole, nodes
  *   search_candidate.c    candidates
  *   search_allocation.c   allocations and incidents
- *   search_steering.c     what somebody wanted: limits, halts */
+ *   search_steering.c     what somebody wanted: limits, halts
+ *   search_call.c         calls of the agents, and what they cost
+ *   search_agents.c       what the agents found: prompts, brief, documents, causes
+ *   search_insight.c      insights, which two kinds of events bring */
 #ifndef TREE_SEARCH_EVENT_H
 #define TREE_SEARCH_EVENT_H
 
@@ -38,6 +41,22 @@ enum status event_copy_line(const char *text, char **out, struct error *err);
 enum status search_add_incident(struct search *search, struct search_incident *incident,
                                 struct error *err);
 
+/* Makes room for `more` items in a list that the search owns; their number is not changed. */
+enum status event_reserve(void **list, int32_t count, int32_t more, int32_t *capacity,
+                          size_t item_bytes, const char *what, struct error *err);
+
+/* The insights of an event: read, then room made for them, then taken into the search. */
+struct event_insights {
+    struct search_insight items[SEARCH_INSIGHTS_MAX];
+    int32_t count;
+};
+enum status event_read_insights(const struct search *search, struct event *event,
+                                struct event_insights *out, struct error *err);
+enum status event_reserve_insights(struct search *search, const struct event_insights *insights,
+                                   struct error *err);
+void event_take_insights(struct search *search, struct event_insights *insights);
+void event_insights_fini(struct event_insights *insights);
+
 /* Candidate of the event, in one of the states (a bit each, see EVENT_STATE); NULL with a problem
  * otherwise. */
 #define EVENT_STATE(state) (1u << (state))
@@ -65,5 +84,14 @@ enum status search_apply_allocation_ended(struct search *search, struct event *e
 enum status search_apply_incident(struct search *search, struct event *event, struct error *err);
 enum status search_apply_limits_set(struct search *search, struct event *event, struct error *err);
 enum status search_apply_halted(struct search *search, struct event *event, struct error *err);
+enum status search_apply_call_started(struct search *search, struct event *event,
+                                      struct error *err);
+enum status search_apply_call_ended(struct search *search, struct event *event, struct error *err);
+enum status search_apply_prompts(struct search *search, struct event *event, struct error *err);
+enum status search_apply_brief(struct search *search, struct event *event, struct error *err);
+enum status search_apply_documents(struct search *search, struct event *event, struct error *err);
+enum status search_apply_node_diagnosed(struct search *search, struct event *event,
+                                        struct error *err);
+enum status search_apply_ahead_set(struct search *search, struct event *event, struct error *err);
 
 #endif

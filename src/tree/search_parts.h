@@ -16,6 +16,9 @@ void search_node_fini(struct search_node *node);
 void search_identity_fini(struct search_identity *identity);
 void search_allocation_fini(struct search_allocation *allocation);
 void search_incident_fini(struct search_incident *incident);
+void search_call_fini(struct search_call *call);
+void search_document_fini(struct search_document *document);
+void search_prompt_fini(struct search_prompt *prompt);
 
 /* Makes room for one more search_settle: the candidate (-1: the whole round) has ended. */
 enum status search_reserve_settled(struct search *search, struct error *err);

@@ -58,6 +58,7 @@ static inline void dump_node(struct buffer *out, const struct search *search, in
                   search_text(node->researcher), search_text(node->diagnosis),
                   search_text(node->recipe_report), (int)node->best, node->planned_at_s,
                   node->closed_at_s);
+    buffer_printf(out, "  causes %s\n", search_text(node->causes));
     for (int32_t i = 0; i < node->candidate_count; i++) {
         dump_candidate(out, &node->candidates[i]);
     }
@@ -88,6 +89,39 @@ static inline void dump_allocations(struct buffer *out, const struct search *sea
     }
 }
 
+static inline void dump_call(struct buffer *out, const struct search_call *call)
+{
+    buffer_printf(out, " call %s|%s|%s|%s|%d %d %d %s|%s|%s|%s|%s", call->key, call->purpose,
+                  call->kind, call->body, (int)call->node, call->ended, call->lost,
+                  call->reply != NULL ? call->reply : "NULL", search_text(call->provider),
+                  search_text(call->model), search_text(call->host), search_text(call->error));
+    buffer_printf(out, " %" PRId64 " %" PRId64 " %" PRId64 " %a %a %a %a %d %" PRId64 "\n",
+                  call->tokens_in, call->tokens_out, call->reserved_tokens, call->cost_usd,
+                  call->reserved_usd, call->started_s, call->seconds, (int)call->attempts,
+                  call->outcomes);
+}
+
+static inline void dump_agents(struct buffer *out, const struct search *search)
+{
+    buffer_printf(out, " agents %" PRId64 " %a %" PRId64 " %" PRId64 " brief %s\n",
+                  search->agent_tokens, search->agent_usd, search->outcomes, search->ahead,
+                  search_text(search->brief));
+    for (int32_t i = 0; i < search->call_count; i++) {
+        dump_call(out, &search->calls[i]);
+    }
+    for (int32_t i = 0; i < search->document_count; i++) {
+        const struct search_document *one = &search->documents[i];
+        buffer_printf(out, " document %s|%s|%s|%s|%s|%s|%s|%s|%s %" PRId64 "\n", one->kind,
+                      one->source, one->id, one->title, search_text(one->url),
+                      search_text(one->licence), search_text(one->text), search_text(one->note),
+                      one->path != NULL ? one->path : "NULL", one->rows);
+    }
+    for (int32_t i = 0; i < search->prompt_count; i++) {
+        const struct search_prompt *one = &search->prompts[i];
+        buffer_printf(out, " prompt %s|%s|%s\n", one->name, one->hash, one->text);
+    }
+}
+
 /* On the heap; the caller frees it. */
 static inline char *dump_search(const struct search *search)
 {
@@ -106,11 +140,13 @@ static inline char *dump_search(const struct search *search)
                   search->incidents_seen, (int)search->incident_count);
     dump_steering(&out, search);
     dump_allocations(&out, search);
+    dump_agents(&out, search);
     for (int32_t i = 0; i < search->tree.count; i++) {
         dump_node(&out, search, i);
     }
     for (int32_t i = 0; i < search->insight_count; i++) {
-        buffer_printf(&out, " insight %s", search->insights[i].text);
+        buffer_printf(&out, " insight %s%s", search->insights[i].text,
+                      search->insights[i].retired ? " (retired)" : "");
         for (int32_t k = 0; k < search->insights[i].node_count; k++) {
             buffer_printf(&out, " %d", (int)search->insights[i].nodes[k]);
         }

@@ -59,6 +59,24 @@
     "\"event\":\"node_closed\",\"node\":" node ",\"diagnosis\":\"d\",\"insights\":[{\"text\":"     \
     "\"insight\",\"nodes\":[0]}]"
 
+/* reserved: tokens, dollars; cost: dollars or null */
+#define ASK(call, key, node, tokens, dollars)                                                      \
+    "\"event\":\"call_started\",\"call\":" call ",\"key\":\"" key                                  \
+    "\",\"purpose\":\"plan\",\"kind\":\"chat\",\"node\":" node                                     \
+    ",\"body\":{\"messages\":[{\"role\":"                                                          \
+    "\"user\",\"content\":\"q\"}]},\"reserved_tokens\":" tokens ",\"reserved_usd\":" dollars
+#define ANSWER(call, more)                                                                         \
+    "\"event\":\"call_ended\",\"call\":" call                                                      \
+    ",\"provider\":\"openai\",\"model\":\"m1\",\"host\":"                                          \
+    "\"h:1\",\"tokens_in\":30,\"tokens_out\":7,\"seconds\":1.5,\"attempts\":2," more
+#define DOCUMENT(id, more)                                                                         \
+    "{\"kind\":\"data\",\"source\":\"hf_datasets\",\"id\":\"" id                                   \
+    "\",\"title\":\"T\",\"url\":\"u\",\"licence\":\"mit\",\"text\":\"card\",\"note\":\"n\"" more   \
+    "}"
+#define DIAGNOSED(node, more)                                                                      \
+    "\"event\":\"node_diagnosed\",\"node\":" node                                                  \
+    ",\"diagnosis\":\"closer\",\"causes\":[{\"cause\":\"negation\",\"rows\":3}]" more
+
 static const char *const whole_life[] = {
     STARTED,
     ALLOCATION,
@@ -68,6 +86,20 @@ static const char *const whole_life[] = {
     FINISH("0", "0", "0.5"),
     CLOSE("0"),
     PLAN("1", "0", "[{\"learning_rate\":0.001},{\"learning_rate\":0.003},{\"epochs\":2}]"),
+    "\"event\":\"prompts\",\"prompts\":[{\"name\":\"plan\",\"hash\":\"h1\",\"text\":\"t1\"},"
+    "{\"name\":\"brief\",\"hash\":\"h2\",\"text\":\"t2\"}]",
+    ASK("0", "brief/1", "-1", "500", "0.25"),
+    ANSWER("0", "\"cost_usd\":0.01,\"reply\":\"{}\""),
+    "\"event\":\"brief\",\"brief\":{\"goal\":\"g\",\"hypotheses\":[\"h\"]}",
+    "\"event\":\"documents\",\"documents\":[" DOCUMENT("a/b", "") "," DOCUMENT(
+        "c/d", ",\"path\":\"sources/c_d.jsonl\",\"rows\":40") "]",
+    ASK("1", "n0000/diagnose/1", "0", "400", "null"),
+    ASK("2", "n0000.0/plan/1", "0", "300", "0.5"),
+    ANSWER("1", "\"cost_usd\":null,\"error\":\"HTTP 500\""),
+    ANSWER("2", "\"cost_usd\":null,\"error\":\"its job ended\",\"lost\":true"),
+    ASK("3", "n0000.0/plan/1", "0", "300", "0.5"),
+    DIAGNOSED("0", ",\"insights\":[{\"text\":\"merged\",\"nodes\":[0]}],\"retired\":[0]"),
+    "\"event\":\"ahead_set\",\"candidates\":6",
     START("1", "0"),
     START("1", "1"),
     START("1", "2"),
@@ -92,9 +124,10 @@ static const char *const whole_life[] = {
     CLOSE("2"),
     "\"event\":\"finished\",\"reason\":\"rounds\",\"winner_node\":1,\"winner_candidate\":0",
     "\"event\":\"test_scored\",\"node\":1,\"candidate\":0,\"score\":" SCORE("0.68"),
+    ANSWER("3", "\"cost_usd\":0.02,\"reply\":\"late\""),
     "\"event\":\"allocation_ended\",\"reason\":\"finished\",\"predicted_s\":4,\"safe_s\":1.5",
 };
-enum { LIFE_EVENTS = sizeof(whole_life) / sizeof(whole_life[0]), LIFE_FINISHED = LIFE_EVENTS - 3 };
+enum { LIFE_EVENTS = sizeof(whole_life) / sizeof(whole_life[0]), LIFE_FINISHED = LIFE_EVENTS - 4 };
 
 static inline cJSON *parse_event(int64_t sequence, const char *body)
 {

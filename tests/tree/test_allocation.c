@@ -114,7 +114,7 @@ static void test_incidents(void **state)
     assert_int_equal(search.incident_count, 3);
     assert_int_equal(search.incidents_seen, 3);
     const struct search_incident *one = &search.incidents[0];
-    assert_true(one->time_s == 116.0 && one->lost_s == 4.5);
+    assert_true(one->time_s == 128.0 && one->lost_s == 4.5);
     assert_int_equal(one->allocation, 1);
     assert_string_equal(one->kind, "rank lost");
     assert_string_equal(one->message, "rank 2 died");

@@ -59,10 +59,10 @@ static void test_whole_life(void **state)
     assert_int_equal(node->best, 0); /* a tie goes to the earlier candidate */
     assert_string_equal(node->recipe, "[{\"op\":\"dedup\"}]");
     assert_string_equal(node->recipe_report, "[{\"op\":\"dedup\"}]");
-    assert_true(node->planned_at_s == 108.0 && node->closed_at_s == 122.0);
+    assert_true(node->planned_at_s == 108.0 && node->closed_at_s == 134.0);
     assert_int_equal(search.tree.nodes[2].state, TREE_NODE_FAILED);
     assert_true(search.tree.nodes[1].reward == 0.7);
-    assert_int_equal(search.insight_count, 3);
+    assert_int_equal(search.insight_count, 4);
     assert_int_equal(tree_check(&search.tree, &err), STATUS_OK);
     int32_t best_node = -1;
     int32_t best_candidate = -1;
