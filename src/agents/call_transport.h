@@ -50,17 +50,29 @@ void call_answer_fini(struct call_answer *answer);
 struct call_transport {
     const char *name;
     void *state;
+    /* A call that was started before its job ended is asked again, with the same id, key and body,
+     * and goes on where it was: nothing of it is lost (relay). */
+    bool resumes;
     enum status (*start)(void *state, const struct call *call, struct error *err);
     /* `outcomes`: search->outcomes, for a replay, which answers when the recorded search had come
      * as far; `idle`: nothing else can happen before an answer comes. */
     enum status (*turn)(void *state, int64_t outcomes, bool idle, struct error *err);
     bool (*take)(void *state, struct call_answer *out);
-    void (*cancel)(void *state, int32_t id);
-    /* Upper bounds before a call is made (0 and 0: it is free). usd NaN: unknown. */
-    void (*bound)(const void *state, enum call_kind kind, const cJSON *body, int64_t *tokens,
-                  double *usd);
+    void (*cancel)(void *state, int32_t id); /* no answer is wanted, or it was taken */
+    /* The answer is on disk: what was kept of the call may go. NULL: nothing is kept. */
+    void (*done)(void *state, int32_t id);
+    /* Upper bounds before a call is made (0 and 0: it is free). usd NaN: unknown. An error: the
+     * call is refused, as one that a cap does not allow. */
+    enum status (*bound)(const void *state, const struct call *call, int64_t *tokens, double *usd,
+                         struct error *err);
     void (*close)(void *state);
 };
+
+/* Members that a body may have, checked as if it came from outside, in a copy of its own; others
+ * are left out. STATUS_INVALID names what does not fit. */
+enum status call_body_read(enum call_kind kind, const cJSON *body, cJSON **out, struct error *err);
+/* A chat's body as lm.h wants it; borrowed from the body. */
+void call_body_question(const cJSON *body, struct lm_question *out);
 
 struct call_direct_options {
     struct lm_options lm; /* endpoint_count 0: no language model */
@@ -68,16 +80,22 @@ struct call_direct_options {
 };
 enum status call_direct_open(const struct call_direct_options *options, struct call_transport *out,
                              struct error *err);
+/* Waits until something can move on, for who does nothing else (trex relay). */
+void call_direct_wait(const struct call_transport *transport, double timeout_s);
 
-/* FOLDER/relay/requests/<id>.json, FOLDER/relay/replies/<id>.json; options for bounds. Written
- * aside, renamed. A reply that does not come within timeout_s fails. */
+/* FOLDER/relay/requests/<name>.json, FOLDER/relay/replies/<name>.json, where the name is made of
+ * the call's id, key and body; options for bounds. Written aside, renamed, by a thread of its own.
+ * A reply that does not come within timeout_s fails. */
 enum status call_relay_open(const char *run_folder, const struct call_direct_options *options,
                             double timeout_s, struct call_transport *out, struct error *err);
 
 /* Answers as `recorded` was answered, a search that was loaded from another run folder (borrowed
- * until close). A key that it does not hold fails with STATUS_NOT_FOUND. */
-enum status call_replay_open(const struct search *recorded, struct call_transport *out,
-                             struct error *err);
+ * until close): in the same order, and when this search has come as far. Rows that it downloaded
+ * are copied from recorded_folder to run_folder now (either NULL: none). It spends nothing: tokens
+ * and cost of its calls are those of the recording, and count against no cap. What the recorded
+ * search did not ask is refused, as its caps had refused it. */
+enum status call_replay_open(const struct search *recorded, const char *recorded_folder,
+                             const char *run_folder, struct call_transport *out, struct error *err);
 /* What the recorded search had set ahead (search->ahead) when it had come so far; -1: nothing. */
 int64_t call_replay_ahead(const struct call_transport *transport, int64_t outcomes);
 
@@ -96,16 +114,27 @@ enum status call_off_open(struct call_transport *out, struct error *err);
 
 /* ---- the relay's side (trex relay) ---- */
 
+/* What all requests together may take, by the job file; counted in FOLDER/relay/spent.json. */
+struct call_relay_caps {
+    double tokens, usd;
+    int64_t reply_tokens; /* of one */
+};
+struct call_relay_state {
+    int64_t served;     /* requests that got a reply, in this process */
+    int open;           /* that wait for one */
+    double tokens, usd; /* spent and reserved, by all relays of this run folder */
+};
+
 struct call_relay_server; /* opaque */
 /* Serves the requests below run_folder with what `options` (of the job file, never of a request)
  * name. Requests are hostile: bounded, checked, answered once; a reply that is there is never asked
- * for again. */
+ * for again. STATUS_BUSY if another relay serves this folder. */
 enum status call_relay_serve_open(const char *run_folder, const struct call_direct_options *options,
-                                  struct log *log, struct call_relay_server **out,
-                                  struct error *err);
-/* One turn, waiting at most wait_s. *served counts answers so far. */
-enum status call_relay_serve(struct call_relay_server *server, double wait_s, int64_t *served,
-                             struct error *err);
+                                  const struct call_relay_caps *caps, struct log *log,
+                                  struct call_relay_server **out, struct error *err);
+/* One turn, waiting at most wait_s. */
+enum status call_relay_serve(struct call_relay_server *server, double wait_s,
+                             struct call_relay_state *state, struct error *err);
 void call_relay_serve_close(struct call_relay_server *server);
 
 #endif

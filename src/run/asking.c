@@ -1,0 +1,70 @@
+#include "run/asking.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+/* Papers and cards change slowly; a search that is taken up a week later sees the same ones. */
+static const double cache_s = 7 * 86400.0;
+
+static void fill_endpoints(const struct job_researcher *job, struct lm_options *lm)
+{
+    for (int i = 0; i < job->endpoint_count; i++) {
+        const struct job_endpoint *from = &job->endpoints[i];
+        if (strcmp(from->provider, "local") == 0) {
+            continue;
+        }
+        lm->endpoints[lm->endpoint_count++] = (struct lm_endpoint){
+            .provider = from->provider,
+            .model = from->model,
+            .url = from->url,
+            .key_env = from->key_env,
+            .structured = from->structured,
+            .input_usd = from->input_usd,
+            .output_usd = from->output_usd,
+        };
+    }
+}
+
+/* Pauses have the scale of the patience that the job states: 2 s, at most 60 s, by default. */
+static void fill_patience(const struct job_researcher *job, struct lm_options *lm)
+{
+    lm->concurrency = job->concurrency;
+    lm->tries = job->tries;
+    lm->connect_s = job->connect_s;
+    lm->stall_s = job->stall_s;
+    lm->total_s = job->timeout_s;
+    lm->pause_s = job->connect_s / 10.0;
+    lm->pause_max_s = job->stall_s / 2.0;
+}
+
+enum status asking_options(const struct job *job, struct log *log, struct asking *out,
+                           struct error *err)
+{
+    const struct job_researcher *researcher = &job->researcher;
+    memset(out, 0, sizeof(*out));
+    TRY(file_join(job->output, "sources", out->downloads, err));
+    TRY(file_join(out->downloads, "cache", out->cache, err));
+    struct lm_options *lm = &out->options.lm;
+    fill_endpoints(researcher, lm);
+    fill_patience(researcher, lm);
+    lm->log = log;
+    out->options.sources = (struct source_options){
+        .cache_folder = out->cache,
+        .cache_s = cache_s,
+        .offline = researcher->network == JOB_NETWORK_OFF,
+        .folders = (const char *const *)researcher->folders,
+        .download_folder = out->downloads,
+        .licences =
+            researcher->licences[0] != NULL ? (const char *const *)researcher->licences : NULL,
+        .rows_max = researcher->download_rows,
+        .base_url = getenv("TREX_SOURCES_URL"),
+        .log = log,
+    };
+    out->caps = (struct call_relay_caps){
+        .tokens = (double)job->agent_tokens,
+        .usd = job->agent_money_usd,
+        .reply_tokens = researcher->reply_tokens,
+    };
+    out->relay_s = researcher->tries * (lm->total_s + lm->pause_max_s);
+    return STATUS_OK;
+}
