@@ -51,6 +51,9 @@ enum status file_sync_folder(const char *folder, struct error *err);
 /* Removes a file; no error if it is not there. */
 enum status file_remove(const char *path, struct error *err);
 
+/* Removes a folder with all that is in it, as far as that goes; follows no links. */
+void file_remove_folder(const char *path);
+
 /* A read-only mapping of a whole file; the kernel shares its pages among processes. */
 struct file_map {
     const unsigned char *data; /* NULL for an empty file */

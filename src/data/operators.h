@@ -55,7 +55,9 @@ struct operator_run {
     X(overlap, 1,                                                                                  \
       "ngram (0: only equal prompts; 13 is usual), field, against (both, validation, test), "      \
       "action (remove, report)",                                                                   \
-      "remove or report rows that also stand in validation or test")
+      "remove or report rows that also stand in validation or test")                               \
+    X(code, 1, "program (Python: rows as JSON Lines in, rows as JSON Lines out)",                  \
+      "rows by a program, without network and other files; only where researcher.code allows it")
 
 #define OPERATOR_DECLARE(name, version, arguments, summary)                                        \
     void operator_##name##_check(struct json_reader *args);                                        \

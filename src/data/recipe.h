@@ -22,6 +22,8 @@ struct recipe_context {
     const struct dataset *validation; /* for the overlap check; may be NULL */
     const struct dataset *test;       /* likewise */
     const char *folder;               /* relative paths of "load" are relative to it */
+    const char
+        *confine; /* the program whose `confine` runs code (trex itself); NULL: code is off */
     uint64_t seed;
     int64_t max_samples; /* most rows of the result; 0: no limit. More are sampled down to it */
     struct log *log;

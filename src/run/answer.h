@@ -1,4 +1,5 @@
-/* A question to a language model that a worker's own engine runs: the `local` provider. */
+/* Questions of the agents that a worker answers with a model of the cluster's file system (the
+ * `local` provider). */
 #ifndef RUN_ANSWER_H
 #define RUN_ANSWER_H
 
@@ -7,10 +8,13 @@
 #include "base/progress.h"
 #include "run/workspace.h"
 
-/* body: a chat call's {messages, schema, schema_name, max_tokens, temperature, seed}. model_folder:
- * of the model that answers, which is loaded beside the base model and let go again. *answer, owned
- * by the caller: {"text", "cut", "tokens_in", "tokens_out"}. progress: phases "load" and "evaluate";
- * what it returns ends the work. */
+/* Answers the body of a chat call {messages [{role, content}], max_tokens, temperature, seed} by
+ * the model in `model_folder`: *answer is {"text", "cut", "tokens_in", "tokens_out", "model"},
+ * owned by the caller. The same question gives the same answer. A schema in the body is the
+ * prompt's business: nothing here forces the model. The base model is used as it lies in the
+ * workspace; another model is loaded for the question and freed. Progress: phases "load" and
+ * "evaluate". Errors: STATUS_INVALID for a body that is none; STATUS_RANGE for a prompt that leaves
+ * no room to answer. */
 enum status answer_question(struct workspace *workspace, const char *model_folder,
                             const cJSON *body, const struct progress *progress, cJSON **answer,
                             struct error *err);

@@ -25,7 +25,8 @@ static enum status make_context(struct workspace *workspace, const struct progre
     }
     out->progress = progress;
     out->task = &job->task;
-    out->folder = ".";
+    out->folder = workspace->recipe_folder != NULL ? workspace->recipe_folder : ".";
+    out->confine = job->researcher.code ? "/proc/self/exe" : NULL;
     out->seed = job->seed;
     out->max_samples = job->max_samples;
     out->log = workspace->log;

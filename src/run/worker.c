@@ -83,6 +83,7 @@ enum status worker_create(const struct worker_options *options, struct worker **
         worker_destroy(worker);
         return status;
     }
+    worker->workspace.recipe_folder = options->job->output; /* data that agents found lie there */
     *out = worker;
     return STATUS_OK;
 }

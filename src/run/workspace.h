@@ -13,9 +13,10 @@
 #include "train/config.h"
 
 struct workspace {
-    const struct job *job; /* borrowed */
-    struct log *log;       /* borrowed */
-    struct device *device; /* NULL on a rank that only plans */
+    const struct job *job;     /* borrowed */
+    struct log *log;           /* borrowed */
+    struct device *device;     /* NULL on a rank that only plans */
+    const char *recipe_folder; /* relative paths of recipes; NULL: the working directory */
     int threads;
     bool has_precision; /* `precision` holds, whatever the device would take */
     enum train_precision precision;

@@ -24,7 +24,7 @@ expect() {
     local code=$1 pattern=$2 got=0
     shift 2
     timeout 120 "$@" > out.txt 2>&1 || got=$?
-    if [ "$got" != "$code" ]; then
+    if [[ ! $got =~ ^$code$ ]]; then
         cat out.txt
         die "exit code $got, expected $code: $*"
     fi
