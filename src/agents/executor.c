@@ -7,19 +7,10 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "agents/executor_repair.h"
 #include "base/mem.h"
-#include "data/recipe.h"
 
-struct repair {
-    const struct researcher_facts *facts;
-    const struct executor_limits *limits;
-    struct buffer *changes;
-    int number; /* of the configuration that is being repaired, as in names of candidates */
-};
-
-static void say(const struct repair *repair, const char *format, ...) BASE_PRINTF(2, 3);
-
-static void say(const struct repair *repair, const char *format, ...)
+void repair_say(const struct repair *repair, const char *format, ...)
 {
     char text[512];
     va_list arguments;
@@ -30,59 +21,6 @@ static void say(const struct repair *repair, const char *format, ...)
         buffer_printf(repair->changes, "configuration %d: ", repair->number);
     }
     buffer_printf(repair->changes, "%s\n", text);
-}
-
-/* ---- the recipe ---- */
-
-/* Whether a recipe of this step alone passes; the first problem in `why`. */
-static bool step_is_good(const cJSON *step, char *why, size_t why_bytes)
-{
-    struct json_problems problems;
-    json_problems_init(&problems);
-    cJSON *alone = cJSON_CreateArray();
-    cJSON *copy = cJSON_Duplicate(step, true);
-    if (copy == NULL || !cJSON_AddItemToArray(alone, copy)) {
-        cJSON_Delete(copy);
-        json_problems_add(&problems, "", "no memory");
-    } else {
-        recipe_check(alone, "", &problems);
-    }
-    cJSON_Delete(alone);
-    bool good = problems.count == 0;
-    snprintf(why, why_bytes, "%.*s", (int)strcspn(buffer_text(&problems.text), "\n"),
-             buffer_text(&problems.text));
-    json_problems_fini(&problems);
-    return good;
-}
-
-static enum status repair_recipe(const struct repair *repair, struct plan *plan, struct error *err)
-{
-    if (!cJSON_IsArray(plan->recipe)) {
-        cJSON *empty = cJSON_CreateArray();
-        if (empty == NULL) {
-            return mem_fail(err, 64, "a recipe");
-        }
-        if (plan->recipe != NULL) {
-            say(repair, "recipe: it was no list of steps and is now empty");
-        }
-        cJSON_Delete(plan->recipe);
-        plan->recipe = empty;
-    }
-    int index = 0;
-    cJSON *step = plan->recipe->child;
-    while (step != NULL) {
-        char why[256];
-        cJSON *next = step->next;
-        bool room = index < RECIPE_STEPS_MAX - 2; /* each recipe ends with two steps of its own */
-        if (!room || !step_is_good(step, why, sizeof(why))) {
-            say(repair, "recipe: step %d removed: %s", index,
-                room ? why : "there are more than a recipe holds");
-            cJSON_Delete(cJSON_DetachItemViaPointer(plan->recipe, step));
-        }
-        index++;
-        step = next;
-    }
-    return STATUS_OK;
 }
 
 /* ---- values ---- */
@@ -114,7 +52,7 @@ static void clamp_number(const struct repair *repair, cJSON *object, const char 
     double clamped = fmin(fmax(value->valuedouble, min), max);
     clamped = whole ? floor(clamped) : clamped;
     if (clamped < value->valuedouble || clamped > value->valuedouble) {
-        say(repair, "%s %g became %g", key, value->valuedouble, clamped);
+        repair_say(repair, "%s %g became %g", key, value->valuedouble, clamped);
         cJSON_SetNumberValue(value, clamped);
     }
 }
@@ -142,7 +80,7 @@ static void read_config(const struct repair *repair, cJSON *object, struct train
     const char *line = buffer_text(&problems.text);
     while (*line != '\0') {
         size_t length = strcspn(line, "\n");
-        say(repair, "%.*s; the default is taken", (int)(length < 300 ? length : 300), line);
+        repair_say(repair, "%.*s; the default is taken", (int)(length < 300 ? length : 300), line);
         line += length + (line[length] == '\n');
     }
     json_problems_fini(&problems);
@@ -179,8 +117,8 @@ static void fit_lengths(const struct repair *repair, struct train_config *config
 {
     int64_t limit = longest_sequence(repair);
     if (config->sequence_length > limit) {
-        say(repair, "sequence_length %lld became %lld, the most that model and job allow",
-            (long long)config->sequence_length, (long long)limit);
+        repair_say(repair, "sequence_length %lld became %lld, the most that model and job allow",
+                   (long long)config->sequence_length, (long long)limit);
         config->sequence_length = limit;
     }
     int64_t least = least_batch(repair, config);
@@ -189,12 +127,13 @@ static void fit_lengths(const struct repair *repair, struct train_config *config
         double step = (double)config->batch_tokens * (double)config->accumulation;
         config->batch_tokens = most;
         config->accumulation = (int64_t)fmin(ceil(step / (double)most), 65536.0);
-        say(repair, "batch_tokens became %lld, what memory allows, in %lld micro-batches a step",
-            (long long)most, (long long)config->accumulation);
+        repair_say(repair,
+                   "batch_tokens became %lld, what memory allows, in %lld micro-batches a step",
+                   (long long)most, (long long)config->accumulation);
     }
     if (config->batch_tokens < least) {
-        say(repair, "batch_tokens %lld became %lld, to hold a sequence",
-            (long long)config->batch_tokens, (long long)least);
+        repair_say(repair, "batch_tokens %lld became %lld, to hold a sequence",
+                   (long long)config->batch_tokens, (long long)least);
         config->batch_tokens = least;
     }
 }
@@ -212,8 +151,8 @@ static void fit_duration(const struct repair *repair, struct train_config *confi
     if (facts->candidate_seconds > 0.0 && facts->tokens_per_second > 0.0 &&
         config->max_steps == 0 && seconds > facts->candidate_seconds) {
         double fit = config->epochs * facts->candidate_seconds / seconds;
-        say(repair, "epochs %.3g became %.3g, to end within %.0f s", config->epochs, fit,
-            facts->candidate_seconds);
+        repair_say(repair, "epochs %.3g became %.3g, to end within %.0f s", config->epochs, fit,
+                   facts->candidate_seconds);
         config->epochs = fmax(fit, 1e-3);
     }
 }
@@ -257,20 +196,22 @@ static bool fit_memory(const struct repair *repair, struct train_config *config)
 {
     if (repair->facts->lora_only && config->method == TRAIN_FULL) {
         use_adapter(config);
-        say(repair, "full became lora: full fine-tuning does not fit in memory");
+        repair_say(repair, "full became lora: full fine-tuning does not fit in memory");
     }
     const struct train_config before = *config;
     if (!shrink_batches(repair, config) && config->method == TRAIN_FULL) {
         *config = before;
         use_adapter(config);
-        say(repair, "full became lora with learning rate %.2g: full does not fit in %lld bytes",
-            config->learning_rate, (long long)repair->limits->memory_bytes);
+        repair_say(repair,
+                   "full became lora with learning rate %.2g: full does not fit in %lld bytes",
+                   config->learning_rate, (long long)repair->limits->memory_bytes);
         shrink_batches(repair, config);
     }
     if (config->batch_tokens != before.batch_tokens) {
-        say(repair, "batch_tokens %lld became %lld in %lld micro-batches a step, to fit in memory",
-            (long long)before.batch_tokens, (long long)config->batch_tokens,
-            (long long)config->accumulation);
+        repair_say(repair,
+                   "batch_tokens %lld became %lld in %lld micro-batches a step, to fit in memory",
+                   (long long)before.batch_tokens, (long long)config->batch_tokens,
+                   (long long)config->accumulation);
     }
     return fits_in_memory(repair, config);
 }
@@ -285,20 +226,20 @@ static enum status repair_config(const struct repair *repair, cJSON **config, co
     char fingerprint[HASH_TEXT_BYTES];
     *keep = false;
     if (!cJSON_IsObject(*config)) {
-        say(repair, "dropped: it is no object");
+        repair_say(repair, "dropped: it is no object");
         return STATUS_OK;
     }
     read_config(repair, *config, &fixed);
     fit_lengths(repair, &fixed);
     fit_duration(repair, &fixed);
     if (!fit_memory(repair, &fixed)) {
-        say(repair, "dropped: it does not fit in %lld bytes of memory",
-            (long long)repair->limits->memory_bytes);
+        repair_say(repair, "dropped: it does not fit in %lld bytes of memory",
+                   (long long)repair->limits->memory_bytes);
         return STATUS_OK;
     }
     TRY(plan_fingerprint(&fixed, recipe, fingerprint, err));
     if (plan_set_has(tried, fingerprint)) {
-        say(repair, "dropped: it was tried before with this recipe");
+        repair_say(repair, "dropped: it was tried before with this recipe");
         return STATUS_OK;
     }
     TRY(plan_set_add(tried, fingerprint, err));
@@ -323,7 +264,7 @@ static enum status repair_configs(struct repair *repair, struct plan *plan, stru
         bool keep = false;
         repair->number = i;
         if (kept == most) {
-            say(repair, "dropped: a round has %d configurations", most);
+            repair_say(repair, "dropped: a round has %d configurations", most);
         } else {
             enum status status =
                 repair_config(repair, &plan->configs[i], plan->recipe, tried, &keep, err);

@@ -11,6 +11,12 @@ struct executor_limits {
     int64_t memory_bytes; /* of one worker; 0: unknown */
     /* Bytes that a configuration needs (train/trainer.h's trainer_bytes). */
     int64_t (*training_bytes)(const struct model_config *model, const struct train_config *config);
+    /* Files that a recipe may read, beside the task's training split: below run_folder/sources
+     * (named relative to the run folder), or below one of `folders` (NULL at the end). run_folder
+     * NULL: files are not looked at. */
+    const char *run_folder;
+    const char *const *folders;
+    bool code; /* the operator `code` may be used */
 };
 
 /* Repairs `plan` in place: values out of range are clamped, batch_tokens is lowered until it fits

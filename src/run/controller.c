@@ -27,6 +27,9 @@ enum status controller_create(const struct controller_options *options, struct c
             ? 0
             : machine_worker_memory(options->job, &options->machine, options->node_workers);
     c->limits.training_bytes = trainer_bytes;
+    c->limits.run_folder = options->job->output;
+    c->limits.folders = (const char *const *)options->job->researcher.folders;
+    c->limits.code = options->job->researcher.code;
     TRY_CLEANUP(controller_open(c, err));
     *out = c;
     c = NULL;

@@ -1,7 +1,10 @@
 /* What the executor repairs, what it says, and what it refuses. */
 #include "simulate.h"
 
+#include <unistd.h>
+
 #include "agents/executor.h"
+#include "base/file.h"
 #include "base/mem.h"
 
 struct fixture {
@@ -333,18 +336,71 @@ static void test_without_memory(void **state)
     }
 }
 
+/* A recipe reads the files that were found or listed, and no others, by whatever name. */
+static void test_files(void **state)
+{
+    (void)state;
+    static const char *const folders[] = {"sources", "secret", "local", NULL};
+    char run[] = "/tmp/trex-test-files-XXXXXX";
+    char path[256];
+    char recipe[2048];
+    struct fixture fixture;
+    assert_non_null(mkdtemp(run));
+    for (int i = 0; folders[i] != NULL; i++) {
+        struct error err;
+        snprintf(path, sizeof(path), "%s/%s", run, folders[i]);
+        assert_int_equal(file_make_folders(path, &err), STATUS_OK);
+        snprintf(path, sizeof(path), "%s/%s/rows.jsonl", run, folders[i]);
+        assert_int_equal(file_write(path, "{}\n", 3, &err), STATUS_OK);
+    }
+    snprintf(path, sizeof(path), "%s/sources/link.jsonl", run);
+    assert_int_equal(symlink("../secret/rows.jsonl", path), 0);
+    snprintf(path, sizeof(path), "%s/local", run);
+    const char *const listed[] = {path, NULL};
+    snprintf(recipe, sizeof(recipe),
+             "[{\"op\": \"load\", \"path\": \"sources/rows.jsonl\"},"
+             " {\"op\": \"load\", \"path\": \"%s/rows.jsonl\"},"
+             " {\"op\": \"load\", \"path\": \"secret/rows.jsonl\"},"
+             " {\"op\": \"load\", \"path\": \"sources/../secret/rows.jsonl\"},"
+             " {\"op\": \"load\", \"path\": \"sources/link.jsonl\"},"
+             " {\"op\": \"load\", \"path\": \"sources/none.jsonl\"},"
+             " {\"op\": \"load\", \"path\": \"/etc/passwd\"},"
+             " {\"op\": \"mix\", \"sources\": [{\"path\": \"train\"}, {\"path\": "
+             "\"/etc/passwd\"}], \"count\": 9},"
+             " {\"op\": \"mix\", \"sources\": [{\"path\": \"train\"}, {\"path\": \"rows\"}], "
+             "\"count\": 9},"
+             " {\"op\": \"code\", \"program\": \"print()\"}]",
+             path);
+    begin(&fixture, recipe, "[{}]");
+    fixture.limits.run_folder = run;
+    fixture.limits.folders = listed;
+    must_check(&fixture);
+    char *left = cJSON_PrintUnformatted(fixture.plan.recipe);
+    assert_int_equal(cJSON_GetArraySize(fixture.plan.recipe), 3);
+    assert_null(strstr(left, "secret"));
+    assert_null(strstr(left, "passwd"));
+    assert_null(strstr(left, "link"));
+    assert_non_null(strstr(buffer_text(&fixture.changes), "\"/etc/passwd\", allowed are"));
+    assert_non_null(strstr(buffer_text(&fixture.changes), "code is off"));
+    cJSON_free(left);
+    end(&fixture);
+    begin(&fixture, "[{\"op\": \"code\", \"program\": \"print()\"}]", "[{}]");
+    fixture.limits.run_folder = run;
+    fixture.limits.code = true;
+    must_check(&fixture);
+    assert_int_equal(cJSON_GetArraySize(fixture.plan.recipe), 1);
+    end(&fixture);
+    file_remove_folder(run);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_a_good_plan_stays),
-        cmocka_unit_test(test_recipes),
-        cmocka_unit_test(test_values),
-        cmocka_unit_test(test_lengths),
-        cmocka_unit_test(test_duration),
-        cmocka_unit_test(test_memory),
-        cmocka_unit_test(test_without_memory),
-        cmocka_unit_test(test_repeats),
-        cmocka_unit_test(test_size_of_a_round),
+        cmocka_unit_test(test_files),   cmocka_unit_test(test_a_good_plan_stays),
+        cmocka_unit_test(test_recipes), cmocka_unit_test(test_values),
+        cmocka_unit_test(test_lengths), cmocka_unit_test(test_duration),
+        cmocka_unit_test(test_memory),  cmocka_unit_test(test_without_memory),
+        cmocka_unit_test(test_repeats), cmocka_unit_test(test_size_of_a_round),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

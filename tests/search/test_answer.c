@@ -1,0 +1,128 @@
+/* Questions that a worker answers with its own engine: a tiny random model, whose words mean
+ * nothing. */
+/* clang-format off */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <cmocka.h>
+/* clang-format on */
+#include <string.h>
+
+#include "run/answer.h"
+
+static const char base_folder[] = TEST_SOURCE_DIR "/golden/model/llama";
+static const char other_folder[] = TEST_SOURCE_DIR "/golden/model/qwen3";
+
+struct fixture {
+    struct job job;
+    struct workspace workspace;
+};
+
+static void open_fixture(struct fixture *fixture)
+{
+    struct error err;
+    memset(fixture, 0, sizeof(*fixture));
+    fixture->job.backend = (char *)"cpu";
+    fixture->job.model = (char *)base_folder;
+    fixture->job.precision = JOB_PRECISION_F32;
+    if (workspace_open(&fixture->job, 1, 0, NULL, &fixture->workspace, &err) != STATUS_OK) {
+        fail_msg("%s", err.message);
+    }
+}
+
+static enum status ask(struct fixture *fixture, const char *folder, const char *body,
+                       const struct progress *progress, cJSON **answer, struct error *err)
+{
+    cJSON *question = cJSON_Parse(body);
+    assert_non_null(question);
+    *answer = NULL;
+    enum status status =
+        answer_question(&fixture->workspace, folder, question, progress, answer, err);
+    cJSON_Delete(question);
+    return status;
+}
+
+static const char good[] =
+    "{\"messages\": [{\"role\": \"user\", \"content\": \"hello\"}], \"max_tokens\": 8, "
+    "\"temperature\": 0.8, \"seed\": 5}";
+
+static void test_answers(void **state)
+{
+    (void)state;
+    struct fixture fixture;
+    struct error err;
+    open_fixture(&fixture);
+    static const char *const folders[] = {base_folder, other_folder};
+    for (size_t i = 0; i < 2; i++) {
+        cJSON *first = NULL;
+        cJSON *again = NULL;
+        if (ask(&fixture, folders[i], good, NULL, &first, &err) != STATUS_OK) {
+            fail_msg("%s", err.message);
+        }
+        assert_int_equal(ask(&fixture, folders[i], good, NULL, &again, &err), STATUS_OK);
+        assert_true(cJSON_Compare(first, again, true));
+        assert_true(cJSON_IsString(cJSON_GetObjectItemCaseSensitive(first, "text")));
+        assert_true(cJSON_IsBool(cJSON_GetObjectItemCaseSensitive(first, "cut")));
+        assert_true(cJSON_GetNumberValue(cJSON_GetObjectItemCaseSensitive(first, "tokens_in")) >
+                    0.0);
+        assert_string_equal(cJSON_GetStringValue(cJSON_GetObjectItemCaseSensitive(first, "model")),
+                            i == 0 ? "llama" : "qwen3");
+        cJSON_Delete(first);
+        cJSON_Delete(again);
+    }
+    workspace_close(&fixture.workspace);
+}
+
+static enum status stop(void *context, const char *phase, int64_t done, int64_t total,
+                        struct error *err)
+{
+    (void)done;
+    (void)total;
+    assert_true(strcmp(phase, "load") == 0 || strcmp(phase, "evaluate") == 0);
+    return ++*(int *)context > 3 ? FAIL(err, STATUS_INTERRUPTED, "stopped") : STATUS_OK;
+}
+
+static void test_refusals(void **state)
+{
+    (void)state;
+    static const char *const bodies[] = {
+        "{}",
+        "{\"messages\": []}",
+        "{\"messages\": [1]}",
+        "{\"messages\": [{\"role\": \"user\"}]}",
+        "{\"messages\": [{\"role\": 1, \"content\": \"x\"}]}",
+        "{\"messages\": [{\"role\": \"user\", \"content\": \"x\"}], \"max_tokens\": -1}",
+        "{\"messages\": [{\"role\": \"user\", \"content\": \"x\"}], \"temperature\": \"hot\"}",
+        "[]",
+    };
+    struct fixture fixture;
+    struct error err;
+    cJSON *answer = NULL;
+    open_fixture(&fixture);
+    for (size_t i = 0; i < sizeof(bodies) / sizeof(bodies[0]); i++) {
+        assert_int_equal(ask(&fixture, base_folder, bodies[i], NULL, &answer, &err),
+                         STATUS_INVALID);
+        assert_null(answer);
+    }
+    assert_int_equal(ask(&fixture, "/nowhere", good, NULL, &answer, &err), STATUS_NOT_FOUND);
+    char longer[40000] = "{\"messages\": [{\"role\": \"user\", \"content\": \"";
+    memset(longer + strlen(longer), 'q', 30000);
+    strcat(longer, "\"}]}");
+    assert_int_equal(ask(&fixture, base_folder, longer, NULL, &answer, &err), STATUS_RANGE);
+    assert_non_null(strstr(err.message, "prompt_tokens"));
+    int ticks = 0;
+    const struct progress stopping = {.tick = stop, .context = &ticks};
+    assert_int_equal(ask(&fixture, other_folder, good, &stopping, &answer, &err),
+                     STATUS_INTERRUPTED);
+    workspace_close(&fixture.workspace);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_answers),
+        cmocka_unit_test(test_refusals),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
