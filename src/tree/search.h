@@ -171,8 +171,6 @@ enum {
     SEARCH_CALL_TEXT_MAX_BYTES = 1 << 20 /* prompt and reply each */,
     SEARCH_CALLS_MAX = 1000000
 };
-#define SEARCH_CALL_TOKENS_MAX (INT64_C(1) << 40) /* of one call; a million of them still add up   \
-                                                   */
 struct search_call {
     char *key;     /* what it is known by: "n0003.2/plan/1" */
     char *purpose; /* "brief", "plan", "diagnose", "source", ... */
@@ -189,7 +187,7 @@ struct search_call {
     double cost_usd, reserved_usd; /* likewise; NaN: no price is known */
     double started_s, seconds;     /* wall time of its event; from the asking to the answer */
     int32_t attempts;
-    int64_t outcomes; /* search->outcomes when it ended: a replay answers it there */
+    int64_t outcomes; /* search->outcomes before it ended: a replay answers it there */
 };
 
 /* A paper or a data set that the Researcher found and kept. */
@@ -242,8 +240,8 @@ struct search {
     int64_t agent_tokens; /* of all calls: spent, and reserved by those that are open or lost */
     double agent_usd;     /* likewise; calls without a price count 0 */
     int64_t outcomes; /* events that a decision can rest on: plans, results, closed and diagnosed
-                         rounds, brief, documents, ahead_set; the same for an interrupted and a
-                         whole search */
+                         rounds, brief, documents, ahead_set, calls that ended and were not lost;
+                         the same for an interrupted and a whole search */
     int64_t ahead; /* candidates that are planned ahead of the free workers, so that none waits for
                       an agent */
     struct search_settled *settled; /* in the order in which it happened; after a load, of nodes */

@@ -1,0 +1,568 @@
+/* An entry for each call that was asked and is not yet in the search as ended:
+ *
+ *   ENTRY_ASKED    its call_started is on its way to the disk, or waits for a place
+ *   ENTRY_SENT     the transport has it
+ *   ENTRY_ENDING   its call_ended is on its way to the disk */
+#include "agents/calls.h"
+
+#include <inttypes.h>
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "agents/call_parts.h"
+#include "base/json.h"
+#include "base/mem.h"
+#include "base/text.h"
+
+/* The search refuses events with more (of one call). */
+static const int64_t tokens_max = INT64_C(1) << 40;
+static const double usd_max = 1e9, seconds_max = 1e9;
+enum { ATTEMPTS_MAX = 1000000 };
+
+static const double usd_rounding = 1e-9;
+
+enum entry_phase { ENTRY_ASKED, ENTRY_SENT, ENTRY_ENDING };
+
+struct entry {
+    int32_t id;
+    char key[SEARCH_CALL_KEY_BYTES];
+    enum call_kind kind;
+    enum entry_phase phase;
+    cJSON *body;    /* until it is sent */
+    int64_t tokens; /* reserved */
+    double usd;
+};
+
+struct calls {
+    struct call_transport transport;
+    int open_max;
+    struct log *log;
+    double (*limit)(const void *context, enum search_limit_id id);
+    const void *context;
+    struct entry *entries; /* in the order of their ids */
+    int entry_count, entry_capacity;
+    int32_t next_id;
+    cJSON **events; /* for the journal, in order */
+    int event_count, event_capacity;
+};
+
+/* ---- lifetime ---- */
+
+enum status calls_create(const struct calls_options *options, struct calls **out, struct error *err)
+{
+    struct calls *calls = mem_calloc(1, sizeof(*calls));
+    if (calls == NULL) {
+        options->transport.close(options->transport.state);
+        return mem_fail(err, sizeof(*calls), "calls");
+    }
+    calls->transport = options->transport;
+    calls->open_max = options->open_max > 0 ? options->open_max : 1;
+    calls->log = options->log;
+    calls->limit = options->limit;
+    calls->context = options->context;
+    *out = calls;
+    return STATUS_OK;
+}
+
+void calls_destroy(struct calls *calls)
+{
+    if (calls == NULL) {
+        return;
+    }
+    calls->transport.close(calls->transport.state);
+    for (int i = 0; i < calls->entry_count; i++) {
+        cJSON_Delete(calls->entries[i].body);
+    }
+    free(calls->entries);
+    for (int i = 0; i < calls->event_count; i++) {
+        cJSON_Delete(calls->events[i]);
+    }
+    free(calls->events);
+    free(calls);
+}
+
+/* ---- entries ---- */
+
+static struct entry *find_entry(const struct calls *calls, int32_t id)
+{
+    for (int i = 0; i < calls->entry_count; i++) {
+        if (calls->entries[i].id == id) {
+            return &calls->entries[i];
+        }
+    }
+    return NULL;
+}
+
+/* An empty one at the end, which the caller fills; entry_count is not yet raised. */
+static enum status reserve_entry(struct calls *calls, struct entry **out, struct error *err)
+{
+    if (calls->entry_count == calls->entry_capacity) {
+        int capacity = calls->entry_capacity > 0 ? 2 * calls->entry_capacity : 16;
+        struct entry *entries = mem_realloc(calls->entries, (size_t)capacity, sizeof(*entries));
+        if (entries == NULL) {
+            return mem_fail(err, (size_t)capacity * sizeof(*entries), "open calls");
+        }
+        calls->entries = entries;
+        calls->entry_capacity = capacity;
+    }
+    *out = &calls->entries[calls->entry_count];
+    memset(*out, 0, sizeof(**out));
+    return STATUS_OK;
+}
+
+static int count_phase(const struct calls *calls, enum entry_phase phase)
+{
+    int count = 0;
+    for (int i = 0; i < calls->entry_count; i++) {
+        count += calls->entries[i].phase == phase ? 1 : 0;
+    }
+    return count;
+}
+
+int calls_open(const struct calls *calls)
+{
+    return calls->entry_count;
+}
+
+bool calls_is_open(const struct calls *calls, const char *key)
+{
+    for (int i = 0; i < calls->entry_count; i++) {
+        if (strcmp(calls->entries[i].key, key) == 0) {
+            return true;
+        }
+    }
+    return false;
+}
+
+const struct search_call *calls_find(const struct search *search, const char *key)
+{
+    const struct search_call *call = search_find_call(search, key);
+    return call != NULL && call->ended ? call : NULL;
+}
+
+/* ---- events ---- */
+
+/* Takes the event, whatever the outcome; NULL: there was no memory for it. */
+static enum status push_event(struct calls *calls, cJSON *event, struct error *err)
+{
+    if (event != NULL && calls->event_count == calls->event_capacity) {
+        int capacity = calls->event_capacity > 0 ? 2 * calls->event_capacity : 16;
+        cJSON **events = mem_realloc(calls->events, (size_t)capacity, sizeof(cJSON *));
+        if (events == NULL) {
+            cJSON_Delete(event);
+            event = NULL;
+        } else {
+            calls->events = events;
+            calls->event_capacity = capacity;
+        }
+    }
+    if (event == NULL) {
+        return mem_fail(err, sizeof(cJSON), "an event of a call");
+    }
+    calls->events[calls->event_count++] = event;
+    return STATUS_OK;
+}
+
+bool calls_take_event(struct calls *calls, cJSON **event)
+{
+    if (calls->event_count == 0) {
+        return false;
+    }
+    *event = calls->events[0];
+    calls->event_count--;
+    memmove(calls->events, calls->events + 1, (size_t)calls->event_count * sizeof(cJSON *));
+    return true;
+}
+
+static bool add_usd(cJSON *event, const char *key, double usd)
+{
+    return isnan(usd) ? cJSON_AddNullToObject(event, key) != NULL
+                      : cJSON_AddNumberToObject(event, key, usd) != NULL;
+}
+
+static cJSON *started_event(const struct entry *entry, const struct call_question *question)
+{
+    cJSON *event = cJSON_CreateObject();
+    bool added = cJSON_AddStringToObject(event, "event", "call_started") != NULL &&
+                 cJSON_AddNumberToObject(event, "call", entry->id) != NULL &&
+                 cJSON_AddStringToObject(event, "key", entry->key) != NULL &&
+                 cJSON_AddStringToObject(event, "purpose", question->purpose) != NULL &&
+                 cJSON_AddStringToObject(event, "kind", call_kind_names[entry->kind]) != NULL &&
+                 cJSON_AddNumberToObject(event, "node", question->node) != NULL &&
+                 cJSON_AddNumberToObject(event, "reserved_tokens", (double)entry->tokens) != NULL &&
+                 add_usd(event, "reserved_usd", entry->usd);
+    cJSON *body = added ? cJSON_Duplicate(entry->body, true) : NULL;
+    if (body == NULL || !cJSON_AddItemToObject(event, "body", body)) {
+        cJSON_Delete(body);
+        cJSON_Delete(event);
+        return NULL;
+    }
+    return event;
+}
+
+static double within(double value, double max)
+{
+    return value >= 0.0 ? fmin(value, max) : 0.0;
+}
+
+static cJSON *ended_event(const struct call_answer *answer, bool lost)
+{
+    bool replied = answer->status == STATUS_OK && answer->text != NULL;
+    double usd = isnan(answer->cost_usd) ? NAN : within(answer->cost_usd, usd_max);
+    cJSON *event = cJSON_CreateObject();
+    bool added =
+        cJSON_AddStringToObject(event, "event", "call_ended") != NULL &&
+        cJSON_AddNumberToObject(event, "call", answer->id) != NULL &&
+        cJSON_AddStringToObject(event, "provider", answer->provider) != NULL &&
+        cJSON_AddStringToObject(event, "model", answer->model) != NULL &&
+        cJSON_AddStringToObject(event, "host", answer->host) != NULL &&
+        cJSON_AddNumberToObject(event, "tokens_in",
+                                within((double)answer->tokens_in, (double)tokens_max)) != NULL &&
+        cJSON_AddNumberToObject(event, "tokens_out",
+                                within((double)answer->tokens_out, (double)tokens_max)) != NULL &&
+        add_usd(event, "cost_usd", usd) &&
+        cJSON_AddNumberToObject(event, "seconds", within(answer->seconds, seconds_max)) != NULL &&
+        cJSON_AddNumberToObject(event, "attempts", within(answer->attempts, ATTEMPTS_MAX)) !=
+            NULL &&
+        cJSON_AddStringToObject(event, replied ? "reply" : "error",
+                                replied ? answer->text : answer->error.message) != NULL &&
+        (!lost || cJSON_AddTrueToObject(event, "lost") != NULL);
+    if (!added) {
+        cJSON_Delete(event);
+        return NULL;
+    }
+    return event;
+}
+
+/* ---- asking ---- */
+
+/* Reserved by calls whose call_started is not yet in the search, which counts the others. */
+static void sum_pending(const struct calls *calls, const struct search *search, int64_t *tokens,
+                        double *usd)
+{
+    *tokens = 0;
+    *usd = 0.0;
+    for (int i = 0; i < calls->entry_count; i++) {
+        if (calls->entries[i].id >= search->call_count) {
+            *tokens += calls->entries[i].tokens;
+            *usd += isnan(calls->entries[i].usd) ? 0.0 : calls->entries[i].usd;
+        }
+    }
+}
+
+/* What costs nothing is always allowed. */
+static enum status check_caps(const struct calls *calls, const struct search *search,
+                              const struct entry *entry, struct error *err)
+{
+    int64_t pending_tokens = 0;
+    double pending_usd = 0.0;
+    if (calls->limit == NULL) {
+        return STATUS_OK;
+    }
+    sum_pending(calls, search, &pending_tokens, &pending_usd);
+    double cap = calls->limit(calls->context, SEARCH_LIMIT_AGENT_TOKENS);
+    double taken = (double)(search->agent_tokens + pending_tokens);
+    if (entry->tokens > 0 && !(taken + (double)entry->tokens <= cap)) {
+        return FAIL(err, STATUS_LIMIT,
+                    "%s may take %" PRId64 " tokens, %s has %.0f left of %.0f (%.0f are spent or "
+                    "reserved)",
+                    entry->key, entry->tokens, search_limits[SEARCH_LIMIT_AGENT_TOKENS].name,
+                    fmax(cap - taken, 0.0), cap, taken);
+    }
+    cap = calls->limit(calls->context, SEARCH_LIMIT_AGENT_MONEY);
+    taken = search->agent_usd + pending_usd;
+    if (entry->usd > 0.0 && !(taken + entry->usd <= cap + usd_rounding)) {
+        return FAIL(err, STATUS_LIMIT,
+                    "%s may take %.6g USD, %s has %.6g left of %.6g (%.6g are spent or reserved)",
+                    entry->key, entry->usd, search_limits[SEARCH_LIMIT_AGENT_MONEY].name,
+                    fmax(cap - taken, 0.0), cap, taken);
+    }
+    return STATUS_OK;
+}
+
+static enum status fill_entry(const struct calls *calls, const struct search *search,
+                              const struct call_question *question, struct entry *entry,
+                              struct error *err)
+{
+    if (!search_call_key_fits(question->key)) {
+        return FAIL(err, STATUS_INVALID, "\"%.100s\" cannot be the key of a call", question->key);
+    }
+    entry->id = calls->next_id > search->call_count ? calls->next_id : search->call_count;
+    snprintf(entry->key, sizeof(entry->key), "%s", question->key);
+    entry->kind = question->kind;
+    TRY(call_body_read(question->kind, question->body, &entry->body, err));
+    const struct call call = {entry->id, entry->key, entry->kind, entry->body};
+    TRY(calls->transport.bound(calls->transport.state, &call, &entry->tokens, &entry->usd, err));
+    entry->tokens = entry->tokens < tokens_max ? entry->tokens : tokens_max;
+    return check_caps(calls, search, entry, err);
+}
+
+static enum status ask(struct calls *calls, const struct search *search,
+                       const struct call_question *question, struct error *err)
+{
+    struct entry *entry = NULL;
+    TRY(reserve_entry(calls, &entry, err));
+    enum status status = fill_entry(calls, search, question, entry, err);
+    if (status == STATUS_OK) {
+        status = push_event(calls, started_event(entry, question), err);
+    }
+    if (status != STATUS_OK) {
+        cJSON_Delete(entry->body);
+        return status;
+    }
+    calls->entry_count++;
+    calls->next_id = entry->id + 1;
+    return STATUS_OK;
+}
+
+enum status calls_ask(struct calls *calls, const struct search *search,
+                      struct call_question *question, struct error *err)
+{
+    enum status status = STATUS_OK;
+    if (calls_find(search, question->key) == NULL && !calls_is_open(calls, question->key)) {
+        status = ask(calls, search, question, err);
+    }
+    cJSON_Delete(question->body);
+    question->body = NULL;
+    return status;
+}
+
+/* ---- answers ---- */
+
+/* Makes a text that an event can carry of whatever came. */
+static enum status repair_text(struct call_answer *answer, struct error *err)
+{
+    size_t length = strlen(answer->text);
+    if (!json_utf8_valid(answer->text, length)) {
+        char *repaired = mem_calloc(3 * length + 1, 1);
+        if (repaired == NULL) {
+            return mem_fail(err, 3 * length + 1, "a reply");
+        }
+        length = text_repair(answer->text, length, repaired);
+        free(answer->text);
+        answer->text = repaired;
+    }
+    if (length > SEARCH_CALL_TEXT_MAX_BYTES) {
+        answer->status =
+            FAIL(&answer->error, STATUS_LIMIT, "the reply has %zu bytes, allowed are %d", length,
+                 SEARCH_CALL_TEXT_MAX_BYTES);
+    }
+    return STATUS_OK;
+}
+
+static void repair_line(char *text, size_t bytes)
+{
+    char repaired[3 * sizeof(((struct error *)NULL)->message) + 1];
+    if (!json_utf8_valid(text, strlen(text))) {
+        text_repair(text, strlen(text), repaired);
+        call_answer_set(text, bytes, repaired);
+    }
+}
+
+static enum status repair_answer(struct call_answer *answer, struct error *err)
+{
+    if (answer->status == STATUS_OK && answer->text == NULL) {
+        answer->status = FAIL(&answer->error, STATUS_FORMAT, "there is no text in the answer");
+    }
+    if (answer->status == STATUS_OK) {
+        TRY(repair_text(answer, err));
+    }
+    if (answer->status != STATUS_OK && answer->error.message[0] == '\0') {
+        snprintf(answer->error.message, sizeof(answer->error.message), "%s",
+                 status_text(answer->status));
+    }
+    repair_line(answer->provider, sizeof(answer->provider));
+    repair_line(answer->model, sizeof(answer->model));
+    repair_line(answer->host, sizeof(answer->host));
+    repair_line(answer->error.message, sizeof(answer->error.message));
+    return STATUS_OK;
+}
+
+static void log_answer(const struct calls *calls, const struct entry *entry,
+                       const struct call_answer *answer)
+{
+    if (answer->status != STATUS_OK) {
+        log_write(calls->log, LOG_WARNING, "agents", "call %s failed: %s", entry->key,
+                  answer->error.message);
+        return;
+    }
+    char cost[32] = "";
+    if (answer->cost_usd > 0.0) {
+        snprintf(cost, sizeof(cost), ", %.4f USD", answer->cost_usd);
+    }
+    log_write(calls->log, LOG_INFO, "agents",
+              "call %s: %" PRId64 " tokens in, %" PRId64 " out%s, %.1f s%s", entry->key,
+              answer->tokens_in, answer->tokens_out, cost, answer->seconds,
+              answer->cut ? ", cut" : "");
+}
+
+static enum status end_entry(struct calls *calls, struct entry *entry, struct call_answer *answer,
+                             bool lost, struct error *err)
+{
+    TRY(repair_answer(answer, err));
+    log_answer(calls, entry, answer);
+    entry->phase = ENTRY_ENDING;
+    return push_event(calls, ended_event(answer, lost), err);
+}
+
+/* ---- a turn ---- */
+
+/* Lets go of what the search holds as ended. */
+static void forget_ended(struct calls *calls, const struct search *search)
+{
+    int kept = 0;
+    for (int i = 0; i < calls->entry_count; i++) {
+        struct entry *entry = &calls->entries[i];
+        bool ended = entry->id < search->call_count && search->calls[entry->id].ended;
+        if (!ended) {
+            calls->entries[kept++] = *entry;
+            continue;
+        }
+        if (calls->transport.done != NULL) {
+            calls->transport.done(calls->transport.state, entry->id);
+        }
+        cJSON_Delete(entry->body);
+    }
+    calls->entry_count = kept;
+}
+
+static enum status send_one(struct calls *calls, struct entry *entry, struct error *err)
+{
+    struct error failure = {0};
+    const struct call call = {entry->id, entry->key, entry->kind, entry->body};
+    enum status started = calls->transport.start(calls->transport.state, &call, &failure);
+    cJSON_Delete(entry->body);
+    entry->body = NULL;
+    entry->phase = ENTRY_SENT;
+    if (started == STATUS_OK) {
+        return STATUS_OK;
+    }
+    struct call_answer answer = call_answer_failed(entry->id, &failure);
+    return end_entry(calls, entry, &answer, false, err);
+}
+
+/* In the order in which they were asked. */
+static enum status send(struct calls *calls, const struct search *search, struct error *err)
+{
+    int sent = count_phase(calls, ENTRY_SENT);
+    for (int i = 0; i < calls->entry_count && sent < calls->open_max; i++) {
+        struct entry *entry = &calls->entries[i];
+        if (entry->phase != ENTRY_ASKED || entry->id >= search->call_count) {
+            continue;
+        }
+        if (strcmp(search->calls[entry->id].key, entry->key) != 0) {
+            return FAIL(err, STATUS_INTERNAL, "call %d is %s, and not %s", (int)entry->id,
+                        search->calls[entry->id].key, entry->key);
+        }
+        TRY(send_one(calls, entry, err));
+        sent += entry->phase == ENTRY_SENT ? 1 : 0;
+    }
+    return STATUS_OK;
+}
+
+/* The next answer, if the one before is in the search. */
+static enum status receive(struct calls *calls, struct error *err)
+{
+    struct call_answer answer = {0};
+    while (count_phase(calls, ENTRY_ENDING) == 0 &&
+           calls->transport.take(calls->transport.state, &answer)) {
+        struct entry *entry = find_entry(calls, answer.id);
+        enum status status = entry != NULL && entry->phase == ENTRY_SENT
+                                 ? end_entry(calls, entry, &answer, false, err)
+                                 : STATUS_OK;
+        call_answer_fini(&answer);
+        memset(&answer, 0, sizeof(answer));
+        TRY(status);
+    }
+    return STATUS_OK;
+}
+
+/* The search has ended: nobody waits for an answer. What was sent may still be charged. */
+static enum status take_back(struct calls *calls, struct error *err)
+{
+    for (int i = 0; i < calls->entry_count; i++) {
+        struct entry *entry = &calls->entries[i];
+        if (entry->phase == ENTRY_ENDING) {
+            continue;
+        }
+        bool sent = entry->phase == ENTRY_SENT;
+        if (sent) {
+            calls->transport.cancel(calls->transport.state, entry->id);
+        }
+        struct error failure;
+        FAIL(&failure, STATUS_INTERRUPTED, "the search ended before the answer came");
+        struct call_answer answer = call_answer_failed(entry->id, &failure);
+        TRY(end_entry(calls, entry, &answer, sent, err));
+    }
+    return STATUS_OK;
+}
+
+enum status calls_turn(struct calls *calls, const struct search *search, bool idle,
+                       struct error *err)
+{
+    forget_ended(calls, search);
+    if (search->end == SEARCH_FINISHED) {
+        return take_back(calls, err);
+    }
+    TRY(send(calls, search, err));
+    bool waiting = count_phase(calls, ENTRY_SENT) == calls->entry_count;
+    TRY(calls->transport.turn(calls->transport.state, search->outcomes, idle && waiting, err));
+    return receive(calls, err);
+}
+
+/* ---- after a restart ---- */
+
+static enum status resume_call(struct calls *calls, const struct search_call *call, int32_t id,
+                               struct error *err)
+{
+    struct entry *entry = NULL;
+    TRY(reserve_entry(calls, &entry, err));
+    entry->id = id;
+    snprintf(entry->key, sizeof(entry->key), "%s", call->key);
+    while (entry->kind < CALL_KIND_COUNT - 1 &&
+           strcmp(call->kind, call_kind_names[entry->kind]) != 0) {
+        entry->kind++;
+    }
+    entry->tokens = call->reserved_tokens;
+    entry->usd = call->reserved_usd;
+    TRY(json_parse(call->body, strlen(call->body), call->key, &entry->body, err));
+    calls->entry_count++;
+    return STATUS_OK;
+}
+
+static enum status lose_call(struct calls *calls, int32_t id, struct error *err)
+{
+    struct error failure;
+    FAIL(&failure, STATUS_INTERRUPTED, "the job ended before the answer came");
+    struct call_answer answer = call_answer_failed(id, &failure);
+    answer.cost_usd = NAN;
+    return push_event(calls, ended_event(&answer, true), err);
+}
+
+enum status calls_recover(struct calls *calls, const struct search *search, struct error *err)
+{
+    int lost = 0;
+    calls->next_id = search->call_count;
+    for (int32_t i = 0; i < search->call_count; i++) {
+        const struct search_call *call = &search->calls[i];
+        if (call->ended) {
+            if (calls->transport.done != NULL) {
+                calls->transport.done(calls->transport.state, i);
+            }
+        } else if (calls->transport.resumes) {
+            TRY(resume_call(calls, call, i, err));
+        } else {
+            TRY(lose_call(calls, i, err));
+            lost++;
+        }
+    }
+    if (lost > 0) {
+        log_write(calls->log, LOG_WARNING, "agents",
+                  "%d call%s had no answer when the job ended: counted as spent, asked again if "
+                  "wanted",
+                  lost, lost == 1 ? "" : "s");
+    }
+    return STATUS_OK;
+}
