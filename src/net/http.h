@@ -2,9 +2,9 @@
  * http_turn from a loop that does other things.
  *
  * Certificates are always verified; CA bundle from SSL_CERT_FILE or CURL_CA_BUNDLE, else the
- * system's; proxies from https_proxy, http_proxy, no_proxy; no redirects to another host when there
- * is a secret, and never to another scheme than http and https. Nothing of a secret header, and no
- * query of a URL, reaches an error or a log. */
+ * system's; proxies from https_proxy, http_proxy, no_proxy; redirects are followed for a GET
+ * without a secret alone, and never from https to another scheme. Nothing of a secret header, and
+ * no query of a URL, reaches an error or a log. */
 #ifndef NET_HTTP_H
 #define NET_HTTP_H
 
@@ -40,8 +40,10 @@ struct http_request {
 
 struct http_response {
     enum status status;   /* STATUS_OK: an answer came, with any code; STATUS_TIMEOUT, STATUS_LIMIT,
-                             STATUS_EXTERNAL (name,   connection, certificate: which of them `error`
+                             STATUS_EXTERNAL (name, connection, certificate: which of them `error`
                              says), or what on_bytes returned */
+    bool lasting;         /* of STATUS_EXTERNAL: a certificate; asking again will not help */
+    bool connected;       /* the request began to go out: it may have been served */
     int code;             /* HTTP's; 0: none came */
     double retry_after_s; /* of the header, seconds or date; NaN: none */
     char content_type[128]; /* "" if there is none */

@@ -1,8 +1,10 @@
-/* What providers ask for a million tokens, in and out, in USD, as they published it in 2025. Prices
- * change: a job's own ("input_usd", "output_usd") come first, and what is not here has no price. */
+/* What an answer can cost. Below: what providers ask for a million tokens, in and out, in USD, as
+ * they published it in 2025. Prices change: a job's own ("input_usd", "output_usd") come first, and
+ * what is not here has no price. */
+#include <math.h>
 #include <string.h>
 
-#include "net/lm.h"
+#include "net/lm_try.h"
 
 struct price {
     const char *provider;
@@ -45,4 +47,49 @@ bool lm_price(const char *provider, const char *model, double *input_usd, double
         }
     }
     return longest > 0;
+}
+
+bool lm_endpoint_price(const struct lm_endpoint *endpoint, double *input_usd, double *output_usd)
+{
+    double table_in = (double)NAN;
+    double table_out = (double)NAN;
+    lm_price(endpoint->provider, endpoint->model, &table_in, &table_out);
+    *input_usd = isnan(endpoint->input_usd) ? table_in : endpoint->input_usd;
+    *output_usd = isnan(endpoint->output_usd) ? table_out : endpoint->output_usd;
+    return !isnan(*input_usd) && !isnan(*output_usd);
+}
+
+int64_t lm_estimate_tokens(const char *text)
+{
+    /* In twelfths of a token: what a byte costs at most, on average over a text of its kind. */
+    enum { LETTER = 4, SPACE = 3, DIGIT = 12, SIGN = 9, OTHER = 6, WHOLE = 12 };
+    int64_t parts = 0;
+    for (const char *c = text; *c != '\0'; c++) {
+        unsigned char byte = (unsigned char)*c;
+        bool is_letter = (byte >= 'a' && byte <= 'z') || (byte >= 'A' && byte <= 'Z');
+        parts += is_letter                    ? LETTER
+                 : byte == ' '                ? SPACE
+                 : byte >= '0' && byte <= '9' ? DIGIT
+                 : byte < 0x80                ? SIGN
+                                              : OTHER;
+    }
+    return (parts + WHOLE - 1) / WHOLE;
+}
+
+void lm_bound(const struct lm_options *options, const struct lm_question *question, int64_t *tokens,
+              double *usd)
+{
+    int64_t tokens_in = lm_question_tokens(question);
+    *tokens = options->tries * (tokens_in + question->max_tokens);
+    *usd = 0;
+    for (int i = 0; i < options->endpoint_count; i++) {
+        double input_usd = 0;
+        double output_usd = 0;
+        if (!lm_endpoint_price(&options->endpoints[i], &input_usd, &output_usd)) {
+            *usd = (double)NAN;
+            return;
+        }
+        double price = (double)tokens_in * input_usd + (double)question->max_tokens * output_usd;
+        *usd = fmax(*usd, options->tries * price / 1e6);
+    }
 }

@@ -1,0 +1,60 @@
+/* One try: a question goes to one endpoint, and what comes of it is judged. */
+#ifndef NET_LM_TRY_H
+#define NET_LM_TRY_H
+
+#include "net/lm_provider.h"
+#include "net/lm_stream.h"
+
+/* An endpoint with what is known of it. */
+struct lm_site {
+    struct lm_endpoint endpoint; /* its URL filled in */
+    const struct lm_provider *provider;
+    char *key; /* "" for none; owned, and wiped */
+    char host[HTTP_HOST_BYTES];
+    double input_usd, output_usd; /* NaN: unknown */
+    enum lm_form form;            /* the fullest that it has not refused */
+    double closed_until_s;        /* it said when to come back */
+    double poor_until_s;          /* it failed: others come first */
+};
+
+enum lm_verdict {
+    LM_ANSWERED,
+    LM_PASSING, /* asking again may help */
+    LM_LASTING, /* not there; somewhere else it may */
+    LM_SIMPLER, /* in a simpler form it may */
+    LM_REFUSED  /* the request's own fault, or more than is allowed: nowhere */
+};
+
+struct lm_try {
+    int64_t http_id;
+    enum lm_form form;
+    size_t sent_bytes;
+    struct lm_reading reading;
+    struct lm_stream stream;
+};
+
+/* `attempt` must stay where it is until lm_try_fini. */
+enum status lm_try_start(struct lm_try *attempt, struct http *http, const struct lm_site *site,
+                         const struct lm_question *question, const struct lm_options *options,
+                         struct error *err);
+void lm_try_fini(struct lm_try *attempt);
+
+/* What came of it; the reason in *problem unless it was answered, with nothing of a key. */
+enum lm_verdict lm_try_judge(struct lm_try *attempt, const struct lm_site *site,
+                             const struct http_response *response, struct error *problem);
+
+/* Tokens that are put down for it, and whether it has to be paid for at all. */
+bool lm_try_tokens(const struct lm_try *attempt, const struct lm_question *question,
+                   const struct http_response *response, int64_t *tokens_in, int64_t *tokens_out);
+
+/* USD of a million tokens in and out: the endpoint's own, or the table's; NaN and false: unknown.
+ */
+bool lm_endpoint_price(const struct lm_endpoint *endpoint, double *input_usd, double *output_usd);
+
+/* Tokens of a question's messages and schema, on the safe side. */
+int64_t lm_question_tokens(const struct lm_question *question);
+
+/* Takes a key, and any longer part of it, out of a text, in place. */
+void lm_hide_key(const char *key, char *text);
+
+#endif
