@@ -154,7 +154,7 @@ static double read_usd(struct event *event, const char *key)
 static enum status read_started(const struct search *search, struct event *event,
                                 struct search_call *out, struct error *err)
 {
-    static const char *const kinds[] = {"chat", "source", NULL};
+    static const char *const kinds[] = {"chat", "source", "dry", NULL};
     int64_t id = event_require_int(event, "call", 0, SEARCH_CALLS_MAX);
     if (event->problems.count == 0 && id != search->call_count) {
         json_problems_add(&event->problems, "/call", "found %lld, allowed is the next, %d",
@@ -170,7 +170,7 @@ static enum status read_started(const struct search *search, struct event *event
     out->started_s = event->time_s;
     TRY(read_key(search, event, &out->key, err));
     TRY(event_read_line(event, "purpose", true, &out->purpose, err));
-    json_require(&event->reader, "kind", "\"chat\" or \"source\"");
+    json_require(&event->reader, "kind", "\"chat\", \"source\" or \"dry\"");
     out->kind = mem_strdup(kinds[json_read_choice(&event->reader, "kind", kinds, 0)]);
     if (out->kind == NULL) {
         return mem_fail(err, 8, "the kind of a call");
