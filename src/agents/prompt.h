@@ -11,6 +11,10 @@
 #ifndef AGENTS_PROMPT_H
 #define AGENTS_PROMPT_H
 
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
 #include <cjson/cJSON.h>
 
 #include "base/buffer.h"
@@ -19,28 +23,37 @@
 struct prompt {
     const char *name;   /* "plan" */
     const char *text;   /* of the .md */
-    const char *schema; /* of the .json */
+    const char *schema; /* of the .json; NULL: the prompt is used with another one's ("repair") */
 };
-const struct prompt *prompt_list(void); /* name NULL at the end */
+extern const struct prompt prompt_texts[]; /* made of the files when the program is built */
+const struct prompt *prompt_list(void);    /* name NULL at the end */
 const struct prompt *prompt_find(const char *name);
 
-/* "prompts" event for the journal, if the search has others or none; NULL in *event if it has
- * these. */
+/* The value of a key in the head ("purpose", "returns") in *length bytes; NULL if there is none. */
+const char *prompt_head(const struct prompt *prompt, const char *key, size_t *length);
+
+/* "prompts" event for the journal ("plan.md", "plan.json", ...), if the search has others or none;
+ * NULL in *event if it has these. */
 struct search;
 enum status prompt_record(const struct search *search, cJSON **event, struct error *err);
 
 struct prompt_value {
     const char *name;
-    const char *text;
-    bool foreign; /* quoted as data */
+    const char *text; /* "": says that there is nothing */
+    bool foreign;     /* quoted as data */
     int trim; /* parts with the highest number are cut first where the budget is short; 0: never cut
                */
 };
 
 /* The body of a chat call (messages, schema, schema_name) within max_tokens (net/lm.h's estimate).
- * Values are cut at a line, highest `trim` first, and say that they were. STATUS_LIMIT if what may
- * not be cut is too long; STATUS_INTERNAL for a place without a value. */
+ * The schema, which not every endpoint is given in its own way, stands at the end of the system
+ * message. Values are cut at the end of a line, highest `trim` first, and say that they were; those
+ * without a place are left out. STATUS_LIMIT if what may not be cut is too long; STATUS_INTERNAL
+ * for a place without a value, or a schema that is none. */
 enum status prompt_fill(const struct prompt *prompt, const struct prompt_value *values, int count,
                         int64_t max_tokens, cJSON **body, struct error *err);
+
+/* About so many tokens have the messages of a body. */
+int64_t prompt_tokens(const cJSON *body);
 
 #endif
