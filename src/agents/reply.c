@@ -5,6 +5,7 @@
  *   2. each complete object outside the thinking; of those the last that fits, else the one with
  *      the fewest mistakes, the later of two
  *
+ * An object that is alone in another one, under a name that was not asked for, stands for it.
  * An object that is cut is never guessed at: the model is told so. */
 #include "agents/reply.h"
 
@@ -68,7 +69,7 @@ static struct span after_thinking(struct span span)
         struct span start = trim(span);
         size_t tag = strlen(tags[i][0]);
         if (start.length >= tag && memcmp(start.text, tags[i][0], tag) == 0) {
-            span.length = 0;
+            return (struct span){end, 0};
         }
     }
     return span;
@@ -116,12 +117,27 @@ static size_t object_length(struct span span, size_t *seen)
 
 /* ---- choosing ---- */
 
+/* {"plan": {...}} where {...} was asked for: the inner object, and the outer one is gone. */
+static cJSON *unwrap(cJSON *object, const cJSON *schema)
+{
+    const cJSON *properties = cJSON_GetObjectItemCaseSensitive(schema, "properties");
+    cJSON *only = cJSON_IsObject(object) ? object->child : NULL;
+    if (only == NULL || only->next != NULL || !cJSON_IsObject(only) ||
+        cJSON_GetObjectItemCaseSensitive(properties, only->string) != NULL) {
+        return object;
+    }
+    cJSON_DetachItemViaPointer(object, only);
+    cJSON_Delete(object);
+    return only;
+}
+
 /* Keeps the object if it is better than the one so far, or as good: later ones count. Takes it. */
 static enum status consider(struct choice *choice, cJSON *object, struct error *err)
 {
     struct json_problems own;
     json_problems_init(&own);
     choice->objects++;
+    object = unwrap(object, choice->schema);
     enum status status = reply_check_schema(object, choice->schema, &own, err);
     bool better = choice->object == NULL || own.count <= choice->problems.count;
     if (status == STATUS_OK && better) {
@@ -145,10 +161,10 @@ static enum status consider_text(struct choice *choice, struct span span, bool *
     return *parsed ? consider(choice, object, err) : STATUS_OK;
 }
 
-/* All complete objects of a span. *cut: there was one that never ends; *why: what is wrong with the
- * last that is none. */
+/* All complete objects of a span. *cut: there was one that never ends; *broken: what is wrong with
+ * the first that ends and is no JSON. */
 static enum status consider_objects(struct choice *choice, struct span span, bool *cut,
-                                    struct error *why, struct error *err)
+                                    struct error *broken, struct error *err)
 {
     size_t seen = 0;
     size_t at = 0;
@@ -162,10 +178,12 @@ static enum status consider_objects(struct choice *choice, struct span span, boo
         struct span rest = {open, span.length - at};
         size_t length = object_length(rest, &seen);
         bool parsed = false;
+        struct error why = {0};
         if (length > 0) {
             rest.length = length;
             seen += length;
-            TRY(consider_text(choice, rest, &parsed, why, err));
+            TRY(consider_text(choice, rest, &parsed, &why, err));
+            *broken = parsed || broken->message[0] != '\0' ? *broken : why;
         } else {
             *cut = true;
         }
@@ -190,7 +208,7 @@ static bool has_a_required_key(const struct choice *choice)
 }
 
 static void complain(const struct choice *choice, struct span whole, struct span answer, bool cut,
-                     const struct error *why)
+                     const struct error *broken)
 {
     struct json_problems *out = choice->out;
     bool hopeless = choice->object == NULL || !has_a_required_key(choice);
@@ -203,11 +221,11 @@ static void complain(const struct choice *choice, struct span whole, struct span
         json_problems_add(out, "",
                           "the reply ends inside a JSON object (or a quote or bracket is never "
                           "closed); write it whole, and shorter");
-    } else if (choice->object == NULL && memchr(answer.text, '{', answer.length) == NULL) {
+    } else if (hopeless && broken->message[0] != '\0') {
+        json_problems_add(out, "", "%.300s; needed is one valid JSON object", broken->message);
+    } else if (choice->object == NULL) {
         json_problems_add(out, "", "the reply holds no JSON object; needed is one, and nothing "
                                    "else");
-    } else if (choice->object == NULL) {
-        json_problems_add(out, "", "%.300s; needed is one valid JSON object", why->message);
     } else {
         out->count += choice->problems.count;
         buffer_append_text(&out->text, buffer_text(&choice->problems.text));
@@ -219,7 +237,8 @@ enum status reply_read(const char *text, const cJSON *schema, struct json_proble
 {
     enum status status = STATUS_OK;
     struct choice choice = {.out = problems, .schema = schema};
-    struct error why = {0};
+    struct error ignored = {0};
+    struct error broken = {0};
     bool parsed = false;
     bool cut = false;
     struct span whole = trim((struct span){text != NULL ? text : "", text ? strlen(text) : 0});
@@ -228,19 +247,19 @@ enum status reply_read(const char *text, const cJSON *schema, struct json_proble
     *out = NULL;
     if (whole.length > 0) {
         /* First as it stands: a text in the JSON may look like the end of a thinking, or a fence. */
-        TRY_CLEANUP(consider_text(&choice, whole, &parsed, &why, err));
+        TRY_CLEANUP(consider_text(&choice, whole, &parsed, &ignored, err));
     }
     if (!parsed && answer.length > 0) {
-        TRY_CLEANUP(consider_text(&choice, trim(in_fence(answer)), &parsed, &why, err));
+        TRY_CLEANUP(consider_text(&choice, trim(in_fence(answer)), &parsed, &ignored, err));
     }
     if ((!parsed || choice.problems.count > 0) && answer.length > 0) {
-        TRY_CLEANUP(consider_objects(&choice, answer, &cut, &why, err));
+        TRY_CLEANUP(consider_objects(&choice, answer, &cut, &broken, err));
     }
     if (choice.object != NULL && choice.problems.count == 0) {
         *out = choice.object;
         choice.object = NULL;
     } else {
-        complain(&choice, whole, answer, cut, &why);
+        complain(&choice, whole, answer, cut, &broken);
         status = FAIL(err, STATUS_INVALID, "the reply: %d mistake%s: %.700s", problems->count,
                       problems->count == 1 ? "" : "s", buffer_text(&problems->text));
     }

@@ -1,4 +1,5 @@
 /* The part of JSON Schema that prompts use. A reply is hostile, the schema is ours. */
+#include <limits.h>
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -76,8 +77,8 @@ static bool is_whole(const cJSON *value)
            value->valuedouble == floor(value->valuedouble) && fabs(value->valuedouble) <= 0x1p53;
 }
 
-static enum status check_type(const struct check *check, const cJSON *value, const cJSON *type,
-                              const char *pointer, bool *fits)
+/* 1 or 0; -1: there is no such type. *words: what is allowed. */
+static int fits_type(const cJSON *value, const char *name, const char **words)
 {
     const struct {
         const char *name, *words;
@@ -91,18 +92,30 @@ static enum status check_type(const struct check *check, const cJSON *value, con
         {"boolean", "true or false", cJSON_IsBool(value)},
         {"null", "null", cJSON_IsNull(value)},
     };
-    const char *wanted = cJSON_GetStringValue(type);
     for (size_t i = 0; i < sizeof(types) / sizeof(types[0]); i++) {
-        if (wanted != NULL && strcmp(types[i].name, wanted) == 0) {
-            *fits = types[i].fits;
-            if (!*fits) {
-                add_wrong(check, pointer, value, types[i].words);
-            }
-            return STATUS_OK;
+        if (name != NULL && strcmp(types[i].name, name) == 0) {
+            *words = types[i].words;
+            return types[i].fits;
         }
     }
-    return FAIL(check->err, STATUS_INTERNAL, "schema at %s: type \"%.40s\" is not known", pointer,
-                wanted != NULL ? wanted : "?");
+    return -1;
+}
+
+static enum status check_type(const struct check *check, const cJSON *value, const cJSON *type,
+                              const char *pointer, bool *fits)
+{
+    const char *words = "";
+    const char *name = cJSON_GetStringValue(type);
+    int found = fits_type(value, name, &words);
+    if (found < 0) {
+        return FAIL(check->err, STATUS_INTERNAL, "schema at %s: type \"%.40s\" is not known",
+                    pointer, name != NULL ? name : "?");
+    }
+    *fits = found == 1;
+    if (!*fits) {
+        add_wrong(check, pointer, value, words);
+    }
+    return STATUS_OK;
 }
 
 static void check_enum(const struct check *check, const cJSON *value, const cJSON *list,
@@ -254,34 +267,38 @@ static enum status check_members(const struct check *check, const cJSON *value, 
 
 /* ---- alternatives ---- */
 
-/* None of the alternatives fits: what is wrong with the one that comes nearest. */
+/* If none of the alternatives fits: what is wrong with the one that comes nearest, of the right
+ * type first. */
 static enum status check_any(const struct check *check, const cJSON *value, const cJSON *list,
                              const char *pointer)
 {
     enum status status = STATUS_OK;
     struct json_problems nearest;
     json_problems_init(&nearest);
-    nearest.count = PROBLEMS_ENOUGH + 1;
+    int distance = INT_MAX;
     const cJSON *alternative = NULL;
     cJSON_ArrayForEach (alternative, list) {
+        const char *words;
+        const cJSON *type = cJSON_GetObjectItemCaseSensitive(alternative, "type");
         struct json_problems own;
         json_problems_init(&own);
         const struct check inner = {&own, check->err};
         status = check_value(&inner, value, alternative, pointer);
-        if (own.count < nearest.count) {
+        bool other_type = fits_type(value, cJSON_GetStringValue(type), &words) == 0;
+        int far = own.count + (other_type ? 2 * PROBLEMS_ENOUGH : 0);
+        if (far < distance) {
             struct json_problems further = nearest;
             nearest = own;
             own = further;
+            distance = far;
         }
         json_problems_fini(&own);
-        if (status != STATUS_OK || nearest.count == 0) {
+        if (status != STATUS_OK || distance == 0) {
             break;
         }
     }
-    if (status == STATUS_OK && nearest.count > 0) {
-        check->problems->count += nearest.count;
-        buffer_append_text(&check->problems->text, buffer_text(&nearest.text));
-    }
+    check->problems->count += nearest.count;
+    buffer_append_text(&check->problems->text, buffer_text(&nearest.text));
     json_problems_fini(&nearest);
     return status;
 }

@@ -3,6 +3,7 @@
 #include <stdarg.h>
 #include <stddef.h>
 #include <stdint.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -57,7 +58,6 @@ static bool read_reply(const char *text, char *out, size_t out_bytes)
         assert_int_equal(status, STATUS_INVALID);
         assert_null(value);
         assert_true(problems.count > 0);
-        assert_true(json_utf8_valid(err.message, strlen(err.message)) || err.message[900] != '\0');
         snprintf(out, out_bytes, "%s", buffer_text(&problems.text));
     }
     cJSON_Delete(value);
