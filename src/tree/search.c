@@ -110,6 +110,7 @@ static void fini_agents(struct search *search)
         search_prompt_fini(&search->prompts[i]);
     }
     free(search->prompts);
+    free(search->aheads);
     free(search->brief);
 }
 

@@ -208,6 +208,13 @@ struct search_prompt {
     char *name, *hash, *text;
 };
 
+/* How far ahead was planned from then on. */
+enum { SEARCH_AHEADS_MAX = 100000 };
+struct search_ahead {
+    int64_t outcomes; /* search->outcomes before it was set: a replay sets it there */
+    int64_t candidates;
+};
+
 /* What the search is of, fixed by its first event. Resuming with another identity is refused. */
 struct search_identity {
     char *job;        /* the job file as it was read, JSON, without secrets */
@@ -243,7 +250,9 @@ struct search {
                          rounds, brief, documents, ahead_set, calls that ended and were not lost;
                          the same for an interrupted and a whole search */
     int64_t ahead; /* candidates that are planned ahead of the free workers, so that none waits for
-                      an agent */
+                      an agent: the last of aheads */
+    struct search_ahead *aheads; /* in order */
+    int32_t ahead_count, ahead_capacity;
     struct search_settled *settled; /* in the order in which it happened; after a load, of nodes */
     int64_t settled_count, settled_capacity;
     int32_t best_node;                /* with the best candidate of all, -1: none has finished */

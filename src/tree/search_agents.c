@@ -332,7 +332,17 @@ cleanup:
 enum status search_apply_ahead_set(struct search *search, struct event *event, struct error *err)
 {
     int64_t candidates = event_require_int(event, "candidates", 0, AHEAD_MAX);
+    void *list = search->aheads;
     TRY(event_check(event, err));
+    if (search->ahead_count >= SEARCH_AHEADS_MAX) {
+        return FAIL(err, STATUS_LIMIT, "%s: a search sets at most %d times how far it plans ahead",
+                    event->name, SEARCH_AHEADS_MAX);
+    }
+    TRY(event_reserve(&list, search->ahead_count, 1, &search->ahead_capacity,
+                      sizeof(*search->aheads), "how far was planned ahead", err));
+    search->aheads = list;
+    search->aheads[search->ahead_count++] =
+        (struct search_ahead){.outcomes = search->outcomes, .candidates = candidates};
     search->ahead = candidates;
     return STATUS_OK;
 }

@@ -160,6 +160,7 @@ static void copy_agents(struct copy *copy, const struct search *from, struct sea
     for (int32_t i = 0; i < to->document_count && !copy->failed; i++) {
         copy_document(copy, &to->documents[i]);
     }
+    to->aheads = copy_bytes(copy, from->aheads, (size_t)from->ahead_count, sizeof(*to->aheads));
     to->prompts = copy_bytes(copy, from->prompts, (size_t)from->prompt_count, sizeof(*to->prompts));
     for (int32_t i = 0; i < to->prompt_count && !copy->failed; i++) {
         copy_text(copy, &to->prompts[i].name);
