@@ -26,6 +26,9 @@ static void count_rows(const struct search *search, int64_t counts[RUN_TABLE_COU
     counts[RUN_INSIGHTS] = search->insight_count;
     counts[RUN_ALLOCATIONS] = search->allocation_count;
     counts[RUN_INCIDENTS] = search->incident_count;
+    counts[RUN_CALLS] = search->call_count;
+    counts[RUN_DOCUMENTS] = search->document_count;
+    counts[RUN_PROMPTS] = search->prompt_count;
     for (int32_t n = 0; n < search->tree.count; n++) {
         const struct search_node *node = &search->nodes[n];
         counts[RUN_CANDIDATES] += node->candidate_count;
@@ -60,6 +63,11 @@ static void take_identity(const struct search *search, struct run_image *image)
         .incidents = search->incidents_seen,
         .end_reason = search_text(search->end_reason),
         .halt_id = search->halt_id,
+        .brief = search_text(search->brief),
+        .agent_tokens = search->agent_tokens,
+        .agent_usd = search->agent_usd,
+        .outcomes = search->outcomes,
+        .ahead = search->ahead,
         .allocations = search->allocation_count,
         .winner_node = search->winner_node,
         .winner_candidate = search->winner_candidate,
@@ -80,6 +88,7 @@ static void take_node(const struct search *search, int32_t id, struct node_row *
         .researcher = search_text(node->researcher),
         .diagnosis = search_text(node->diagnosis),
         .recipe_report = search_text(node->recipe_report),
+        .causes = search_text(node->causes),
         .visits = place->visits,
         .successes = place->successes,
         .reward = place->reward,
@@ -207,6 +216,7 @@ static void take_insights(const struct search *search, struct insight_row *rows)
     for (int32_t i = 0; i < search->insight_count; i++) {
         const struct search_insight *insight = &search->insights[i];
         rows[i].text = search_text(insight->text);
+        rows[i].retired = insight->retired;
         for (int32_t k = 0; k < TABLE_LIST_LENGTH; k++) {
             rows[i].nodes[k] = k < insight->node_count ? insight->nodes[k] : -1;
         }
@@ -250,6 +260,72 @@ static void take_incidents(const struct search *search, struct incident_row *row
             .node = from->node,
             .candidate = from->candidate,
         };
+    }
+}
+
+static enum call_row_state call_state(const struct search_call *call)
+{
+    if (!call->ended) {
+        return CALL_ROW_OPEN;
+    }
+    return call->lost ? CALL_ROW_LOST : call->reply != NULL ? CALL_ROW_ANSWERED : CALL_ROW_FAILED;
+}
+
+static void take_calls(const struct search *search, struct call_row *rows)
+{
+    for (int32_t i = 0; i < search->call_count; i++) {
+        const struct search_call *from = &search->calls[i];
+        rows[i] = (struct call_row){
+            .key = search_text(from->key),
+            .purpose = search_text(from->purpose),
+            .kind = search_text(from->kind),
+            .body = search_text(from->body),
+            .reply = search_text(from->reply),
+            .provider = search_text(from->provider),
+            .model = search_text(from->model),
+            .host = search_text(from->host),
+            .error = search_text(from->error),
+            .tokens_in = from->tokens_in,
+            .tokens_out = from->tokens_out,
+            .reserved_tokens = from->reserved_tokens,
+            .outcomes = from->outcomes,
+            .cost_usd = from->cost_usd,
+            .reserved_usd = from->reserved_usd,
+            .started_s = from->started_s,
+            .seconds = from->seconds,
+            .call = i,
+            .node = from->node,
+            .attempts = from->attempts,
+            .state = (signed char)call_state(from),
+        };
+    }
+}
+
+static void take_documents(const struct search *search, struct document_row *rows)
+{
+    for (int32_t i = 0; i < search->document_count; i++) {
+        const struct search_document *from = &search->documents[i];
+        rows[i] = (struct document_row){
+            .kind = search_text(from->kind),
+            .source = search_text(from->source),
+            .id = search_text(from->id),
+            .title = search_text(from->title),
+            .url = search_text(from->url),
+            .licence = search_text(from->licence),
+            .text = search_text(from->text),
+            .note = search_text(from->note),
+            .path = search_text(from->path),
+            .rows = from->rows,
+        };
+    }
+}
+
+static void take_prompts(const struct search *search, struct prompt_row *rows)
+{
+    for (int32_t i = 0; i < search->prompt_count; i++) {
+        const struct search_prompt *from = &search->prompts[i];
+        rows[i] = (struct prompt_row){search_text(from->name), search_text(from->hash),
+                                      search_text(from->text)};
     }
 }
 
@@ -305,6 +381,9 @@ static enum status take_all(const struct search *search, struct run_image *image
     take_insights(search, image->rows[RUN_INSIGHTS]);
     take_allocations(search, image->rows[RUN_ALLOCATIONS]);
     take_incidents(search, image->rows[RUN_INCIDENTS]);
+    take_calls(search, image->rows[RUN_CALLS]);
+    take_documents(search, image->rows[RUN_DOCUMENTS]);
+    take_prompts(search, image->rows[RUN_PROMPTS]);
     for (int i = 0; i < RUN_TABLE_COUNT; i++) {
         TRY(repair_texts(image, (enum run_table)i, err));
     }

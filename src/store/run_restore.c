@@ -8,63 +8,49 @@
 #include <string.h>
 
 #include "base/mem.h"
-#include "store/run_image.h"
+#include "store/run_restore.h"
 
-#define CORRUPT(err, path, table, row, ...)                                                        \
-    corrupt((err), (path), (table), (row), __FILE__, __LINE__, __VA_ARGS__)
-
-static enum status corrupt(struct error *err, const char *path, enum run_table table, int64_t row,
-                           const char *file, int line, const char *what)
+enum status restorer_corrupt(struct error *err, const char *path, enum run_table table, int64_t row,
+                             const char *file, int line, const char *what)
 {
     return error_set(err, STATUS_CORRUPT, file, line, "%s: /%s row %" PRId64 ": %s", path,
                      run_tables[table].name, row, what);
 }
 
-/* What goes on while rows are read in order. */
-struct restorer {
-    const struct run_image *image;
-    const char *path;
-    struct search *search;
-    int64_t next[RUN_TABLE_COUNT]; /* row to read next */
-    struct error *err;
-};
-
-static enum status copy_text(const char *text, char **out, struct error *err)
+enum status restorer_copy(const char *text, char **out, struct error *err)
 {
     *out = mem_strdup(text);
     return *out != NULL ? STATUS_OK : mem_fail(err, strlen(text) + 1, "a text of a run file");
 }
 
-/* For texts that are not there from the beginning: empty stands for not set yet. */
-static enum status copy_late_text(const char *text, char **out, struct error *err)
+enum status restorer_copy_late(const char *text, char **out, struct error *err)
 {
     *out = NULL;
-    return text[0] == '\0' ? STATUS_OK : copy_text(text, out, err);
+    return text[0] == '\0' ? STATUS_OK : restorer_copy(text, out, err);
 }
 
 static enum status restore_identity(struct restorer *from)
 {
     const struct identity_row *row = from->image->rows[RUN_IDENTITY];
     struct search_identity *to = &from->search->identity;
-    TRY(copy_text(row->job, &to->job, from->err));
-    TRY(copy_text(row->model_hash, &to->model_hash, from->err));
-    TRY(copy_text(row->task_hash, &to->task_hash, from->err));
-    TRY(copy_text(row->metric, &to->metric, from->err));
-    TRY(copy_text(row->version, &to->version, from->err));
+    TRY(restorer_copy(row->job, &to->job, from->err));
+    TRY(restorer_copy(row->model_hash, &to->model_hash, from->err));
+    TRY(restorer_copy(row->task_hash, &to->task_hash, from->err));
+    TRY(restorer_copy(row->metric, &to->metric, from->err));
+    TRY(restorer_copy(row->version, &to->version, from->err));
     to->larger_is_better = row->larger_is_better;
     to->seed = row->seed;
     return STATUS_OK;
 }
 
-/* The limit keeps sums finite. */
-static bool is_amount(double value)
+bool restorer_is_amount(double value)
 {
     return value >= 0.0 && value <= 1e300;
 }
 
-static bool is_amount_or_unknown(double value)
+bool restorer_is_amount_or_unknown(double value)
 {
-    return isnan(value) || is_amount(value);
+    return isnan(value) || restorer_is_amount(value);
 }
 
 /* What somebody set, and the halt that was obeyed: files before version 2 know of neither. */
@@ -95,9 +81,9 @@ static enum status restore_totals(struct restorer *from)
     struct search *to = from->search;
     bool old = from->image->schema < 2;
     if (row->last_sequence < 0 || row->allocations < 0 || row->incidents < 0 ||
-        !is_amount(row->rank_seconds) || !is_amount(row->allocation_seconds) ||
-        !is_amount(row->earlier_seconds) || !is_amount(row->core_seconds) ||
-        !is_amount(row->gpu_seconds)) {
+        !restorer_is_amount(row->rank_seconds) || !restorer_is_amount(row->allocation_seconds) ||
+        !restorer_is_amount(row->earlier_seconds) || !restorer_is_amount(row->core_seconds) ||
+        !restorer_is_amount(row->gpu_seconds)) {
         return CORRUPT(from->err, from->path, RUN_SEARCH, 0, "a count or a time is out of range");
     }
     to->last_sequence = row->last_sequence;
@@ -110,7 +96,7 @@ static enum status restore_totals(struct restorer *from)
     to->end = (enum search_end)row->end;
     to->winner_node = row->winner_node;
     to->winner_candidate = row->winner_candidate;
-    return copy_late_text(row->end_reason, &to->end_reason, from->err);
+    return restorer_copy_late(row->end_reason, &to->end_reason, from->err);
 }
 
 /* Parents, states and rewards: all that the tree's statistics are made of. */
@@ -201,8 +187,8 @@ static struct search_score restore_score(const struct score_columns *columns)
 
 static bool score_is_right(const struct score_columns *score)
 {
-    bool figures =
-        isfinite(score->value) && is_amount(score->standard_error) && is_amount(score->seconds);
+    bool figures = isfinite(score->value) && restorer_is_amount(score->standard_error) &&
+                   restorer_is_amount(score->seconds);
     return !score->present || (figures && score->rows >= 0 && score->truncated >= 0 &&
                                score->unfinished >= 0 && score->format_failures >= 0);
 }
@@ -211,9 +197,9 @@ static enum status restore_candidate(struct restorer *from, const struct candida
                                      struct candidate *to)
 {
     if (row->attempts < 0 || row->steps_done < 0 || row->samples < 0 || row->tokens < 0 ||
-        row->kills < 0 || !is_amount(row->rank_seconds) || !is_amount(row->core_seconds) ||
-        !is_amount(row->gpu_seconds) || !score_is_right(&row->validation) ||
-        !score_is_right(&row->test) ||
+        row->kills < 0 || !restorer_is_amount(row->rank_seconds) ||
+        !restorer_is_amount(row->core_seconds) || !restorer_is_amount(row->gpu_seconds) ||
+        !score_is_right(&row->validation) || !score_is_right(&row->test) ||
         (row->state == CANDIDATE_FINISHED && !row->validation.present)) {
         return CORRUPT(from->err, from->path, RUN_CANDIDATES, from->next[RUN_CANDIDATES],
                        "a count, a time or a score is out of range");
@@ -231,9 +217,9 @@ static enum status restore_candidate(struct restorer *from, const struct candida
     to->validation = restore_score(&row->validation);
     to->test = restore_score(&row->test);
     TRY(restore_error(from, row, to));
-    TRY(copy_text(row->config, &to->config, from->err));
-    TRY(copy_late_text(row->end, &to->end, from->err));
-    return copy_late_text(row->log_tail, &to->log_tail, from->err);
+    TRY(restorer_copy(row->config, &to->config, from->err));
+    TRY(restorer_copy_late(row->end, &to->end, from->err));
+    return restorer_copy_late(row->log_tail, &to->log_tail, from->err);
 }
 
 /* Number of the next rows of a list table that belong to this candidate. All list rows begin or end
@@ -309,9 +295,9 @@ static enum status restore_cases(struct restorer *from, int32_t node, int32_t ca
     for (int32_t i = 0; i < to->case_count; i++) {
         to->cases[i].row = rows[i].row;
         to->cases[i].score = rows[i].score;
-        TRY(copy_text(rows[i].prompt, &to->cases[i].prompt, from->err));
-        TRY(copy_text(rows[i].answer, &to->cases[i].answer, from->err));
-        TRY(copy_text(rows[i].output, &to->cases[i].output, from->err));
+        TRY(restorer_copy(rows[i].prompt, &to->cases[i].prompt, from->err));
+        TRY(restorer_copy(rows[i].answer, &to->cases[i].answer, from->err));
+        TRY(restorer_copy(rows[i].output, &to->cases[i].output, from->err));
     }
     from->next[RUN_CASES] += to->case_count;
     return STATUS_OK;
@@ -329,8 +315,8 @@ static enum status restore_confusions(struct restorer *from, int32_t node, int32
         from->next[RUN_CONFUSIONS];
     for (int32_t i = 0; i < to->confusion_count; i++) {
         to->confusions[i].count = rows[i].count;
-        TRY(copy_text(rows[i].expected, &to->confusions[i].expected, from->err));
-        TRY(copy_text(rows[i].found, &to->confusions[i].found, from->err));
+        TRY(restorer_copy(rows[i].expected, &to->confusions[i].expected, from->err));
+        TRY(restorer_copy(rows[i].found, &to->confusions[i].found, from->err));
     }
     from->next[RUN_CONFUSIONS] += to->confusion_count;
     return STATUS_OK;
@@ -372,44 +358,15 @@ static enum status restore_node(struct restorer *from, int32_t id)
     to->best = row->best;
     to->planned_at_s = row->planned_at_s;
     to->closed_at_s = row->closed_at_s;
-    TRY(copy_text(row->strategy, &to->strategy, from->err));
-    TRY(copy_text(row->goal, &to->goal, from->err));
-    TRY(copy_text(row->rationale, &to->rationale, from->err));
-    TRY(copy_text(row->recipe, &to->recipe, from->err));
-    TRY(copy_text(row->researcher, &to->researcher, from->err));
-    TRY(copy_late_text(row->diagnosis, &to->diagnosis, from->err));
-    TRY(copy_late_text(row->recipe_report, &to->recipe_report, from->err));
+    TRY(restorer_copy(row->strategy, &to->strategy, from->err));
+    TRY(restorer_copy(row->goal, &to->goal, from->err));
+    TRY(restorer_copy(row->rationale, &to->rationale, from->err));
+    TRY(restorer_copy(row->recipe, &to->recipe, from->err));
+    TRY(restorer_copy(row->researcher, &to->researcher, from->err));
+    TRY(restorer_copy_late(row->diagnosis, &to->diagnosis, from->err));
+    TRY(restorer_copy_late(row->causes, &to->causes, from->err));
+    TRY(restorer_copy_late(row->recipe_report, &to->recipe_report, from->err));
     return restore_candidates(from, id, to);
-}
-
-static enum status restore_insights(struct restorer *from)
-{
-    const struct insight_row *rows = from->image->rows[RUN_INSIGHTS];
-    int64_t count = from->image->counts[RUN_INSIGHTS];
-    struct search *to = from->search;
-    if (count > INT32_MAX / 2) {
-        return CORRUPT(from->err, from->path, RUN_INSIGHTS, count,
-                       "more insights than a search may have");
-    }
-    if (count == 0) {
-        return STATUS_OK;
-    }
-    to->insights = mem_calloc((size_t)count, sizeof(*to->insights));
-    if (to->insights == NULL) {
-        return mem_fail(from->err, (size_t)count * sizeof(*to->insights), "insights of a run file");
-    }
-    to->insight_count = (int32_t)count;
-    for (int64_t i = 0; i < count; i++) {
-        TRY(copy_text(rows[i].text, &to->insights[i].text, from->err));
-        for (int k = 0; k < TABLE_LIST_LENGTH && rows[i].nodes[k] >= 0; k++) {
-            if (rows[i].nodes[k] >= to->tree.count) {
-                return CORRUPT(from->err, from->path, RUN_INSIGHTS, i,
-                               "it names a node that is not there");
-            }
-            to->insights[i].nodes[to->insights[i].node_count++] = rows[i].nodes[k];
-        }
-    }
-    return STATUS_OK;
 }
 
 /* Files before version 2 know the number of allocations, and how long the last one lasted. */
@@ -421,9 +378,9 @@ static enum status restore_unrecorded(struct restorer *from)
         *allocation = (struct search_allocation){.ranks = 1, .threads = 1};
         allocation->predicted_s = NAN;
         allocation->safe_s = NAN;
-        TRY(copy_text("", &allocation->job, from->err));
-        TRY(copy_text("", &allocation->host, from->err));
-        TRY(copy_text("not recorded", &allocation->end, from->err));
+        TRY(restorer_copy("", &allocation->job, from->err));
+        TRY(restorer_copy("", &allocation->host, from->err));
+        TRY(restorer_copy("not recorded", &allocation->end, from->err));
     }
     if (to->allocation_count > 0) {
         to->allocations[to->allocation_count - 1].seconds =
@@ -435,10 +392,10 @@ static enum status restore_unrecorded(struct restorer *from)
 static enum status restore_allocation(struct restorer *from, const struct allocation_row *row,
                                       struct search_allocation *to)
 {
-    if (!is_amount(row->started_s) || !is_amount(row->seconds) || row->ranks < 1 ||
-        row->workers < 0 || row->nodes < 0 || row->threads < 0 || row->gpus < 0 ||
-        row->restarts < 0 || !is_amount_or_unknown(row->predicted_s) ||
-        !is_amount_or_unknown(row->safe_s)) {
+    if (!restorer_is_amount(row->started_s) || !restorer_is_amount(row->seconds) ||
+        row->ranks < 1 || row->workers < 0 || row->nodes < 0 || row->threads < 0 || row->gpus < 0 ||
+        row->restarts < 0 || !restorer_is_amount_or_unknown(row->predicted_s) ||
+        !restorer_is_amount_or_unknown(row->safe_s)) {
         return CORRUPT(from->err, from->path, RUN_ALLOCATIONS, row->allocation,
                        "a count or a time is out of range");
     }
@@ -452,9 +409,9 @@ static enum status restore_allocation(struct restorer *from, const struct alloca
     to->restarts = row->restarts;
     to->predicted_s = row->predicted_s;
     to->safe_s = row->safe_s;
-    TRY(copy_text(row->job, &to->job, from->err));
-    TRY(copy_text(row->host, &to->host, from->err));
-    return copy_text(row->end, &to->end, from->err);
+    TRY(restorer_copy(row->job, &to->job, from->err));
+    TRY(restorer_copy(row->host, &to->host, from->err));
+    return restorer_copy(row->end, &to->end, from->err);
 }
 
 static enum status restore_allocations(struct restorer *from)
@@ -501,8 +458,8 @@ static bool is_subject(const struct search *search, int32_t node, int32_t candid
 static enum status restore_incident(struct restorer *from, const struct incident_row *row,
                                     struct search_incident *to)
 {
-    if (!is_amount(row->time_s) || !is_amount_or_unknown(row->lost_s) || row->allocation < -1 ||
-        row->allocation >= from->search->allocation_count ||
+    if (!restorer_is_amount(row->time_s) || !restorer_is_amount_or_unknown(row->lost_s) ||
+        row->allocation < -1 || row->allocation >= from->search->allocation_count ||
         !is_subject(from->search, row->node, row->candidate)) {
         return CORRUPT(from->err, from->path, RUN_INCIDENTS, row->incident,
                        "a time is out of range, or it is about nothing that is there");
@@ -512,8 +469,8 @@ static enum status restore_incident(struct restorer *from, const struct incident
     to->allocation = row->allocation;
     to->node = row->node;
     to->candidate = row->candidate;
-    TRY(copy_text(row->kind, &to->kind, from->err));
-    return copy_text(row->message, &to->message, from->err);
+    TRY(restorer_copy(row->kind, &to->kind, from->err));
+    return restorer_copy(row->message, &to->message, from->err);
 }
 
 static enum status restore_incidents(struct restorer *from)
@@ -576,11 +533,11 @@ static enum status restore(struct restorer *from)
     for (int32_t id = 0; id < from->search->tree.count; id++) {
         TRY(restore_node(from, id));
     }
-    TRY(restore_insights(from));
     TRY(restore_allocations(from));
     TRY(restore_incidents(from));
     TRY(check_whole(from));
-    return search_settle_all(from->search, from->err);
+    TRY(search_settle_all(from->search, from->err));
+    return restore_agents(from);
 }
 
 enum status run_image_restore(const struct run_image *image, const char *path, struct search *out,

@@ -22,6 +22,7 @@
 
 static const char *const end_names[] = {"RUNNING", "FINISHED", NULL};
 static const char *const node_state_names[] = {"OPEN", "CLOSED", "FAILED", NULL};
+static const char *const call_state_names[] = {"OPEN", "ANSWERED", "FAILED", "LOST", NULL};
 static const char *const candidate_state_names[] = {"PLANNED",  "RUNNING", "SUSPENDED",
                                                     "FINISHED", "FAILED",  NULL};
 
@@ -63,6 +64,15 @@ static const struct table_column search_columns[] = {
     LIMIT(agent_money_usd, SEARCH_LIMIT_AGENT_MONEY, "dollars of the researcher"),
     LATER(2, search_row, halt_id, TABLE_TEXT,
           "id of the last wish to halt that it has obeyed, empty if none"),
+    LATER(3, search_row, agent_tokens, TABLE_I64,
+          "tokens of all calls: spent, and reserved by those that are open or were lost"),
+    LATER(3, search_row, agent_usd, TABLE_F64,
+          "dollars of all calls likewise; a call without a price counts 0"),
+    LATER(3, search_row, outcomes, TABLE_I64,
+          "events so far that a decision can rest on: plans, results, what was found"),
+    LATER(3, search_row, ahead, TABLE_I64, "candidates that are planned ahead of the free workers"),
+    LATER(3, search_row, brief, TABLE_TEXT,
+          "what the task wants, and hypotheses, JSON; empty if none was written"),
 };
 
 static const struct table_column node_columns[] = {
@@ -89,6 +99,8 @@ static const struct table_column node_columns[] = {
     COLUMN(node_row, diagnosis, TABLE_TEXT, "what was learned, set when the node closes"),
     COLUMN(node_row, planned_at_s, TABLE_F64, "wall time of the plan, seconds since 1970"),
     COLUMN(node_row, closed_at_s, TABLE_F64, "wall time of closing, seconds since 1970"),
+    LATER(3, node_row, causes, TABLE_TEXT,
+          "why cases failed as an agent sees it, JSON; empty if none has looked"),
 };
 
 #define SCORE_COLUMNS(split, text)                                                                 \
@@ -169,6 +181,8 @@ static const struct table_column confusion_columns[] = {
 static const struct table_column insight_columns[] = {
     COLUMN(insight_row, text, TABLE_TEXT, "what was learned, in words"),
     COLUMN(insight_row, nodes, TABLE_I32_LIST, "nodes that support it, -1 where there is none"),
+    LATER(3, insight_row, retired, TABLE_BOOL,
+          "whether later evidence contradicts it, or it went into a later one"),
 };
 
 static const struct table_column allocation_columns[] = {
@@ -202,6 +216,52 @@ static const struct table_column incident_columns[] = {
            "seconds times ranks of work to be done again, NaN if unknown"),
 };
 
+static const struct table_column call_columns[] = {
+    COLUMN(call_row, call, TABLE_I32, "number of the call, also of the row"),
+    COLUMN(call_row, key, TABLE_TEXT, "what it is known by; asked anew where it was lost"),
+    COLUMN(call_row, purpose, TABLE_TEXT, "what it is for"),
+    COLUMN(call_row, kind, TABLE_TEXT,
+           "chat: a language model; source: literature or data; dry: a dry run"),
+    COLUMN(call_row, node, TABLE_I32, "node it is about, -1: the whole search"),
+    CHOICE(call_row, state, call_state_names, "LOST: its job ended before its answer came"),
+    COLUMN(call_row, provider, TABLE_TEXT, "that answered, or failed last"),
+    COLUMN(call_row, model, TABLE_TEXT, "language model that answered, or failed last"),
+    COLUMN(call_row, host, TABLE_TEXT, "machine that answered, or failed last"),
+    COLUMN(call_row, attempts, TABLE_I32, "tries until its end"),
+    COLUMN(call_row, started_s, TABLE_F64, "wall time of the question, seconds since 1970"),
+    COLUMN(call_row, seconds, TABLE_F64, "seconds from the question to the end"),
+    COLUMN(call_row, tokens_in, TABLE_I64, "tokens of the question"),
+    COLUMN(call_row, tokens_out, TABLE_I64, "tokens of the reply"),
+    COLUMN(call_row, cost_usd, TABLE_F64, "dollars it has cost, NaN if no price is known"),
+    COLUMN(call_row, reserved_tokens, TABLE_I64,
+           "most tokens it could take; they count while it is OPEN, or LOST"),
+    COLUMN(call_row, reserved_usd, TABLE_F64, "most dollars likewise, NaN if no price is known"),
+    COLUMN(call_row, outcomes, TABLE_I64, "outcomes of the search when it ended"),
+    COLUMN(call_row, error, TABLE_TEXT, "why there is no reply"),
+    COLUMN(call_row, body, TABLE_TEXT, "question, JSON: messages and schema, or to a source"),
+    COLUMN(call_row, reply, TABLE_TEXT, "reply as it came"),
+};
+
+static const struct table_column document_columns[] = {
+    COLUMN(document_row, kind, TABLE_TEXT, "literature or data"),
+    COLUMN(document_row, source, TABLE_TEXT, "where it was found"),
+    COLUMN(document_row, id, TABLE_TEXT, "what the source calls it"),
+    COLUMN(document_row, title, TABLE_TEXT, "title or name"),
+    COLUMN(document_row, url, TABLE_TEXT, "where to read it"),
+    COLUMN(document_row, licence, TABLE_TEXT, "licence as the source names it"),
+    COLUMN(document_row, text, TABLE_TEXT, "abstract or card, cut"),
+    COLUMN(document_row, note, TABLE_TEXT, "what the researcher takes from it"),
+    COLUMN(document_row, path, TABLE_TEXT,
+           "downloaded rows, relative to the run folder; empty if there are none"),
+    COLUMN(document_row, rows, TABLE_I64, "number of rows"),
+};
+
+static const struct table_column prompt_columns[] = {
+    COLUMN(prompt_row, name, TABLE_TEXT, "name of the prompt"),
+    COLUMN(prompt_row, hash, TABLE_TEXT, "XXH3-128 of its text"),
+    COLUMN(prompt_row, text, TABLE_TEXT, "text with {{places}} to be filled"),
+};
+
 #define TABLE_SINCE(version, index, name, row, columns, meaning)                                   \
     [index] = {name, meaning, sizeof(struct row), columns, COUNT(columns), version}
 #define TABLE(index, name, row, columns, meaning) TABLE_SINCE(0, index, name, row, columns, meaning)
@@ -225,4 +285,10 @@ const struct table run_tables[RUN_TABLE_COUNT] = {
                 "one row a start of the ranks, in order"),
     TABLE_SINCE(2, RUN_INCIDENTS, "incidents", incident_row, incident_columns,
                 "what went wrong or was changed, in order"),
+    TABLE_SINCE(3, RUN_CALLS, "calls", call_row, call_columns,
+                "questions to language models and sources with their replies, in order"),
+    TABLE_SINCE(3, RUN_DOCUMENTS, "documents", document_row, document_columns,
+                "papers and data sets that were found and kept"),
+    TABLE_SINCE(3, RUN_PROMPTS, "prompts", prompt_row, prompt_columns,
+                "prompts that the search uses"),
 };

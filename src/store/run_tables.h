@@ -1,7 +1,7 @@
 /* The tables of run.h5: their rows as C structs, and the columns that describe them.
  *
  *   /identity (1)  /search (1)  /nodes  /candidates  /curves  /cases  /confusions  /insights
- *   /allocations  /incidents
+ *   /allocations  /incidents  /calls  /documents  /prompts
  *
  * Rows are ordered by node, candidate, then as they came: row i of /nodes is node i. README.md
  * documents them. */
@@ -22,6 +22,9 @@ enum run_table {
     RUN_INSIGHTS,
     RUN_ALLOCATIONS,
     RUN_INCIDENTS,
+    RUN_CALLS,
+    RUN_DOCUMENTS,
+    RUN_PROMPTS,
     RUN_TABLE_COUNT
 };
 
@@ -37,14 +40,17 @@ struct search_row {
     int64_t last_sequence;
     double rank_seconds, allocation_seconds, earlier_seconds, core_seconds, gpu_seconds;
     int64_t incidents;
-    const char *end_reason, *halt_id;
+    const char *end_reason, *halt_id, *brief;
     double limits[SEARCH_LIMIT_COUNT];
+    int64_t agent_tokens, outcomes, ahead;
+    double agent_usd;
     int32_t allocations, winner_node, winner_candidate;
     signed char end;
 };
 
 struct node_row {
-    const char *strategy, *goal, *rationale, *recipe, *researcher, *diagnosis, *recipe_report;
+    const char *strategy, *goal, *rationale, *recipe, *researcher, *diagnosis, *recipe_report,
+        *causes;
     int64_t visits, successes;
     double reward, reward_sum, planned_at_s, closed_at_s;
     int32_t node, parent, depth, candidates, best;
@@ -88,6 +94,7 @@ struct confusion_row {
 struct insight_row {
     const char *text;
     int32_t nodes[TABLE_LIST_LENGTH];
+    signed char retired;
 };
 
 struct allocation_row {
@@ -100,6 +107,25 @@ struct incident_row {
     const char *kind, *message;
     double time_s, lost_s;
     int32_t incident, allocation, node, candidate;
+};
+
+enum call_row_state { CALL_ROW_OPEN, CALL_ROW_ANSWERED, CALL_ROW_FAILED, CALL_ROW_LOST };
+
+struct call_row {
+    const char *key, *purpose, *kind, *body, *reply, *provider, *model, *host, *error;
+    int64_t tokens_in, tokens_out, reserved_tokens, outcomes;
+    double cost_usd, reserved_usd, started_s, seconds;
+    int32_t call, node, attempts;
+    signed char state;
+};
+
+struct document_row {
+    const char *kind, *source, *id, *title, *url, *licence, *text, *note, *path;
+    int64_t rows;
+};
+
+struct prompt_row {
+    const char *name, *hash, *text;
 };
 
 #endif

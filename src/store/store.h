@@ -22,7 +22,7 @@
 #include "tree/search.h"
 
 /* 2: allocations, incidents, core- and GPU-seconds in run.h5. Files of earlier versions are read. */
-enum { STORE_SCHEMA_VERSION = 2 };
+enum { STORE_SCHEMA_VERSION = 3 };
 
 /* ---- run.h5 (store/run_file.c) ---- */
 

@@ -171,6 +171,8 @@ enum {
     SEARCH_CALL_TEXT_MAX_BYTES = 1 << 20 /* prompt and reply each */,
     SEARCH_CALLS_MAX = 1000000
 };
+/* Tokens of one call; a million of them still add up. */
+#define SEARCH_CALL_TOKENS_MAX (INT64_C(1) << 40)
 struct search_call {
     char *key;     /* what it is known by: "n0003.2/plan/1" */
     char *purpose; /* "brief", "plan", "diagnose", "source", ... */

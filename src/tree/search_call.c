@@ -6,9 +6,7 @@
 #include "base/mem.h"
 #include "tree/search_event.h"
 
-/* Of one call; a million of them still add up. */
-#define CALL_TOKENS_MAX (INT64_C(1) << 40)
-#define CALL_USD_MAX 1e9
+#define CALL_USD_MAX 1e9 /* of one call */
 enum { CALL_ATTEMPTS_MAX = 1000000, SLOTS_FIRST_COUNT = 64 };
 
 void search_call_fini(struct search_call *call)
@@ -164,7 +162,7 @@ static enum status read_started(const struct search *search, struct event *event
     if (out->node >= search->tree.count) {
         json_problems_add(&event->problems, "/node", "node %d does not exist", (int)out->node);
     }
-    out->reserved_tokens = event_require_int(event, "reserved_tokens", 0, CALL_TOKENS_MAX);
+    out->reserved_tokens = event_require_int(event, "reserved_tokens", 0, SEARCH_CALL_TOKENS_MAX);
     out->reserved_usd = read_usd(event, "reserved_usd");
     out->cost_usd = NAN;
     out->started_s = event->time_s;
@@ -235,8 +233,8 @@ static enum status read_end(struct event *event, struct search_call *out, struct
         json_problems_add(&event->problems, "/reply",
                           "allowed is either a reply or an error, and of a lost call an error");
     }
-    out->tokens_in = json_read_int(reader, "tokens_in", 0, 0, CALL_TOKENS_MAX);
-    out->tokens_out = json_read_int(reader, "tokens_out", 0, 0, CALL_TOKENS_MAX);
+    out->tokens_in = json_read_int(reader, "tokens_in", 0, 0, SEARCH_CALL_TOKENS_MAX);
+    out->tokens_out = json_read_int(reader, "tokens_out", 0, 0, SEARCH_CALL_TOKENS_MAX);
     out->cost_usd = read_usd(event, "cost_usd");
     out->seconds = event_require_seconds(event, "seconds");
     out->attempts = (int32_t)json_read_int(reader, "attempts", 0, 0, CALL_ATTEMPTS_MAX);

@@ -1,0 +1,214 @@
+/* The way back for what the agents asked, found and learned. */
+#include <math.h>
+
+#include "base/mem.h"
+#include "store/run_restore.h"
+
+/* Memory for the rows of a table; NULL in *items where it has none. */
+static enum status make_items(struct restorer *from, enum run_table table, int64_t max,
+                              size_t item_bytes, void **items, int32_t *count)
+{
+    int64_t found = from->image->counts[table];
+    *items = NULL;
+    *count = 0;
+    if (found > max) {
+        return CORRUPT(from->err, from->path, table, found, "more rows than a search may have");
+    }
+    if (found > 0) {
+        *items = mem_calloc((size_t)found, item_bytes);
+        if (*items == NULL) {
+            return mem_fail(from->err, (size_t)found * item_bytes, run_tables[table].name);
+        }
+        *count = (int32_t)found;
+    }
+    return STATUS_OK;
+}
+
+static enum status restore_insights(struct restorer *from)
+{
+    const struct insight_row *rows = from->image->rows[RUN_INSIGHTS];
+    struct search *to = from->search;
+    void *items = NULL;
+    TRY(make_items(from, RUN_INSIGHTS, INT32_MAX / 2, sizeof(*to->insights), &items,
+                   &to->insight_count));
+    to->insights = items;
+    to->insight_capacity = to->insight_count;
+    for (int32_t i = 0; i < to->insight_count; i++) {
+        TRY(restorer_copy(rows[i].text, &to->insights[i].text, from->err));
+        to->insights[i].retired = rows[i].retired;
+        for (int k = 0; k < TABLE_LIST_LENGTH && rows[i].nodes[k] >= 0; k++) {
+            if (rows[i].nodes[k] >= to->tree.count) {
+                return CORRUPT(from->err, from->path, RUN_INSIGHTS, i,
+                               "it names a node that is not there");
+            }
+            to->insights[i].nodes[to->insights[i].node_count++] = rows[i].nodes[k];
+        }
+    }
+    return STATUS_OK;
+}
+
+/* ---- calls ---- */
+
+static bool call_is_right(const struct search *search, const struct call_row *row)
+{
+    return search_call_key_fits(row->key) && row->node >= -1 && row->node < search->tree.count &&
+           row->tokens_in >= 0 && row->tokens_out >= 0 && row->reserved_tokens >= 0 &&
+           row->tokens_in <= SEARCH_CALL_TOKENS_MAX && row->tokens_out <= SEARCH_CALL_TOKENS_MAX &&
+           row->reserved_tokens <= SEARCH_CALL_TOKENS_MAX && row->attempts >= 0 &&
+           row->outcomes >= 0 && row->outcomes <= search->outcomes &&
+           restorer_is_amount_or_unknown(row->cost_usd) &&
+           restorer_is_amount_or_unknown(row->reserved_usd) && restorer_is_amount(row->started_s) &&
+           restorer_is_amount(row->seconds);
+}
+
+static enum status restore_call(struct restorer *from, const struct call_row *row,
+                                struct search_call *to)
+{
+    enum call_row_state state = (enum call_row_state)row->state;
+    to->node = row->node;
+    to->ended = state != CALL_ROW_OPEN;
+    to->lost = state == CALL_ROW_LOST;
+    to->tokens_in = row->tokens_in;
+    to->tokens_out = row->tokens_out;
+    to->reserved_tokens = row->reserved_tokens;
+    to->cost_usd = row->cost_usd;
+    to->reserved_usd = row->reserved_usd;
+    to->started_s = row->started_s;
+    to->seconds = row->seconds;
+    to->attempts = row->attempts;
+    to->outcomes = row->outcomes;
+    TRY(restorer_copy(row->key, &to->key, from->err));
+    TRY(restorer_copy(row->purpose, &to->purpose, from->err));
+    TRY(restorer_copy(row->kind, &to->kind, from->err));
+    TRY(restorer_copy(row->body, &to->body, from->err));
+    if (!to->ended) {
+        return STATUS_OK;
+    }
+    TRY(restorer_copy(row->provider, &to->provider, from->err));
+    TRY(restorer_copy(row->model, &to->model, from->err));
+    TRY(restorer_copy(row->host, &to->host, from->err));
+    return state == CALL_ROW_ANSWERED ? restorer_copy(row->reply, &to->reply, from->err)
+                                      : restorer_copy(row->error, &to->error, from->err);
+}
+
+/* The ledger's totals are those of its calls: the caps rest on them. */
+static enum status check_ledger(struct restorer *from)
+{
+    const struct search *search = from->search;
+    int64_t tokens = 0;
+    double usd = 0.0;
+    for (int32_t i = 0; i < search->call_count; i++) {
+        tokens += search_call_tokens(&search->calls[i]);
+        usd += search_call_usd(&search->calls[i]);
+    }
+    if (tokens != search->agent_tokens || !(fabs(usd - search->agent_usd) <= 1e-9 * (1.0 + usd))) {
+        return CORRUPT(from->err, from->path, RUN_SEARCH, 0,
+                       "tokens or dollars of the agents are not those of their calls");
+    }
+    return STATUS_OK;
+}
+
+static enum status restore_calls(struct restorer *from)
+{
+    const struct call_row *rows = from->image->rows[RUN_CALLS];
+    struct search *to = from->search;
+    void *items = NULL;
+    TRY(make_items(from, RUN_CALLS, SEARCH_CALLS_MAX, sizeof(*to->calls), &items, &to->call_count));
+    to->calls = items;
+    to->call_capacity = to->call_count;
+    for (int32_t i = 0; i < to->call_count; i++) {
+        if (rows[i].call != i || !call_is_right(to, &rows[i])) {
+            return CORRUPT(from->err, from->path, RUN_CALLS, i,
+                           "its number, key, node, or a count, a time or a cost is out of range");
+        }
+        TRY(restore_call(from, &rows[i], &to->calls[i]));
+    }
+    enum status status = search_index_calls(to, from->err);
+    if (status == STATUS_INVALID) {
+        return CORRUPT(from->err, from->path, RUN_CALLS, to->call_count,
+                       "two calls that were not lost have one key");
+    }
+    return status == STATUS_OK ? check_ledger(from) : status;
+}
+
+/* ---- documents and prompts ---- */
+
+static enum status restore_document(struct restorer *from, const struct document_row *row,
+                                    struct search_document *to)
+{
+    to->rows = row->rows;
+    TRY(restorer_copy(row->kind, &to->kind, from->err));
+    TRY(restorer_copy(row->source, &to->source, from->err));
+    TRY(restorer_copy(row->id, &to->id, from->err));
+    TRY(restorer_copy(row->title, &to->title, from->err));
+    TRY(restorer_copy(row->url, &to->url, from->err));
+    TRY(restorer_copy(row->licence, &to->licence, from->err));
+    TRY(restorer_copy(row->text, &to->text, from->err));
+    TRY(restorer_copy(row->note, &to->note, from->err));
+    return restorer_copy_late(row->path, &to->path, from->err);
+}
+
+static enum status restore_documents(struct restorer *from)
+{
+    const struct document_row *rows = from->image->rows[RUN_DOCUMENTS];
+    struct search *to = from->search;
+    void *items = NULL;
+    TRY(make_items(from, RUN_DOCUMENTS, SEARCH_DOCUMENTS_MAX, sizeof(*to->documents), &items,
+                   &to->document_count));
+    to->documents = items;
+    to->document_capacity = to->document_count;
+    for (int32_t i = 0; i < to->document_count; i++) {
+        if (rows[i].rows < 0 ||
+            (rows[i].path[0] != '\0' && !search_path_stays_inside(rows[i].path))) {
+            return CORRUPT(from->err, from->path, RUN_DOCUMENTS, i,
+                           "a count is out of range, or its path leads out of the run folder");
+        }
+        TRY(restore_document(from, &rows[i], &to->documents[i]));
+    }
+    return STATUS_OK;
+}
+
+static enum status restore_prompts(struct restorer *from)
+{
+    const struct prompt_row *rows = from->image->rows[RUN_PROMPTS];
+    struct search *to = from->search;
+    void *items = NULL;
+    TRY(make_items(from, RUN_PROMPTS, SEARCH_PROMPTS_MAX, sizeof(*to->prompts), &items,
+                   &to->prompt_count));
+    to->prompts = items;
+    to->prompt_capacity = to->prompt_count;
+    for (int32_t i = 0; i < to->prompt_count; i++) {
+        TRY(restorer_copy(rows[i].name, &to->prompts[i].name, from->err));
+        TRY(restorer_copy(rows[i].hash, &to->prompts[i].hash, from->err));
+        TRY(restorer_copy(rows[i].text, &to->prompts[i].text, from->err));
+    }
+    return STATUS_OK;
+}
+
+/* ---- the whole ---- */
+
+static enum status restore_agent_totals(struct restorer *from)
+{
+    const struct search_row *row = from->image->rows[RUN_SEARCH];
+    struct search *to = from->search;
+    if (row->agent_tokens < 0 || row->outcomes < 0 || row->ahead < 0 ||
+        !restorer_is_amount(row->agent_usd)) {
+        return CORRUPT(from->err, from->path, RUN_SEARCH, 0,
+                       "tokens, dollars or a count of the agents is out of range");
+    }
+    to->agent_tokens = row->agent_tokens;
+    to->agent_usd = row->agent_usd;
+    /* Before version 3 nothing but plans and what has ended could be an outcome. */
+    to->outcomes = from->image->schema < 3 ? to->tree.count + to->settled_count : row->outcomes;
+    to->ahead = row->ahead;
+    return restorer_copy_late(row->brief, &to->brief, from->err);
+}
+
+enum status restore_agents(struct restorer *from)
+{
+    TRY(restore_agent_totals(from));
+    TRY(restore_insights(from));
+    TRY(restore_calls(from));
+    TRY(restore_documents(from));
+    return restore_prompts(from);
+}
