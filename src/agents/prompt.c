@@ -294,8 +294,7 @@ static enum status measure(const struct filling *filling, struct buffer *system,
                            struct buffer *user, int64_t *tokens, struct error *err)
 {
     TRY(write_messages(filling, system, user, err));
-    *tokens =
-        lm_estimate_tokens(buffer_text(system)) + lm_estimate_tokens(buffer_text(user));
+    *tokens = lm_estimate_tokens(buffer_text(system)) + lm_estimate_tokens(buffer_text(user));
     return STATUS_OK;
 }
 

@@ -59,8 +59,7 @@ static const char *find_last(struct span span, const char *text)
 /* What comes after the thinking; nothing if the thinking never ends. */
 static struct span after_thinking(struct span span)
 {
-    static const char *const tags[][2] = {{"<think>", "</think>"},
-                                          {"<thinking>", "</thinking>"}};
+    static const char *const tags[][2] = {{"<think>", "</think>"}, {"<thinking>", "</thinking>"}};
     const char *end = span.text + span.length;
     for (size_t i = 0; i < sizeof(tags) / sizeof(tags[0]); i++) {
         const char *close = find_last(span, tags[i][1]);
@@ -168,8 +167,7 @@ static enum status consider_objects(struct choice *choice, struct span span, boo
 {
     size_t seen = 0;
     size_t at = 0;
-    while (at < span.length && choice->objects < OBJECTS_MAX &&
-           seen <= WORK_FACTOR * span.length) {
+    while (at < span.length && choice->objects < OBJECTS_MAX && seen <= WORK_FACTOR * span.length) {
         const char *open = memchr(span.text + at, '{', span.length - at);
         if (open == NULL) {
             break;
@@ -215,8 +213,9 @@ static void complain(const struct choice *choice, struct span whole, struct span
     if (whole.length == 0) {
         json_problems_add(out, "", "the reply is empty; needed is one JSON object");
     } else if (answer.length == 0) {
-        json_problems_add(out, "", "the reply holds thinking and no answer; needed is one JSON "
-                                   "object after it, so think less");
+        json_problems_add(out, "",
+                          "the reply holds thinking and no answer; needed is one JSON "
+                          "object after it, so think less");
     } else if (hopeless && cut) {
         json_problems_add(out, "",
                           "the reply ends inside a JSON object (or a quote or bracket is never "
@@ -224,8 +223,9 @@ static void complain(const struct choice *choice, struct span whole, struct span
     } else if (hopeless && broken->message[0] != '\0') {
         json_problems_add(out, "", "%.300s; needed is one valid JSON object", broken->message);
     } else if (choice->object == NULL) {
-        json_problems_add(out, "", "the reply holds no JSON object; needed is one, and nothing "
-                                   "else");
+        json_problems_add(out, "",
+                          "the reply holds no JSON object; needed is one, and nothing "
+                          "else");
     } else {
         out->count += choice->problems.count;
         buffer_append_text(&out->text, buffer_text(&choice->problems.text));
@@ -246,7 +246,8 @@ enum status reply_read(const char *text, const cJSON *schema, struct json_proble
     json_problems_init(&choice.problems);
     *out = NULL;
     if (whole.length > 0) {
-        /* First as it stands: a text in the JSON may look like the end of a thinking, or a fence. */
+        /* First as it stands: a text in the JSON may look like the end of a thinking, or a fence.
+         */
         TRY_CLEANUP(consider_text(&choice, whole, &parsed, &ignored, err));
     }
     if (!parsed && answer.length > 0) {

@@ -11,9 +11,10 @@
 enum { PROBLEMS_ENOUGH = 40, FOUND_BYTES = 80, ALLOWED_BYTES = 400 };
 
 static const char *const keywords[] = {
-    "type",     "properties", "required",  "additionalProperties", "items", "enum",       "minimum",
-    "maximum",  "minItems",   "maxItems",  "minLength",            "maxLength", "anyOf", "description",
-    NULL,
+    "type",     "properties",  "required",  "additionalProperties",
+    "items",    "enum",        "minimum",   "maximum",
+    "minItems", "maxItems",    "minLength", "maxLength",
+    "anyOf",    "description", NULL,
 };
 
 struct check {

@@ -248,8 +248,8 @@ static void test_huge(void **state)
 static void test_complaints_end(void **state)
 {
     (void)state;
-    char *text = repeated("{\"goal\":\"train longer\",\"configs\":[{}],", "\"q\":0,", 1000,
-                          "\"r\":0}");
+    char *text =
+        repeated("{\"goal\":\"train longer\",\"configs\":[{}],", "\"q\":0,", 1000, "\"r\":0}");
     struct json_problems problems;
     struct error err = {0};
     cJSON *value = NULL;
@@ -307,8 +307,8 @@ static void test_no_memory(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_good),          cmocka_unit_test(test_bad),
-        cmocka_unit_test(test_huge),          cmocka_unit_test(test_complaints_end),
+        cmocka_unit_test(test_good),           cmocka_unit_test(test_bad),
+        cmocka_unit_test(test_huge),           cmocka_unit_test(test_complaints_end),
         cmocka_unit_test(test_foreign_schema), cmocka_unit_test(test_no_memory),
     };
     return cmocka_run_group_tests(tests, set_up, tear_down);
