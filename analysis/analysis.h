@@ -2,7 +2,8 @@
  *
  *   main.c        the commands           options.c     arguments, failures, exit codes
  *   view.c        a run that was read    paint.c       colours, bars, text made safe for a terminal
- *   status.c show.c show_node.c best.c export.c verify.c halt.c set.c     one command each
+ *   status.c show.c show_node.c show_agents.c best.c export.c verify.c halt.c set.c   the commands
+ *   history.c ledger.c       of status and show: what work and what agents have cost
  *   steer.c       what halt and set share: the one file that is written, control.json
  *   watch.c accounting.c     of status: again and again; what Slurm has counted
  *
@@ -138,6 +139,32 @@ void history_node_cost(const struct search_node *node, double *core_seconds, dou
 /* "1.25 core-hours, 0.31 GPU-hours", the latter only if there are any; the same as JSON. */
 void history_print_cost(double core_seconds, double gpu_seconds);
 void history_add_cost(cJSON *object, double core_seconds, double gpu_seconds);
+
+/* ---- ledger.c: what the agents have asked, and what it has cost ---- */
+
+struct ledger {
+    int64_t calls, open, failed, lost; /* the last three are among the first */
+    int64_t tokens, reserved_tokens;   /* spent; reserved by calls that are open or were lost */
+    double usd, reserved_usd;          /* likewise; calls without a price count 0 */
+    int64_t unpriced;                  /* calls with tokens, but without a price */
+    double seconds;                    /* waited for answers, those at the same time added up */
+};
+
+enum { LEDGER_ALL = -2, LEDGER_WHOLE_SEARCH = -1 /* calls about no node */ };
+
+void ledger_add_call(struct ledger *ledger, const struct search_call *call);
+void ledger_sum(const struct search *search, int32_t node, struct ledger *out);
+
+/* Of each node, on the heap; NULL without memory. */
+struct ledger *ledger_of_nodes(const struct search *search);
+
+/* "3 calls (1 failed), 1234 tokens, 0.0123 USD"; the line of status, with the limits in force, or
+ * nothing of a search that asks nobody. */
+void ledger_print(const struct ledger *ledger);
+void ledger_print_status(const struct view *view);
+
+cJSON *ledger_json(const struct ledger *ledger);
+cJSON *ledger_status_json(const struct view *view);
 
 /* ---- steer.c: what halt and set share ---- */
 

@@ -1,4 +1,5 @@
 /* trex-tree set: other limits for a search that has begun. */
+#include <inttypes.h>
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
@@ -62,8 +63,13 @@ static void print_spent(const struct view *view, enum search_limit_id id)
     case SEARCH_LIMIT_GOAL_SCORE:
         printf(best != NULL ? "best %.4f" : "-", best != NULL ? best->validation.value : 0.0);
         break;
-    default:
-        printf("-");
+    case SEARCH_LIMIT_AGENT_TOKENS:
+        printf("%" PRId64, view->search.agent_tokens);
+        break;
+    case SEARCH_LIMIT_AGENT_MONEY:
+        printf("%.4f", view->search.agent_usd);
+        break;
+    case SEARCH_LIMIT_COUNT:
         break;
     }
 }

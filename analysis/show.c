@@ -7,16 +7,24 @@
 #include "base/buffer.h"
 
 static const char usage[] =
-    "usage: trex-tree show RUN [NODE | --json]\n\n"
+    "usage: trex-tree show RUN [NODE] [--calls | --prompts | --brief] [--json]\n\n"
     "Draws the tree of the search in folder RUN: a line a node with its strategy, its best "
     "validation score with\n"
     "standard error, its state, its candidates and what they cost. With NODE (n0003, or a "
     "candidate n0003-c1) "
     "prints that node whole:\n"
-    "goal, reasons, recipe, configurations, curves, diagnosis, failed cases.\n\n"
-    "  --json   the whole tree as one JSON object\n\n"
+    "goal, reasons, recipe, configurations, curves, diagnosis, failed cases, and what was asked of "
+    "language models.\n\n"
+    "  --calls     a table of all calls to language models and sources, or of those about NODE: "
+    "tokens, cost, time\n"
+    "  --prompts   each of these calls whole, in order: its messages, its reply, what it has cost\n"
+    "  --brief     what the agents work with: the brief, papers and data that were found, "
+    "insights, prompts\n"
+    "  --json      the same as one JSON object; without the others, and without NODE: the whole "
+    "tree\n\n"
     "example: trex-tree show runs/sst2\n"
-    "         trex-tree show runs/sst2 n0003\n";
+    "         trex-tree show runs/sst2 n0003\n"
+    "         trex-tree show runs/sst2 n0003 --prompts\n";
 
 /* Deeper nodes are drawn at this depth with a mark, so that a chain of thousands stays readable. */
 enum { LEVELS_MAX = 24, PREFIX_BYTES = LEVELS_MAX * 8 + 16 };
@@ -95,7 +103,7 @@ static void print_states(const struct search_node *node)
 }
 
 /* Nothing for a node that has not cost anything yet. */
-static void print_cost(const struct search_node *node)
+static void print_cost(const struct search_node *node, const struct ledger *ledger)
 {
     double core_seconds = 0.0;
     double gpu_seconds = 0.0;
@@ -104,9 +112,14 @@ static void print_cost(const struct search_node *node)
         printf("; ");
         history_print_cost(core_seconds, gpu_seconds);
     }
+    if (ledger->calls > 0) {
+        printf("; ");
+        ledger_print(ledger);
+    }
 }
 
-static void print_node(const struct view *view, int32_t id, int label_width)
+static void print_node(const struct view *view, int32_t id, const struct ledger *ledger,
+                       int label_width)
 {
     static const char *const states[] = {"open", "closed", "failed"};
     static const enum paint colours[] = {PAINT_BUSY, PAINT_PLAIN, PAINT_BAD};
@@ -128,7 +141,7 @@ static void print_node(const struct view *view, int32_t id, int label_width)
            "");
     printf("  %s%-6s%s  ", paint(colours[state]), states[state], paint(PAINT_PLAIN));
     print_states(node);
-    print_cost(node);
+    print_cost(node, ledger);
     if (best) {
         printf("  %s★ %s n%04d-c%d%s", paint(PAINT_GOOD),
                view->search.end == SEARCH_FINISHED ? "winner" : "best", (int)id,
@@ -148,10 +161,13 @@ static void print_tree(const struct view *view)
         printf("no node yet\n");
         return;
     }
+    static const struct ledger none;
+    struct ledger *ledgers = ledger_of_nodes(&view->search);
     int width = widest_label(&view->search);
     for (int32_t id = 0; id >= 0; id = next_drawn(&view->search.tree, id)) {
-        print_node(view, id, width);
+        print_node(view, id, ledgers != NULL ? &ledgers[id] : &none, width);
     }
+    free(ledgers);
     if (view->note[0] != '\0') {
         printf("note: %s\n", view->note);
     }
@@ -169,36 +185,93 @@ static bool parse_node(const struct view *view, const char *text, int32_t *node)
            (!whole || candidate < view->search.nodes[*node].candidate_count);
 }
 
+enum what { SHOW_TREE, SHOW_CALLS, SHOW_PROMPTS, SHOW_BRIEF };
+
+static void print(const struct view *view, enum what what, int32_t node)
+{
+    if (what == SHOW_CALLS) {
+        show_calls(view, node);
+    } else if (what == SHOW_PROMPTS) {
+        show_prompts(view, node);
+    } else if (what == SHOW_BRIEF) {
+        show_brief(view);
+    } else if (node >= 0) {
+        show_node(view, node);
+    } else {
+        print_tree(view);
+    }
+}
+
+static cJSON *make_json(const struct view *view, enum what what, int32_t node)
+{
+    if (what == SHOW_CALLS || what == SHOW_PROMPTS) {
+        return show_calls_json(view, node, what == SHOW_PROMPTS);
+    }
+    if (what == SHOW_TREE) {
+        return show_json(view);
+    }
+    cJSON *object = cJSON_CreateObject();
+    show_add_brief_json(&view->search, object);
+    return object;
+}
+
+/* The node that an argument names, -1 without one. */
+static enum status find_node(const struct view *view, const char *text, int32_t *node,
+                             struct error *err)
+{
+    *node = -1;
+    if (text == NULL || parse_node(view, text, node)) {
+        return STATUS_OK;
+    }
+    return FAIL(err, STATUS_NOT_FOUND, "%s has no node \"%.40s\"; nodes are n0000 to n%04d",
+                view->folder, text, (int)view->search.tree.count - 1);
+}
+
+static int show(const char *folder, const char *name, enum what what, bool json)
+{
+    struct view view;
+    struct error err;
+    int32_t node = -1;
+    int exit_code = EXIT_DONE;
+    if (view_open(folder, &view, &err) != STATUS_OK) {
+        return options_fail(&err);
+    }
+    if (find_node(&view, name, &node, &err) != STATUS_OK) {
+        exit_code = options_fail(&err);
+    } else if (json) {
+        exit_code = options_print_json(make_json(&view, what, node));
+    } else {
+        print(&view, what, node);
+    }
+    view_close(&view);
+    return exit_code;
+}
+
 static int run(const struct command *command, int argc, char **argv)
 {
     bool json = false;
-    const struct command_option options[] = {{"json", &json, NULL}, {NULL, NULL, NULL}};
+    bool calls = false;
+    bool prompts = false;
+    bool brief = false;
+    const struct command_option options[] = {{"json", &json, NULL},
+                                             {"calls", &calls, NULL},
+                                             {"prompts", &prompts, NULL},
+                                             {"brief", &brief, NULL},
+                                             {NULL, NULL, NULL}};
     char **arguments = NULL;
     int count = 0;
     int exit_code = EXIT_DONE;
     if (!options_parse(command, argc, argv, options, 1, 2, &arguments, &count, &exit_code)) {
         return exit_code;
     }
-    struct view view;
-    struct error err;
-    if (view_open(arguments[0], &view, &err) != STATUS_OK) {
+    if (calls + prompts + brief > 1) {
+        struct error err;
+        FAIL(&err, STATUS_INVALID, "--calls, --prompts and --brief: give one of them");
         return options_fail(&err);
     }
-    int32_t node = 0;
-    exit_code = EXIT_DONE;
-    if (json) {
-        exit_code = options_print_json(show_json(&view));
-    } else if (count == 1) {
-        print_tree(&view);
-    } else if (parse_node(&view, arguments[1], &node)) {
-        show_node(&view, node);
-    } else {
-        FAIL(&err, STATUS_NOT_FOUND, "%s has no node \"%.40s\"; nodes are n0000 to n%04d",
-             view.folder, arguments[1], (int)view.search.tree.count - 1);
-        exit_code = options_fail(&err);
-    }
-    view_close(&view);
-    return exit_code;
+    enum what what = calls ? SHOW_CALLS : prompts ? SHOW_PROMPTS : brief ? SHOW_BRIEF : SHOW_TREE;
+    return show(arguments[0], count == 2 ? arguments[1] : NULL, what, json);
 }
 
-const struct command command_show = {"show", "the tree in text, or one node whole", usage, run};
+const struct command command_show = {
+    "show", "the tree in text, one node whole, or what agents asked", usage, run};

@@ -1,11 +1,11 @@
 /* trex-tree show --json: the whole tree for other programs. */
 #include <math.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include "analysis/show.h"
 
-/* JSON text of the run file as JSON; null if it is none. */
-static cJSON *parsed(const char *text)
+cJSON *show_parsed(const char *text)
 {
     cJSON *value = NULL;
     text = search_text(text);
@@ -39,7 +39,7 @@ static cJSON *candidate_json(int32_t node, int32_t index, const struct candidate
     cJSON *object = cJSON_CreateObject();
     cJSON_AddStringToObject(object, "name", name);
     cJSON_AddStringToObject(object, "state", candidate_state_name(candidate->state));
-    cJSON_AddItemToObject(object, "config", parsed(candidate->config));
+    cJSON_AddItemToObject(object, "config", show_parsed(candidate->config));
     cJSON_AddItemToObject(object, "validation", view_score_json(&candidate->validation));
     cJSON_AddItemToObject(object, "test", view_score_json(&candidate->test));
     cJSON_AddNumberToObject(object, "steps_done", (double)candidate->steps_done);
@@ -57,7 +57,7 @@ static cJSON *candidate_json(int32_t node, int32_t index, const struct candidate
     return object;
 }
 
-static cJSON *node_json(const struct view *view, int32_t id)
+static cJSON *node_json(const struct view *view, int32_t id, const struct ledger *ledger)
 {
     static const char *const states[] = {"open", "closed", "failed"};
     const struct tree_node *place = &view->search.tree.nodes[id];
@@ -73,8 +73,10 @@ static cJSON *node_json(const struct view *view, int32_t id)
     cJSON_AddStringToObject(object, "goal", search_text(node->goal));
     cJSON_AddStringToObject(object, "rationale", search_text(node->rationale));
     cJSON_AddStringToObject(object, "researcher", search_text(node->researcher));
-    cJSON_AddItemToObject(object, "recipe", parsed(node->recipe));
+    cJSON_AddItemToObject(object, "recipe", show_parsed(node->recipe));
     cJSON_AddStringToObject(object, "diagnosis", search_text(node->diagnosis));
+    cJSON_AddItemToObject(object, "causes", show_parsed(node->causes));
+    cJSON_AddItemToObject(object, "ledger", ledger_json(ledger));
     cJSON_AddNumberToObject(object, "best", node->best);
     history_node_cost(node, &core_seconds, &gpu_seconds);
     history_add_cost(object, core_seconds, gpu_seconds);
@@ -87,17 +89,24 @@ static cJSON *node_json(const struct view *view, int32_t id)
 
 cJSON *show_json(const struct view *view)
 {
+    struct ledger *ledgers = ledger_of_nodes(&view->search);
+    if (ledgers == NULL) {
+        return NULL;
+    }
     cJSON *object = cJSON_CreateObject();
     cJSON_AddStringToObject(object, "metric", search_text(view->search.identity.metric));
     cJSON_AddBoolToObject(object, "finished", view->search.end == SEARCH_FINISHED);
     cJSON *nodes = cJSON_AddArrayToObject(object, "nodes");
     for (int32_t id = 0; id < view->search.tree.count; id++) {
-        cJSON_AddItemToArray(nodes, node_json(view, id));
+        cJSON_AddItemToArray(nodes, node_json(view, id, &ledgers[id]));
     }
     cJSON *insights = cJSON_AddArrayToObject(object, "insights");
     for (int32_t i = 0; i < view->search.insight_count; i++) {
         cJSON_AddItemToArray(insights,
                              cJSON_CreateString(search_text(view->search.insights[i].text)));
     }
+    show_add_brief_json(&view->search, object);
+    cJSON_AddItemToObject(object, "ledger", ledger_status_json(view));
+    free(ledgers);
     return object;
 }

@@ -169,10 +169,24 @@ static void print_insights(const struct search *search, int32_t id)
         const struct search_insight *insight = &search->insights[i];
         for (int32_t k = 0; k < insight->node_count; k++) {
             if (insight->nodes[k] == id) {
-                print_text("insight", search_text(insight->text));
+                print_text(insight->retired ? "insight (retired: later evidence is against it, or "
+                                              "it went into another)"
+                                            : "insight",
+                           search_text(insight->text));
                 break;
             }
         }
+    }
+}
+
+static void print_calls(const struct view *view, int32_t id)
+{
+    struct ledger ledger;
+    ledger_sum(&view->search, id, &ledger);
+    if (ledger.calls > 0) {
+        printf("\n%scalls about it%s\n  ", paint(PAINT_BOLD), paint(PAINT_PLAIN));
+        ledger_print(&ledger);
+        printf("; with --calls and --prompts: each\n");
     }
 }
 
@@ -206,5 +220,7 @@ void show_node(const struct view *view, int32_t id)
     }
     history_print_of_node(&view->search, id);
     print_text("diagnosis", search_text(node->diagnosis));
+    print_json("causes", search_text(node->causes));
     print_insights(&view->search, id);
+    print_calls(view, id);
 }

@@ -10,8 +10,8 @@ static const char usage[] =
     "Says where the search in folder RUN stands: rounds, candidates, best score against the "
     "baseline, what is in\n"
     "flight, what was asked for by halt and set, hours spent, the last allocation and the last "
-    "incidents. The search\n"
-    "may be running on another machine.\n\n"
+    "incidents, tokens and\n"
+    "money of the agents. The search may be running on another machine.\n\n"
     "  --json              the same as one JSON object\n"
     "  --watch [SECONDS]   again every 5 or SECONDS seconds, until the search has finished or "
     "halted; Ctrl-C ends it\n"
@@ -163,6 +163,7 @@ static void print_status(const struct view *view)
     print_in_flight(view);
     steer_print_wishes(view);
     history_print(view);
+    ledger_print_status(view);
     if (view->note[0] != '\0') {
         paint_label("note");
         printf("%s\n", view->note);
@@ -231,6 +232,7 @@ static cJSON *status_json(const struct view *view)
     cJSON_AddNumberToObject(object, "allocation_seconds", search->allocation_seconds);
     cJSON_AddNumberToObject(object, "allocations", search->allocation_count);
     history_add_json(view, object);
+    cJSON_AddItemToObject(object, "agents", ledger_status_json(view));
     cJSON_AddNumberToObject(object, "last_sequence", (double)search->last_sequence);
     cJSON_AddNumberToObject(object, "last_write_age_seconds", view->age_s);
     cJSON_AddStringToObject(object, "note", view->note);

@@ -10,6 +10,7 @@
 #include "base/rng.h"
 #include "store/run_tables.h"
 #include "store/seal.h"
+#include "tree/life.h"
 
 enum { EVENTS = 3 + 20 * SAMPLE_EVENTS_A_NODE };
 
@@ -368,6 +369,28 @@ static void test_file_of_version_1(void **state)
     search_fini(&found);
 }
 
+/* What the program of version 2 wrote: 74 events of the sample. Its calls, documents and prompts
+ * are none; how many outcomes it had follows from the tree. */
+static void test_file_of_version_2(void **state)
+{
+    struct search found;
+    struct search wanted;
+    struct error err = {0};
+    (void)state;
+    if (store_run_read(TEST_SOURCE_DIR "/golden/store/run-schema-2.h5", &found, &err) !=
+        STATUS_OK) {
+        fail_msg("%s", err.message);
+    }
+    sample_search(&wanted, 74);
+    assert_true(wanted.outcomes > 40 && wanted.incident_count > 0 && wanted.halt_id[0] != '\0');
+    assert_same_search(&wanted, &found);
+    sample_advance(&found, EVENTS);
+    sample_advance(&wanted, EVENTS);
+    assert_same_search(&wanted, &found);
+    search_fini(&wanted);
+    search_fini(&found);
+}
+
 /* Only a file that says that it is old may lack what is new. */
 static void test_missing_column(void **state)
 {
@@ -538,7 +561,7 @@ static void test_no_memory(void **state)
     char path[FILE_PATH_BYTES];
     struct search search;
     struct search found;
-    sample_search(&search, 12);
+    live(&search, LIFE_EVENTS);
     sample_path(*state, "run.h5", path);
     int failures = 0;
     for (int64_t n = 1;; n++) {
@@ -599,6 +622,17 @@ static void test_tools(void **state)
     snprintf(command, sizeof(command), "h5dump -d /candidates '%s/run.h5' | grep -q 'FINISHED'",
              (char *)*state);
     assert_int_equal(system(command), 0);
+    struct search search;
+    live(&search, LIFE_EVENTS);
+    assert_int_equal(store_run_save(*state, &search, NULL), STATUS_OK);
+    search_fini(&search);
+    static const char *const shown[] = {"/calls",      "n0000/diagnose/1", "/documents",
+                                        "hf_datasets", "/prompts",         "brief"};
+    for (int i = 0; i < 6; i += 2) {
+        snprintf(command, sizeof(command), "h5dump -d %s '%s/run.h5' | grep -q '%s'", shown[i],
+                 (char *)*state, shown[i + 1]);
+        assert_int_equal(system(command), 0);
+    }
 }
 
 static void test_unwritable_folder(void **state)
@@ -619,14 +653,23 @@ int main(void)
 {
 #define IN_FOLDER(test) cmocka_unit_test_setup_teardown(test, sample_setup, sample_teardown)
     const struct CMUnitTest tests[] = {
-        IN_FOLDER(test_round_trip),        IN_FOLDER(test_text_that_is_not_utf8),
-        IN_FOLDER(test_two_generations),   IN_FOLDER(test_load_says_what_was_used),
-        IN_FOLDER(test_foreign_files),     IN_FOLDER(test_cut_at_any_length),
-        IN_FOLDER(test_any_flipped_byte),  IN_FOLDER(test_changed_text_behind_a_good_seal),
-        IN_FOLDER(test_newer_schema),      IN_FOLDER(test_file_of_version_1),
-        IN_FOLDER(test_missing_column),    IN_FOLDER(test_rows_that_make_no_sense),
-        IN_FOLDER(test_no_memory),         IN_FOLDER(test_tools),
-        IN_FOLDER(test_unwritable_folder), cmocka_unit_test(test_columns_of_limits),
+        IN_FOLDER(test_round_trip),
+        IN_FOLDER(test_text_that_is_not_utf8),
+        IN_FOLDER(test_two_generations),
+        IN_FOLDER(test_load_says_what_was_used),
+        IN_FOLDER(test_foreign_files),
+        IN_FOLDER(test_cut_at_any_length),
+        IN_FOLDER(test_any_flipped_byte),
+        IN_FOLDER(test_changed_text_behind_a_good_seal),
+        IN_FOLDER(test_newer_schema),
+        IN_FOLDER(test_file_of_version_1),
+        IN_FOLDER(test_missing_column),
+        IN_FOLDER(test_rows_that_make_no_sense),
+        IN_FOLDER(test_no_memory),
+        IN_FOLDER(test_tools),
+        IN_FOLDER(test_file_of_version_2),
+        IN_FOLDER(test_unwritable_folder),
+        cmocka_unit_test(test_columns_of_limits),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
