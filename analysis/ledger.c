@@ -62,20 +62,11 @@ static void print_calls(const struct ledger *ledger)
     printf("%s", before[0] == ',' ? ")" : "");
 }
 
-static void print_unpriced(const struct ledger *ledger)
-{
-    if (ledger->unpriced > 0) {
-        printf(" (no price is known for %" PRId64 " call%s)", ledger->unpriced,
-               ledger->unpriced == 1 ? "" : "s");
-    }
-}
-
 void ledger_print(const struct ledger *ledger)
 {
     print_calls(ledger);
     printf(", %" PRId64 " tokens, %.4f USD", ledger->tokens + ledger->reserved_tokens,
            ledger->usd + ledger->reserved_usd);
-    print_unpriced(ledger);
 }
 
 void ledger_print_status(const struct view *view)
@@ -92,7 +83,10 @@ void ledger_print_status(const struct view *view)
     print_calls(&all);
     printf(", %" PRId64 " of %.0f tokens, %.4f of %.2f USD", search->agent_tokens, tokens_limit,
            search->agent_usd, usd_limit);
-    print_unpriced(&all);
+    if (all.unpriced > 0) {
+        printf("; no price is known for %" PRId64 " call%s", all.unpriced,
+               all.unpriced == 1 ? "" : "s");
+    }
     putchar('\n');
     if (all.reserved_tokens > 0) {
         paint_label("");

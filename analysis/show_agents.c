@@ -235,6 +235,13 @@ static void print_brief(const char *text)
     cJSON_Delete(brief);
 }
 
+static void print_line(const char *text)
+{
+    printf("%*s", 2 * INDENT, "");
+    paint_line(text, paint_columns() - 2 * INDENT);
+    putchar('\n');
+}
+
 static void print_document(const struct search_document *one)
 {
     print_heading(one->title);
@@ -251,8 +258,12 @@ static void print_document(const struct search_document *one)
         paint_line(one->path, 2 * NAME_WIDTH);
     }
     putchar('\n');
-    paint_block(one->url, 2 * INDENT, paint_columns());
-    paint_block(one->note, 2 * INDENT, paint_columns());
+    print_line(one->url);
+    if (one->note[0] != '\0') {
+        paint_block(one->note, 2 * INDENT, paint_columns());
+    } else {
+        print_line(one->text);
+    }
 }
 
 static void print_insight(const struct search_insight *insight)
@@ -287,7 +298,9 @@ void show_brief(const struct view *view)
     for (int32_t i = 0; i < search->prompt_count; i++) {
         printf("  ");
         print_padded(search->prompts[i].name, 16);
-        printf(" %s\n", search->prompts[i].hash);
+        putchar(' ');
+        paint_line(search->prompts[i].hash, NAME_WIDTH);
+        putchar('\n');
     }
 }
 
