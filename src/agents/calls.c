@@ -17,7 +17,7 @@
 #include "base/text.h"
 
 /* The search refuses events with more (of one call). */
-static const int64_t tokens_max = INT64_C(1) << 40;
+
 static const double usd_max = 1e9, seconds_max = 1e9;
 enum { ATTEMPTS_MAX = 1000000 };
 
@@ -218,10 +218,12 @@ static cJSON *ended_event(const struct call_answer *answer, bool lost)
         cJSON_AddStringToObject(event, "provider", answer->provider) != NULL &&
         cJSON_AddStringToObject(event, "model", answer->model) != NULL &&
         cJSON_AddStringToObject(event, "host", answer->host) != NULL &&
-        cJSON_AddNumberToObject(event, "tokens_in",
-                                within((double)answer->tokens_in, (double)tokens_max)) != NULL &&
-        cJSON_AddNumberToObject(event, "tokens_out",
-                                within((double)answer->tokens_out, (double)tokens_max)) != NULL &&
+        cJSON_AddNumberToObject(
+            event, "tokens_in",
+            within((double)answer->tokens_in, (double)SEARCH_CALL_TOKENS_MAX)) != NULL &&
+        cJSON_AddNumberToObject(
+            event, "tokens_out",
+            within((double)answer->tokens_out, (double)SEARCH_CALL_TOKENS_MAX)) != NULL &&
         add_usd(event, "cost_usd", usd) &&
         cJSON_AddNumberToObject(event, "seconds", within(answer->seconds, seconds_max)) != NULL &&
         cJSON_AddNumberToObject(event, "attempts", within(answer->attempts, ATTEMPTS_MAX)) !=
@@ -295,7 +297,7 @@ static enum status fill_entry(const struct calls *calls, const struct search *se
     TRY(call_body_read(question->kind, question->body, &entry->body, err));
     const struct call call = {entry->id, entry->key, entry->kind, entry->body};
     TRY(calls->transport.bound(calls->transport.state, &call, &entry->tokens, &entry->usd, err));
-    entry->tokens = entry->tokens < tokens_max ? entry->tokens : tokens_max;
+    entry->tokens = entry->tokens < SEARCH_CALL_TOKENS_MAX ? entry->tokens : SEARCH_CALL_TOKENS_MAX;
     return check_caps(calls, search, entry, err);
 }
 
