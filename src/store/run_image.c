@@ -29,6 +29,7 @@ static void count_rows(const struct search *search, int64_t counts[RUN_TABLE_COU
     counts[RUN_CALLS] = search->call_count;
     counts[RUN_DOCUMENTS] = search->document_count;
     counts[RUN_PROMPTS] = search->prompt_count;
+    counts[RUN_AHEADS] = search->ahead_count;
     for (int32_t n = 0; n < search->tree.count; n++) {
         const struct search_node *node = &search->nodes[n];
         counts[RUN_CANDIDATES] += node->candidate_count;
@@ -329,6 +330,13 @@ static void take_prompts(const struct search *search, struct prompt_row *rows)
     }
 }
 
+static void take_aheads(const struct search *search, struct ahead_row *rows)
+{
+    for (int32_t i = 0; i < search->ahead_count; i++) {
+        rows[i] = (struct ahead_row){search->aheads[i].outcomes, search->aheads[i].candidates};
+    }
+}
+
 /* A text that is not valid UTF-8 is replaced by a repaired copy. */
 static enum status repair_text(const char **text, struct arena *texts, struct error *err)
 {
@@ -384,6 +392,7 @@ static enum status take_all(const struct search *search, struct run_image *image
     take_calls(search, image->rows[RUN_CALLS]);
     take_documents(search, image->rows[RUN_DOCUMENTS]);
     take_prompts(search, image->rows[RUN_PROMPTS]);
+    take_aheads(search, image->rows[RUN_AHEADS]);
     for (int i = 0; i < RUN_TABLE_COUNT; i++) {
         TRY(repair_texts(image, (enum run_table)i, err));
     }

@@ -185,6 +185,29 @@ static enum status restore_prompts(struct restorer *from)
     return STATUS_OK;
 }
 
+/* ---- planning ahead ---- */
+
+static enum status restore_aheads(struct restorer *from)
+{
+    const struct ahead_row *rows = from->image->rows[RUN_AHEADS];
+    struct search *to = from->search;
+    void *items = NULL;
+    int64_t least = 0;
+    TRY(make_items(from, RUN_AHEADS, SEARCH_AHEADS_MAX, sizeof(*to->aheads), &items,
+                   &to->ahead_count));
+    to->aheads = items;
+    to->ahead_capacity = to->ahead_count;
+    for (int32_t i = 0; i < to->ahead_count; i++) {
+        if (rows[i].outcomes < least || rows[i].outcomes >= to->outcomes ||
+            rows[i].candidates < 0) {
+            return CORRUPT(from->err, from->path, RUN_AHEADS, i, "a count is out of range");
+        }
+        to->aheads[i] = (struct search_ahead){rows[i].outcomes, rows[i].candidates};
+        least = rows[i].outcomes + 1;
+    }
+    return STATUS_OK;
+}
+
 /* ---- the whole ---- */
 
 static enum status restore_agent_totals(struct restorer *from)
@@ -210,5 +233,6 @@ enum status restore_agents(struct restorer *from)
     TRY(restore_insights(from));
     TRY(restore_calls(from));
     TRY(restore_documents(from));
-    return restore_prompts(from);
+    TRY(restore_prompts(from));
+    return restore_aheads(from);
 }

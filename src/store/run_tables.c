@@ -262,6 +262,11 @@ static const struct table_column prompt_columns[] = {
     COLUMN(prompt_row, text, TABLE_TEXT, "text with {{places}} to be filled"),
 };
 
+static const struct table_column ahead_columns[] = {
+    COLUMN(ahead_row, outcomes, TABLE_I64, "outcomes of the search when it was set"),
+    COLUMN(ahead_row, candidates, TABLE_I64, "candidates planned ahead from then on"),
+};
+
 #define TABLE_SINCE(version, index, name, row, columns, meaning)                                   \
     [index] = {name, meaning, sizeof(struct row), columns, COUNT(columns), version}
 #define TABLE(index, name, row, columns, meaning) TABLE_SINCE(0, index, name, row, columns, meaning)
@@ -291,4 +296,6 @@ const struct table run_tables[RUN_TABLE_COUNT] = {
                 "papers and data sets that were found and kept"),
     TABLE_SINCE(3, RUN_PROMPTS, "prompts", prompt_row, prompt_columns,
                 "prompts that the search uses"),
+    TABLE_SINCE(3, RUN_AHEADS, "aheads", ahead_row, ahead_columns,
+                "how far it was planned ahead of the free workers, in order"),
 };

@@ -1,7 +1,7 @@
 /* The tables of run.h5: their rows as C structs, and the columns that describe them.
  *
  *   /identity (1)  /search (1)  /nodes  /candidates  /curves  /cases  /confusions  /insights
- *   /allocations  /incidents  /calls  /documents  /prompts
+ *   /allocations  /incidents  /calls  /documents  /prompts  /aheads
  *
  * Rows are ordered by node, candidate, then as they came: row i of /nodes is node i. README.md
  * documents them. */
@@ -25,6 +25,7 @@ enum run_table {
     RUN_CALLS,
     RUN_DOCUMENTS,
     RUN_PROMPTS,
+    RUN_AHEADS,
     RUN_TABLE_COUNT
 };
 
@@ -126,6 +127,10 @@ struct document_row {
 
 struct prompt_row {
     const char *name, *hash, *text;
+};
+
+struct ahead_row {
+    int64_t outcomes, candidates;
 };
 
 #endif

@@ -106,6 +106,10 @@ static inline void dump_agents(struct buffer *out, const struct search *search)
     buffer_printf(out, " agents %" PRId64 " %a %" PRId64 " %" PRId64 " brief %s\n",
                   search->agent_tokens, search->agent_usd, search->outcomes, search->ahead,
                   search_text(search->brief));
+    for (int32_t i = 0; i < search->ahead_count; i++) {
+        buffer_printf(out, " ahead %" PRId64 " at %" PRId64 "\n", search->aheads[i].candidates,
+                      search->aheads[i].outcomes);
+    }
     for (int32_t i = 0; i < search->call_count; i++) {
         dump_call(out, &search->calls[i]);
     }
