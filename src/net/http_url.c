@@ -62,7 +62,10 @@ enum status http_check_url(const char *url, bool *encrypted, struct error *err)
         return FAIL(err, STATUS_NO_MEMORY, "no memory for a URL");
     }
     enum status status = STATUS_OK;
-    if (curl_url_set(parsed, CURLUPART_URL, url, 0) != CURLUE_OK ||
+    /* libcurl would also take a third slash, or none. */
+    const char *slashes = strstr(url, "://");
+    if (slashes == NULL || slashes[3] == '/' ||
+        curl_url_set(parsed, CURLUPART_URL, url, 0) != CURLUE_OK ||
         !has_web_scheme(parsed, encrypted)) {
         status = FAIL(err, STATUS_INVALID, "a URL that is none of http:// or https:// with a host");
     } else if (has_part(parsed, CURLUPART_USER) || has_part(parsed, CURLUPART_PASSWORD)) {
