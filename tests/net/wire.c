@@ -139,8 +139,9 @@ void wire_answer(const struct wire *wire, struct server_answer *answer)
         answer->chunked = true;
         answer->piece_bytes = 97;
     }
-    answer->body_bytes = out.len_bytes;
+    size_t len_bytes = out.len_bytes;
     answer->body = buffer_take(&out);
+    answer->body_bytes = answer->body != NULL ? len_bytes : 0;
 }
 
 void wire_error(int code, const char *type, const char *message, struct server_answer *answer)
