@@ -3,7 +3,7 @@
  *   /identity (1)  /search (1)  /nodes  /candidates  /curves  /cases  /confusions  /insights
  *   /allocations  /incidents  /calls  /documents  /prompts  /aheads
  *
- * Rows are ordered by node, candidate, then as they came: row i of /nodes is node i. README.md
+ * Rows are ordered by node, candidate, then as they came: row i of /nodes is node i. FORMATS.md
  * documents them. */
 #ifndef STORE_RUN_TABLES_H
 #define STORE_RUN_TABLES_H
