@@ -38,10 +38,18 @@ static int find(const struct requests *requests, int32_t parent, bool given_up)
     return -1;
 }
 
-bool requests_take(struct requests *requests, int32_t parent)
+void requests_hear(struct requests *requests, double now_s)
+{
+    requests->heard_s = now_s;
+}
+
+bool requests_take(struct requests *requests, int32_t parent, double *asked_s)
 {
     int found = find(requests, parent, false);
     bool awaited = found >= 0;
+    if (awaited && asked_s != NULL) {
+        *asked_s = requests->list[found].asked_s;
+    }
     found = awaited ? found : find(requests, parent, true);
     if (found >= 0) {
         requests->count--;
@@ -55,7 +63,9 @@ bool requests_give_up(struct requests *requests, double now_s, double patience_s
 {
     for (int i = 0; i < requests->count; i++) {
         struct request *request = &requests->list[i];
-        if (!request->given_up && now_s - request->asked_s >= patience_s) {
+        double since_s =
+            request->asked_s > requests->heard_s ? request->asked_s : requests->heard_s;
+        if (!request->given_up && now_s - since_s >= patience_s) {
             request->given_up = true;
             *parent = request->parent;
             return true;

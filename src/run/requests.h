@@ -17,6 +17,7 @@ struct request {
 struct requests {
     struct request *list; /* in the order in which they were asked */
     int count, capacity;
+    double heard_s; /* monotonic: last sign of life of whatever the researcher waits for */
 };
 
 /* All zero is an empty list. */
@@ -25,10 +26,15 @@ void requests_fini(struct requests *requests);
 enum status requests_add(struct requests *requests, int32_t parent, double now_s,
                          struct error *err);
 
-/* An answer has come: true if somebody still waits for it. */
-bool requests_take(struct requests *requests, int32_t parent);
+/* An answer has come: true if somebody still waits for it, and in *asked_s (may be NULL) since
+ * when. */
+bool requests_take(struct requests *requests, int32_t parent, double *asked_s);
 
-/* Gives up one that was asked patience_s ago or longer; false if there is none. */
+/* Not the answer, but a part of it: nobody is given up for patience_s from now. */
+void requests_hear(struct requests *requests, double now_s);
+
+/* Gives up one that was asked patience_s ago or longer, if nothing was heard since then either;
+ * false if there is none. */
 bool requests_give_up(struct requests *requests, double now_s, double patience_s, int32_t *parent);
 
 #endif
