@@ -351,6 +351,38 @@ enum status prepare_data(struct workspace *workspace, const struct model *model,
     return progress_tick(progress, "data", 1, 1, err);
 }
 
+enum status prepare_sample(struct workspace *workspace, const struct model *model,
+                           const cJSON *recipe, int64_t rows, int64_t max_length,
+                           const struct progress *progress, struct prepared_data *out,
+                           struct error *err)
+{
+    memset(out, 0, sizeof(*out));
+    struct recipe_context context;
+    TRY(make_context(workspace, progress, &context, err));
+    const struct dataset *all = context.train;
+    struct dataset few = *all; /* a view: the rows are the split's own */
+    few.count = rows < all->count ? rows : all->count;
+    few.rows = mem_calloc((size_t)few.count, sizeof(*few.rows));
+    if (few.rows == NULL) {
+        return mem_fail(err, (size_t)few.count * sizeof(*few.rows), "some rows");
+    }
+    for (int64_t i = 0; i < few.count; i++) {
+        few.rows[i] = all->rows[i * all->count / few.count];
+    }
+    context.train = &few;
+    context.max_samples = rows;
+    struct error none = {0};
+    enum status status =
+        prepare_anew(workspace, model, recipe, &context, max_length, NULL, out, &none);
+    free(few.rows);
+    if (status != STATUS_INVALID || few.count == all->count) {
+        *err = status != STATUS_OK ? none : *err;
+        return status;
+    }
+    context.train = all;
+    return prepare_anew(workspace, model, recipe, &context, max_length, NULL, out, err);
+}
+
 void prepared_data_fini(struct prepared_data *data)
 {
     encoded_dataset_fini(&data->encoded);

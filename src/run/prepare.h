@@ -20,6 +20,13 @@ enum status prepare_data(struct workspace *workspace, const struct model *model,
                          struct error *err);
 void prepared_data_fini(struct prepared_data *data);
 
+/* The same of about `rows` rows, spread over the training split; of all of them where the recipe
+ * leaves none of so few. Nothing is cached. */
+enum status prepare_sample(struct workspace *workspace, const struct model *model,
+                           const cJSON *recipe, int64_t rows, int64_t max_length,
+                           const struct progress *progress, struct prepared_data *out,
+                           struct error *err);
+
 /* The recipe's rows themselves, not encoded: for `trex data`. */
 enum status prepare_rows(struct workspace *workspace, const cJSON *recipe, struct dataset *out,
                          struct recipe_report *report, struct error *err);
