@@ -1,7 +1,8 @@
 # What the batch scripts of this folder share; they source it. It is a search's life within one allocation: start the
 # ranks, pass the signal before the time limit on to them, and see to it that the search goes on until it has ended.
 #
-#   trex_search JOB [--out DIR]    runs the search and ends the script
+#   trex_search JOB [--out DIR]      runs the search and ends the script
+#   trex_prefetch JOB [--out DIR]    brief, literature and data before it, on a node that has a network
 #
 # Settings, all from the environment (export them before sbatch):
 #   TREX_HOME     this repository's folder, where the job is not submitted from it
@@ -397,4 +398,14 @@ trex_search() { # JOB [--out DIR]
             *) remember_end; try_again ;;
         esac
     done
+}
+
+# It becomes the program, which the signal before the time limit stops: what is there by then stays.
+trex_prefetch() { # JOB [--out DIR]
+    set -u
+    [ $# -ge 1 ] || { say "no job file: sbatch slurm/prefetch.sbatch jobs/my.json [--out DIR]"; exit 2; }
+    cd "$SLURM_SUBMIT_DIR" || exit 1
+    find_programs
+    find_deadline
+    exec "$trex" prefetch "$@"
 }

@@ -125,6 +125,22 @@ static struct plan_key *find_place(const struct plan_set *set, struct plan_key k
     }
 }
 
+enum status plan_set_copy(const struct plan_set *set, struct plan_set *out, struct error *err)
+{
+    *out = (struct plan_set){.count = set->count, .capacity = set->capacity};
+    if (set->capacity == 0) {
+        return STATUS_OK;
+    }
+    size_t bytes = (size_t)set->capacity * sizeof(*out->items);
+    out->items = mem_calloc((size_t)set->capacity, sizeof(*out->items));
+    if (out->items == NULL) {
+        plan_set_init(out);
+        return mem_fail(err, bytes, "identities of plans");
+    }
+    memcpy(out->items, set->items, bytes);
+    return STATUS_OK;
+}
+
 bool plan_set_has(const struct plan_set *set, const char *fingerprint)
 {
     if (set->count == 0) {

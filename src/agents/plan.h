@@ -27,6 +27,8 @@ struct plan_set {
 };
 void plan_set_init(struct plan_set *set);
 void plan_set_fini(struct plan_set *set);
+/* *out is a set of its own, whatever it was before. */
+enum status plan_set_copy(const struct plan_set *set, struct plan_set *out, struct error *err);
 bool plan_set_has(const struct plan_set *set, const char *fingerprint);
 enum status plan_set_add(struct plan_set *set, const char *fingerprint, struct error *err);
 

@@ -3,6 +3,7 @@
 #include <string.h>
 
 #include "agents/executor.h"
+#include "cli/check.h"
 #include "cli/cli.h"
 #include "run/candidate.h"
 #include "run/facts.h"
@@ -58,8 +59,8 @@ static void print_job(const struct checked *checked)
 
 static void print_search(const struct job *job)
 {
-    printf("search      %s, %lld rounds of %d configurations, researcher %s\n", job->policy->name,
-           (long long)job->rounds, job->configurations, job->researcher.provider);
+    printf("search      %s, %lld rounds of %d configurations\n", job->policy->name,
+           (long long)job->rounds, job->configurations);
     printf("limits      %lld samples a round", (long long)job->max_samples);
     if (job->core_hours > 0.0) {
         printf(", %g core-hours", job->core_hours);
@@ -67,7 +68,9 @@ static void print_search(const struct job *job)
     if (job->gpu_hours > 0.0) {
         printf(", %g GPU-hours", job->gpu_hours);
     }
-    printf("\noutput      %s\n", job->output);
+    printf("\n");
+    check_print_researcher(job);
+    printf("output      %s\n", job->output);
 }
 
 /* Tokens that one configuration of the first plan trains on. */
@@ -126,9 +129,8 @@ static enum status print_plan(struct checked *checked, struct error *err)
     printf("time        about %.1f min for a round on one worker, %.1f h for %lld rounds; "
            "divide by the workers\n",
            all_s / 60.0, all_s * (double)job->rounds / 3600.0, (long long)job->rounds);
-    printf("cost        about %.2f core-hours for all rounds; no money (researcher %s)\n",
-           all_s * (double)job->rounds / 3600.0 * checked->opened->workspace.threads,
-           job->researcher.provider);
+    printf("cost        about %.2f core-hours for all rounds\n",
+           all_s * (double)job->rounds / 3600.0 * checked->opened->workspace.threads);
     return STATUS_OK;
 }
 
@@ -272,6 +274,7 @@ static int run(const struct cli_command *command, int argc, char **argv)
     exit_code = status == STATUS_OK ? CLI_DONE : cli_fail(&err, &opened.problems);
     plan_fini(&checked.plan);
     researcher_close(checked.researcher);
+    facts_fini(&checked.facts);
     model_destroy(checked.model);
     cli_job_close(&opened);
     return exit_code;

@@ -32,11 +32,9 @@ static int run(const struct cli_command *command, int argc, char **argv)
     struct launch_options launch = {0};
     double simulate_s = NAN;
     const struct cli_option options[] = {
-        {"out", CLI_TEXT, &launch.out_folder},
-        {"simulate", CLI_NUMBER, &simulate_s},
-        {"quiet", CLI_FLAG, &launch.quiet},
-        {"verbose", CLI_FLAG, &launch.verbose},
-        {NULL, CLI_FLAG, NULL},
+        {"out", CLI_TEXT, &launch.out_folder},       {"simulate", CLI_NUMBER, &simulate_s},
+        {"replay", CLI_TEXT, &launch.replay_folder}, {"quiet", CLI_FLAG, &launch.quiet},
+        {"verbose", CLI_FLAG, &launch.verbose},      {NULL, CLI_FLAG, NULL},
     };
     char **arguments = NULL;
     int exit_code = 0;
@@ -73,7 +71,7 @@ const struct cli_command cli_search = {
     .summary = "run or resume the search of a job file (under mpirun or srun)",
     .usage =
         "usage: [mpirun -n RANKS | srun] trex search JOB [--out DIR] [--simulate SECONDS]\n"
-        "       [--quiet] [--verbose]\n\n"
+        "       [--replay RUN] [--quiet] [--verbose]\n\n"
         "Runs the search that the job file describes; if the run folder holds it already, goes on\n"
         "with it. Rank 0 plans, the other ranks train; with one rank it does both.\n"
         "SIGTERM, SIGINT or SIGUSR1 stop it cleanly: the same command resumes.\n\n"
@@ -81,6 +79,9 @@ const struct cli_command cli_search = {
         "  --simulate SECONDS  a candidate sleeps about so long and its score is made up: to try\n"
         "                      batch scripts, queue settings and scale, with no device and no\n"
         "                      training. Such a run is marked and never mixed with a real one\n"
+        "  --replay RUN        the researcher's questions are answered as they were in another "
+        "run\n"
+        "                      folder, with no network; with one worker the tree is the same\n"
         "  --quiet             only warnings and errors\n"
         "  --verbose           more\n\n"
         "exit codes: 0 finished or halted, 1 failed, 2 wrong input, 74 the disk is full or "

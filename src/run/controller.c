@@ -6,6 +6,7 @@
 #include "base/clock.h"
 #include "base/mem.h"
 #include "run/controller_state.h"
+#include "run/facts.h"
 #include "train/trainer.h"
 
 enum status controller_create(const struct controller_options *options, struct controller **out,
@@ -18,6 +19,7 @@ enum status controller_create(const struct controller_options *options, struct c
     }
     c->options = *options;
     search_init(&c->search);
+    search_init(&c->recorded);
     c->thread_begun_s = clock_thread_s();
     c->started_s = c->recorded_time_s = c->snapshot_at_s = clock_monotonic_s();
     TRY_CLEANUP(controller_open_workers(c, err));
@@ -45,7 +47,7 @@ void controller_destroy(struct controller *c)
     }
     snapshot_destroy(c->snapshot);
     journal_close(c->journal);
-    researcher_close(c->researcher);
+    controller_close_agents(c);
     while (c->first_pending != NULL) {
         struct pending_event *next = c->first_pending->next;
         cJSON_Delete(c->first_pending->event);
@@ -53,6 +55,7 @@ void controller_destroy(struct controller *c)
         c->first_pending = next;
     }
     plan_set_fini(&c->tried);
+    facts_fini(&c->facts);
     search_fini(&c->search);
     controller_close_workers(c);
     free(c->ready);
@@ -64,8 +67,8 @@ void controller_destroy(struct controller *c)
 
 /* ---- the turn ---- */
 
-const char *const controller_part_names[] = {"stop", "message",  "dispatch", "apply", "close",
-                                             "plan", "snapshot", "finish",   NULL};
+const char *const controller_part_names[] = {"stop", "message", "dispatch", "apply",  "close",
+                                             "plan", "agents",  "snapshot", "finish", NULL};
 
 static enum status report(struct controller *c, struct error *err)
 {
@@ -87,7 +90,9 @@ static const struct {
     {CONTROLLER_APPLY, controller_apply_durable},
     {CONTROLLER_CLOSE, controller_close_rounds},
     {CONTROLLER_PLAN, controller_plan},
+    {CONTROLLER_AGENTS, controller_turn_agents},
     {CONTROLLER_PLAN, controller_collect_plans},
+    {CONTROLLER_PLAN, controller_check_trials},
     {CONTROLLER_DISPATCH, controller_dispatch},
     {CONTROLLER_FINISH, controller_finish},
     {CONTROLLER_SNAPSHOT, controller_snapshot},

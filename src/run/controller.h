@@ -38,6 +38,8 @@ struct controller_options {
     struct machine machine;      /* of the workers */
     bool simulated;              /* the workers train nothing (run/simulated.h) */
     bool measure;                /* for controller_get_times */
+    const char *replay_folder;   /* calls are answered as in this run folder; NULL: not */
+    bool prefetch;               /* no workers: it ends when the researcher is prepared */
     const struct model *model;   /* inspected */
 };
 
@@ -67,7 +69,8 @@ enum controller_part {
     CONTROLLER_DISPATCH, /* orders */
     CONTROLLER_APPLY,    /* events that are on disk, and what follows from them */
     CONTROLLER_CLOSE,    /* rounds, with their diagnosis */
-    CONTROLLER_PLAN,     /* selection, researcher, executor */
+    CONTROLLER_PLAN,     /* selection, executor, plans */
+    CONTROLLER_AGENTS,   /* calls, researcher */
     CONTROLLER_SNAPSHOT, /* the asking for it */
     CONTROLLER_FINISH,   /* budget, goal, report */
     CONTROLLER_PART_COUNT

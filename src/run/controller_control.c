@@ -98,7 +98,7 @@ static enum status follow_limits(struct controller *c, struct error *err)
     cJSON_AddStringToObject(event, "what", what);
     cJSON_AddStringToObject(event, "by", wish->by);
     control->limits_sequence = c->next_sequence;
-    return controller_emit(c, event, -1, err);
+    return controller_emit(c, event, err);
 }
 
 void controller_limits_set(struct controller *c)
@@ -160,7 +160,7 @@ static enum status begin_halt(struct controller *c, const char *how, struct erro
     cJSON_AddStringToObject(event, "id", control->wish.halt_id);
     cJSON_AddStringToObject(event, "how", how);
     cJSON_AddStringToObject(event, "by", control->wish.by);
-    return controller_emit(c, event, -1, err);
+    return controller_emit(c, event, err);
 }
 
 static enum status check_halt(struct controller *c, struct error *err)

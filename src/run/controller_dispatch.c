@@ -156,6 +156,33 @@ static struct candidate_id take_ready(struct controller *c, int64_t at)
 
 /* ---- orders ---- */
 
+/* What every order says of the run. */
+static void describe_run(const struct controller *c, cJSON *order)
+{
+    cJSON_AddStringToObject(order, "precision", train_precision_names[c->facts.precision]);
+    if (c->checksum[0] != '\0') {
+        cJSON_AddStringToObject(order, "model_checksum", c->checksum);
+    }
+}
+
+enum status controller_send_call(struct controller *c, enum work work, int32_t id, cJSON *body,
+                                 struct error *err)
+{
+    struct controller_worker *worker = &c->workers[controller_free_worker(c)];
+    cJSON *order = cJSON_CreateObject();
+    cJSON_AddStringToObject(order, "work", work == WORK_DRY ? "dry" : "ask");
+    cJSON_AddItemToObject(order, "body", body);
+    describe_run(c, order);
+    struct message message = {
+        .header = {.kind = MESSAGE_ORDER, .node = id, .candidate = -1},
+        .payload = order,
+    };
+    TRY(mailbox_send(c->options.mailbox, worker->rank, MESSAGE_TO_WORKER, &message, err));
+    controller_begin_work(c, work, id, -1);
+    begin_timing(c, worker, work, NULL);
+    return STATUS_OK;
+}
+
 enum status controller_send_order(struct controller *c, enum work work, int32_t node,
                                   int32_t candidate, struct error *err)
 {
@@ -165,7 +192,7 @@ enum status controller_send_order(struct controller *c, enum work work, int32_t 
     cJSON_AddStringToObject(order, "work", work == WORK_TEST ? "test" : "train");
     cJSON_AddItemToObject(order, "recipe", cJSON_Parse(planned->recipe));
     cJSON_AddItemToObject(order, "config", cJSON_Parse(planned->candidates[candidate].config));
-    cJSON_AddStringToObject(order, "precision", train_precision_names[c->facts.precision]);
+    describe_run(c, order);
     struct message message = {
         .header = {.kind = MESSAGE_ORDER, .node = node, .candidate = candidate},
         .payload = order,
@@ -185,7 +212,7 @@ static enum status start_candidate(struct controller *c, struct candidate_id nex
     TRY(controller_send_order(c, WORK_TRAIN, next.node, next.candidate, err));
     cJSON *event = controller_event("candidate_started", next.node, next.candidate);
     cJSON_AddNumberToObject(event, "rank", rank);
-    return controller_emit(c, event, -1, err);
+    return controller_emit(c, event, err);
 }
 
 bool controller_admits_test(struct controller *c, int32_t node, int32_t candidate)
@@ -208,6 +235,7 @@ enum status controller_dispatch(struct controller *c, struct error *err)
     if (c->stopping) {
         return STATUS_OK;
     }
+    TRY(controller_dispatch_calls(c, err)); /* they are short, and candidates wait for them */
     while (c->ready_first < c->ready_count && controller_free_worker(c) >= 0) {
         int64_t next = refuses_still(c) ? -1 : choose_ready(c);
         if (next < 0) {
@@ -229,7 +257,7 @@ enum status controller_drop_ready(struct controller *c, const char *reason, stru
         struct error failure;
         FAIL(&failure, STATUS_LIMIT, "%s before it could start", reason);
         cJSON *event = controller_failure(next.node, next.candidate, &failure, "", 0.0);
-        TRY(controller_emit(c, event, -1, err));
+        TRY(controller_emit(c, event, err));
     }
     return STATUS_OK;
 }

@@ -36,7 +36,7 @@ cJSON *controller_failure(int32_t node, int32_t candidate, const struct error *f
     return event;
 }
 
-enum status controller_emit(struct controller *c, cJSON *event, int worker, struct error *err)
+enum status controller_emit(struct controller *c, cJSON *event, struct error *err)
 {
     struct pending_event *pending = mem_calloc(1, sizeof(*pending));
     if (event == NULL || pending == NULL) {
@@ -47,7 +47,6 @@ enum status controller_emit(struct controller *c, cJSON *event, int worker, stru
     cJSON_AddNumberToObject(event, "sequence", (double)c->next_sequence);
     cJSON_AddNumberToObject(event, "time_s", clock_wall_s());
     pending->sequence = c->next_sequence;
-    pending->worker = worker;
     pending->written_s = clock_monotonic_s();
     pending->event = cJSON_Duplicate(event, true);
     enum status status = pending->event != NULL ? journal_append(c->journal, event, err)
@@ -58,9 +57,6 @@ enum status controller_emit(struct controller *c, cJSON *event, int worker, stru
         return status;
     }
     c->next_sequence++;
-    if (worker >= 0) {
-        controller_count_unrecorded(c, worker, +1);
-    }
     if (c->last_pending != NULL) {
         c->last_pending->next = pending;
     } else {
@@ -90,6 +86,7 @@ static enum status after_planned(struct controller *c, int32_t node, struct erro
     c->planning--;
     c->open_count++;
     const struct search_node *planned = &c->search.nodes[node];
+    c->unfinished += planned->candidate_count;
     for (int32_t k = 0; k < planned->candidate_count; k++) {
         TRY(controller_push_ready(c, node, k, err));
     }
@@ -126,13 +123,16 @@ static enum status after_event(struct controller *c, const cJSON *event, struct 
         return after_planned(c, node, err);
     }
     if (strcmp(kind, "candidate_finished") == 0) {
+        c->unfinished--;
         controller_report_candidate(c, node, candidate);
         update_speed(c, &c->search.nodes[node].candidates[candidate]);
+        controller_learn_ahead(c, node, &c->search.nodes[node].candidates[candidate]);
         TRY(remove_state_file(c, node, candidate, err));
         TRY(controller_look_at_round(c, node, err));
         return controller_keep_weights(c, node, candidate, err);
     }
     if (strcmp(kind, "candidate_failed") == 0) {
+        c->unfinished--;
         controller_report_candidate(c, node, candidate);
         TRY(controller_look_at_round(c, node, err));
         return remove_state_file(c, node, candidate, err);
@@ -145,10 +145,28 @@ static enum status after_event(struct controller *c, const cJSON *event, struct 
         c->open_count--;
         controller_report(c, true);
     }
+    if (strcmp(kind, "call_ended") == 0) { /* a step on the way to a plan */
+        requests_hear(&c->requests, clock_monotonic_s());
+    }
+    if (strcmp(kind, "ahead_set") == 0) {
+        c->setting_ahead = false;
+    }
     if (strcmp(kind, "limits_set") == 0) {
         controller_limits_set(c);
     }
     return STATUS_OK;
+}
+
+/* Decisions are taken after each event that they can rest on, however many reached the disk at
+ * once: they are the same whenever a turn comes. */
+static enum status decide(struct controller *c, struct error *err)
+{
+    if (c->stopping) {
+        return STATUS_OK;
+    }
+    TRY(controller_set_ahead(c, err));
+    TRY(controller_close_rounds(c, err));
+    return controller_plan(c, err);
 }
 
 enum status controller_apply_durable(struct controller *c, struct error *err)
@@ -160,11 +178,9 @@ enum status controller_apply_durable(struct controller *c, struct error *err)
     }
     while (c->first_pending != NULL && c->first_pending->sequence <= durable) {
         struct pending_event *pending = c->first_pending;
+        int64_t outcomes = c->search.outcomes;
         enum status status = search_apply(&c->search, pending->event, err);
         if (status == STATUS_OK) {
-            if (pending->worker >= 0) {
-                controller_count_unrecorded(c, pending->worker, -1);
-            }
             status = after_event(c, pending->event, err);
         }
         c->first_pending = pending->next;
@@ -174,6 +190,9 @@ enum status controller_apply_durable(struct controller *c, struct error *err)
         cJSON_Delete(pending->event);
         free(pending);
         TRY(status);
+        if (c->search.outcomes != outcomes) {
+            TRY(decide(c, err));
+        }
     }
     return STATUS_OK;
 }
@@ -183,7 +202,7 @@ enum status controller_record_time(struct controller *c, struct error *err)
     cJSON *event = controller_event("allocation_progress", -1, -1);
     c->recorded_time_s = clock_monotonic_s();
     cJSON_AddNumberToObject(event, "seconds", c->recorded_time_s - c->started_s);
-    return controller_emit(c, event, -1, err);
+    return controller_emit(c, event, err);
 }
 
 enum status controller_record_end(struct controller *c, const char *reason, double predicted_s,
@@ -198,7 +217,7 @@ enum status controller_record_end(struct controller *c, const char *reason, doub
     if (!isnan(safe_s)) {
         cJSON_AddNumberToObject(event, "safe_s", safe_s);
     }
-    return controller_emit(c, event, -1, err);
+    return controller_emit(c, event, err);
 }
 
 /* A run.h5 that cannot be written is no reason to end: the journal has everything. Only a folder

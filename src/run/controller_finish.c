@@ -94,7 +94,7 @@ static enum status record_finish(struct controller *c, struct error *err)
     cJSON_AddNumberToObject(event, "winner_node", c->winner_node);
     cJSON_AddNumberToObject(event, "winner_candidate", c->winner_candidate);
     c->finish_recorded = true;
-    return controller_emit(c, event, -1, err);
+    return controller_emit(c, event, err);
 }
 
 enum status controller_finish(struct controller *c, struct error *err)

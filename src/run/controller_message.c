@@ -7,8 +7,8 @@
 #include "run/controller_state.h"
 
 /* A worker whose answer does not fit has failed, whatever it says. */
-static enum status refuse_result(struct controller *c, int index, const struct message *message,
-                                 bool test, struct error *refused, struct error *err)
+static enum status refuse_result(struct controller *c, const struct message *message, bool test,
+                                 struct error *refused, struct error *err)
 {
     error_context(refused, "rank %d sent a result that is none", message->rank);
     if (test) {
@@ -17,7 +17,13 @@ static enum status refuse_result(struct controller *c, int index, const struct m
     }
     cJSON *event =
         controller_failure(message->header.node, message->header.candidate, refused, "", 0.0);
-    return controller_emit(c, event, index, err);
+    return controller_emit(c, event, err);
+}
+
+static const char *text_of(const cJSON *object, const char *key)
+{
+    const cJSON *value = cJSON_GetObjectItemCaseSensitive(object, key);
+    return cJSON_IsString(value) ? value->valuestring : "";
 }
 
 static enum status on_result(struct controller *c, int index, struct message *message,
@@ -27,11 +33,12 @@ static enum status on_result(struct controller *c, int index, struct message *me
     bool test = worker->work == WORK_TEST;
     struct error refused = {0};
     controller_end_work(c, index);
+    TRY(controller_record_checksum(c, text_of(message->payload, "model_checksum"), err));
     limit_learn(&c->speed.finish_s, worker->heard_s - fmax(worker->trained_s, worker->ordered_s));
     enum status fits = test ? search_score_check(message->payload, &refused)
                             : search_result_check(message->payload, &refused);
     if (fits != STATUS_OK) {
-        return refuse_result(c, index, message, test, &refused, err);
+        return refuse_result(c, message, test, &refused, err);
     }
     cJSON *event = controller_event(test ? "test_scored" : "candidate_finished",
                                     message->header.node, message->header.candidate);
@@ -42,13 +49,7 @@ static enum status on_result(struct controller *c, int index, struct message *me
         cJSON_AddBoolToObject(event, "weights_kept",
                               message->header.node > 0 && !c->options.simulated);
     }
-    return controller_emit(c, event, index, err);
-}
-
-static const char *text_of(const cJSON *object, const char *key)
-{
-    const cJSON *value = cJSON_GetObjectItemCaseSensitive(object, key);
-    return cJSON_IsString(value) ? value->valuestring : "";
+    return controller_emit(c, event, err);
 }
 
 /* A number of a worker's answer within bounds, 0 if it is none. */
@@ -93,11 +94,11 @@ static cJSON *suspension(const struct message *message)
 }
 
 /* A full disk, say, is no fault of the candidate: it goes back in line, and the search stops. */
-static enum status on_broken_machine(struct controller *c, int index, const struct message *message,
+static enum status on_broken_machine(struct controller *c, const struct message *message,
                                      const struct error *failure, bool test, struct error *err)
 {
     if (!test) {
-        TRY(controller_emit(c, suspension(message), index, err));
+        TRY(controller_emit(c, suspension(message), err));
     }
     if (c->failure.code != STATUS_OK) {
         return STATUS_OK; /* the first one is told of */
@@ -119,7 +120,7 @@ static enum status on_failure(struct controller *c, int index, const struct mess
     controller_end_work(c, index);
     if (failure.code == STATUS_NO_SPACE || failure.code == STATUS_IO ||
         failure.code == STATUS_PERMISSION) {
-        return on_broken_machine(c, index, message, &failure, test, err);
+        return on_broken_machine(c, message, &failure, test, err);
     }
     if (test) {
         log_write(c->options.log, LOG_ERROR, "run", "the test split could not be scored: %s",
@@ -129,7 +130,7 @@ static enum status on_failure(struct controller *c, int index, const struct mess
     cJSON *event = controller_failure(message->header.node, message->header.candidate, &failure,
                                       text_of(message->payload, "log_tail"),
                                       number_of(message->payload, "rank_seconds", 1e12));
-    return controller_emit(c, event, index, err);
+    return controller_emit(c, event, err);
 }
 
 static enum status on_suspended(struct controller *c, int index, const struct message *message,
@@ -144,7 +145,27 @@ static enum status on_suspended(struct controller *c, int index, const struct me
     if (!c->stopping) {
         TRY(controller_push_ready(c, message->header.node, message->header.candidate, err));
     }
-    return controller_emit(c, suspension(message), index, err);
+    return controller_emit(c, suspension(message), err);
+}
+
+/* What a worker says of a call that it was to answer. */
+static enum status on_answer(struct controller *c, int index, struct message *message,
+                             struct error *err)
+{
+    enum message_kind kind = (enum message_kind)message->header.kind;
+    struct error failure = {0};
+    if (kind == MESSAGE_FAILED) {
+        failure = failure_of(message);
+    }
+    if (failure.code == STATUS_DEVICE) {
+        return controller_lose_device(c, index, &failure, err);
+    }
+    controller_end_work(c, index);
+    if (kind == MESSAGE_SUSPENDED) {
+        controller_put_call_back(c, message->header.node);
+        return STATUS_OK;
+    }
+    return controller_answer_call(c, message->header.node, message->payload, &failure, err);
 }
 
 static void on_hello(struct controller *c, int index, const struct message *message)
@@ -228,9 +249,13 @@ static enum status on_message(struct controller *c, struct message *message, str
     }
     if (!fits_order(worker, message)) {
         log_write(c->options.log, LOG_WARNING, "run",
-                  "rank %d answers for n%04d-c%d, which it was not given; ignored", message->rank,
+                  "rank %d answers for %d (%d), which it was not given; ignored", message->rank,
                   message->header.node, message->header.candidate);
         return STATUS_OK;
+    }
+    bool outcome = kind == MESSAGE_RESULT || kind == MESSAGE_FAILED || kind == MESSAGE_SUSPENDED;
+    if (outcome && controller_works_on_call(worker)) {
+        return on_answer(c, index, message, err);
     }
     switch (kind) {
     case MESSAGE_RESULT:
@@ -246,7 +271,7 @@ static enum status on_message(struct controller *c, struct message *message, str
 
 enum status controller_read_messages(struct controller *c, struct error *err)
 {
-    for (;;) {
+    while (c->options.leader_count > 0) {
         bool came = false;
         struct message message;
         TRY(mailbox_receive(c->options.mailbox, MESSAGE_TO_CONTROLLER, &came, &message, err));
@@ -258,4 +283,5 @@ enum status controller_read_messages(struct controller *c, struct error *err)
         TRY(status);
         c->times.messages++;
     }
+    return STATUS_OK;
 }

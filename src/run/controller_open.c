@@ -15,36 +15,88 @@
 
 enum { BASE_IDENTITY_BYTES = HASH_TEXT_BYTES + sizeof(SEARCH_SIMULATED) };
 
-/* The job for the record. What its precision "auto" means is written down: the training states of a
- * run are of one precision, on whatever machines it goes on later. */
-static char *job_text(const struct controller *c)
+static const char checksum_key[] = "_model_checksum"; /* a comment, as far as jobs go */
+
+/* Says in a job what its precision "auto" means: the training states of a run are of one precision,
+ * on whatever machines it goes on later. A machine that only prefetches decides nothing. */
+static void resolve_precision(const struct controller *c, cJSON *job)
 {
-    cJSON *job = cJSON_Duplicate(c->options.job->json, true);
     cJSON *compute = cJSON_GetObjectItemCaseSensitive(job, "compute");
+    if (c->options.prefetch && c->options.job->precision == JOB_PRECISION_AUTO) {
+        return;
+    }
     if (compute == NULL) {
         compute = cJSON_AddObjectToObject(job, "compute");
     }
     cJSON_DeleteItemFromObjectCaseSensitive(compute, "precision");
     cJSON_AddStringToObject(compute, "precision", train_precision_names[c->facts.precision]);
+}
+
+/* The job for the record. */
+static char *job_text(const struct controller *c)
+{
+    cJSON *job = cJSON_Duplicate(c->options.job->json, true);
+    resolve_precision(c, job);
     char *text = json_print_line(job);
     cJSON_Delete(job);
     return text;
 }
 
-/* The precision that a search began with; `otherwise` if it does not say. */
-static enum train_precision recorded_precision(const struct search *search,
-                                               enum train_precision otherwise)
+static cJSON *recorded_job(const struct search *search)
 {
-    cJSON *job = search->identity.job != NULL ? cJSON_Parse(search->identity.job) : NULL;
+    return search->identity.job != NULL ? cJSON_Parse(search->identity.job) : NULL;
+}
+
+/* The precision that a search began with; false if that is not decided yet. */
+static bool recorded_precision(const struct search *search, enum train_precision *out)
+{
+    cJSON *job = recorded_job(search);
     const cJSON *compute = cJSON_GetObjectItemCaseSensitive(job, "compute");
     const cJSON *precision = cJSON_GetObjectItemCaseSensitive(compute, "precision");
     const char *name = cJSON_IsString(precision) ? precision->valuestring : "";
+    bool found = false;
     for (int i = TRAIN_F32; i <= TRAIN_BF16; i++) {
-        otherwise =
-            strcmp(name, train_precision_names[i]) == 0 ? (enum train_precision)i : otherwise;
+        if (strcmp(name, train_precision_names[i]) == 0) {
+            *out = (enum train_precision)i;
+            found = true;
+        }
     }
     cJSON_Delete(job);
-    return otherwise;
+    return found;
+}
+
+static void read_checksum(struct controller *c)
+{
+    cJSON *job = recorded_job(&c->search);
+    const cJSON *checksum = cJSON_GetObjectItemCaseSensitive(job, checksum_key);
+    if (cJSON_IsString(checksum) && strlen(checksum->valuestring) < sizeof(c->checksum)) {
+        snprintf(c->checksum, sizeof(c->checksum), "%s", checksum->valuestring);
+    }
+    cJSON_Delete(job);
+}
+
+/* What the job left open is decided now. */
+static enum status record_job(struct controller *c, struct error *err)
+{
+    cJSON *job = recorded_job(&c->search);
+    resolve_precision(c, job);
+    if (c->checksum[0] != '\0') {
+        cJSON_DeleteItemFromObjectCaseSensitive(job, checksum_key);
+        cJSON_AddStringToObject(job, checksum_key, c->checksum);
+    }
+    cJSON *event = controller_event("job_resolved", -1, -1);
+    cJSON_AddItemToObject(event, "job", job);
+    return controller_emit(c, event, err);
+}
+
+enum status controller_record_checksum(struct controller *c, const char *checksum,
+                                       struct error *err)
+{
+    if (c->checksum[0] != '\0' || strlen(checksum) != HASH_TEXT_BYTES - 1) {
+        return STATUS_OK;
+    }
+    snprintf(c->checksum, sizeof(c->checksum), "%s", checksum);
+    return record_job(c, err);
 }
 
 /* What the search is said to begin with: a simulated one has no real model, so the two never mix.
@@ -71,7 +123,7 @@ static enum status begin_search(struct controller *c, const char *task_hash, str
     cJSON_AddBoolToObject(event, "larger_is_better", scorer->best > scorer->worst);
     cJSON_AddStringToObject(event, "version", TREX_VERSION);
     cJSON_AddNumberToObject(event, "seed", (double)job->seed);
-    return controller_emit(c, event, -1, err);
+    return controller_emit(c, event, err);
 }
 
 /* A folder may be resumed with other budgets, but not with another model, task or seed. */
@@ -168,7 +220,7 @@ static enum status tell_death(struct controller *c, struct error *err)
     if (isfinite(lost_s)) {
         cJSON_AddNumberToObject(event, "lost_s", lost_s);
     }
-    return controller_emit(c, event, -1, err);
+    return controller_emit(c, event, err);
 }
 
 /* What happened to the folder since it was last in order. */
@@ -196,7 +248,7 @@ static enum status suspend_again(struct controller *c, int32_t node, int32_t ind
     cJSON *event = controller_event("candidate_suspended", node, index);
     cJSON_AddNumberToObject(event, "steps_done", (double)steps_done);
     cJSON_AddNumberToObject(event, "rank_seconds", 0.0);
-    TRY(controller_emit(c, event, -1, err));
+    TRY(controller_emit(c, event, err));
     return controller_push_ready(c, node, index, err);
 }
 
@@ -212,7 +264,7 @@ static enum status set_aside(struct controller *c, int32_t node, int32_t index, 
              "its job died %d times while it was running and got no further; it is set aside",
              SEARCH_ATTEMPTS_MAX);
     }
-    return controller_emit(c, controller_failure(node, index, &failure, "", 0.0), -1, err);
+    return controller_emit(c, controller_failure(node, index, &failure, "", 0.0), err);
 }
 
 /* A candidate that was running when the job died starts again, unless it seems to have killed it.
@@ -250,6 +302,16 @@ static bool is_over(const void *context, int32_t node, int32_t candidate)
     return state == CANDIDATE_FINISHED || state == CANDIDATE_FAILED;
 }
 
+static int32_t count_unfinished(const struct search_node *node)
+{
+    int32_t count = 0;
+    for (int32_t k = 0; k < node->candidate_count; k++) {
+        enum candidate_state state = node->candidates[k].state;
+        count += state != CANDIDATE_FINISHED && state != CANDIDATE_FAILED;
+    }
+    return count;
+}
+
 static enum status requeue_open_nodes(struct controller *c, struct error *err)
 {
     store_inflight_sweep(c->options.job->output, is_over, &c->search);
@@ -258,6 +320,7 @@ static enum status requeue_open_nodes(struct controller *c, struct error *err)
             continue;
         }
         c->open_count++;
+        c->unfinished += count_unfinished(&c->search.nodes[node]);
         TRY(controller_look_at_round(c, node, err));
         for (int32_t k = 0; k < c->search.nodes[node].candidate_count; k++) {
             TRY(requeue_candidate(c, node, k, err));
@@ -299,7 +362,7 @@ static enum status begin_allocation(struct controller *c, struct error *err)
     cJSON_AddStringToObject(event, "job", job);
     cJSON_AddNumberToObject(event, "restarts", (double)restarts);
     cJSON_AddStringToObject(event, "host", host);
-    return controller_emit(c, event, -1, err);
+    return controller_emit(c, event, err);
 }
 
 /* Reads what the folder holds; an empty search if it holds none. */
@@ -313,6 +376,7 @@ static enum status load_search(struct controller *c, struct error *err)
     if (loaded == STATUS_NOT_FOUND) {
         search_init(&c->search);
     }
+    c->earlier = c->search.allocation_count;
     return STATUS_OK;
 }
 
@@ -345,6 +409,11 @@ static enum status open_search(struct controller *c, struct error *err)
         TRY(tell_incidents(c, err));
         TRY(requeue_open_nodes(c, err));
         TRY(controller_find_kept_weights(c, err));
+        TRY(controller_recover_agents(c, err));
+        enum train_precision decided = TRAIN_F32;
+        if (!recorded_precision(&c->search, &decided) && !c->options.prefetch) {
+            TRY(record_job(c, err));
+        }
     }
     return begin_allocation(c, err);
 }
@@ -355,7 +424,7 @@ static enum status gather_facts(struct controller *c, struct error *err)
     const struct machine *machine = &c->options.machine;
     enum train_precision precision = machine->precision;
     if (job->precision == JOB_PRECISION_AUTO) {
-        precision = recorded_precision(&c->search, precision);
+        (void)recorded_precision(&c->search, &precision);
     }
     TRY(facts_gather(c->options.workspace, c->options.model, precision, c->limits.memory_bytes,
                      &c->facts, err));
@@ -375,6 +444,7 @@ static void learn_speed(struct controller *c)
             const struct candidate *candidate = &planned->candidates[k];
             if (candidate->state == CANDIDATE_FINISHED) {
                 controller_learn(c, candidate);
+                controller_learn_ahead(c, node, candidate);
             }
         }
     }
@@ -385,14 +455,9 @@ enum status controller_open(struct controller *c, struct error *err)
     TRY(load_search(c, err));
     TRY(tree_rank(&c->search.tree, c->options.job->max_children, err));
     controller_open_control(c);
+    read_checksum(c);
     TRY(gather_facts(c, err));
-    const struct researcher_options researcher = {
-        .provider = c->options.job->researcher.provider,
-        .facts = &c->facts,
-        .log = c->options.log,
-        .run_folder = c->options.job->output,
-    };
-    TRY(researcher_open(&researcher, &c->researcher, err));
+    TRY(controller_open_agents(c, err));
     learn_speed(c);
     return open_search(c, err);
 }

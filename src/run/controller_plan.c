@@ -9,7 +9,6 @@
 #include "run/controller_state.h"
 
 enum {
-    CHANGES_MAX_BYTES = 16 << 10,
     REFUSED_MAX = 5, /* plans in a row that cannot run: then there is nothing more to propose */
 };
 
@@ -54,7 +53,7 @@ static enum status close_round(struct controller *c, int32_t node, struct error 
     cJSON_AddItemToObject(event, "insights", insights);
     free(diagnosis);
     c->closing++;
-    return controller_emit(c, event, -1, err);
+    return controller_emit(c, event, err);
 }
 
 enum status controller_close_rounds(struct controller *c, struct error *err)
@@ -75,11 +74,13 @@ static double reward_noise(const struct search *search)
     return score->present && isfinite(score->standard_error) ? 2.0 * score->standard_error : 0.0;
 }
 
-/* Workers that have nothing to do and nothing waiting for them. */
-static int hungry_workers(const struct controller *c)
+/* Whether what is planned, and what the plans that were asked for will bring, is less than what
+ * keeps the workers busy. It depends on applied events alone, and not on which worker has its next
+ * order already. */
+static bool wants_plan(const struct controller *c)
 {
-    int64_t waiting = c->ready_count - c->ready_first;
-    return c->hungry_count > waiting ? (int)(c->hungry_count - waiting) : 0;
+    int64_t coming = (int64_t)c->plans_pending * c->options.job->configurations;
+    return c->unfinished + coming < c->options.leader_count + controller_ahead(c);
 }
 
 static bool may_plan(const struct controller *c)
@@ -107,11 +108,16 @@ static enum status request_plan(struct controller *c, int32_t parent, struct err
 enum status controller_plan(struct controller *c, struct error *err)
 {
     const struct search *search = &c->search;
+    if (c->options.prefetch) {
+        return STATUS_OK;
+    }
     if (search->tree.count == 0) {
         bool wanted = c->plans_pending == 0 && !c->stopping && c->search.last_sequence > 0;
         return wanted ? request_plan(c, -1, err) : STATUS_OK;
     }
-    if (search->tree.nodes[0].state != TREE_NODE_CLOSED || c->closing > 0) {
+    bool ready = search->tree.nodes[0].state == TREE_NODE_CLOSED && c->closing == 0 &&
+                 researcher_is_prepared(c->researcher, search);
+    if (!ready) {
         return STATUS_OK;
     }
     const struct tree_policy_options options = {
@@ -119,10 +125,7 @@ enum status controller_plan(struct controller *c, struct error *err)
         .max_children = c->options.job->max_children,
         .noise = reward_noise(search),
     };
-    /* A round feeds several workers: ask for as many rounds as the hungry ones need. */
-    int rounds_wanted =
-        (hungry_workers(c) + c->options.job->configurations - 1) / c->options.job->configurations;
-    for (int i = c->plans_pending; i < rounds_wanted && may_plan(c); i++) {
+    while (wants_plan(c) && may_plan(c)) {
         struct rng rng;
         rng_init(&rng, c->options.job->seed, (uint64_t)(search->tree.count + c->plans_pending));
         int32_t parent = c->options.job->policy->select(&search->tree, &options, &rng);
@@ -158,38 +161,30 @@ static cJSON *planned_event(const struct controller *c, const struct plan *plan,
     return event;
 }
 
-void controller_drop_plan(struct controller *c, int32_t parent, const char *why)
+void controller_forget_plan(struct controller *c, int32_t parent)
 {
-    log_write(c->options.log, LOG_WARNING, "run", "no plan below n%04d: %s", parent, why);
     if (parent >= 0) {
         tree_pending(&c->search.tree, parent, -1);
     }
     c->plans_pending--;
+}
+
+void controller_drop_plan(struct controller *c, int32_t parent, const char *why)
+{
+    log_write(c->options.log, LOG_WARNING, "run", "no plan below n%04d: %s", parent, why);
+    controller_forget_plan(c, parent);
     c->refused_plans++;
     c->dry = c->refused_plans >= REFUSED_MAX;
 }
 
-static enum status record_plan(struct controller *c, struct plan *plan, struct error *err)
+enum status controller_record_plan(struct controller *c, const struct plan *plan,
+                                   const char *changes, double asked_s, struct error *err)
 {
-    if (plan->config_count == 0) {
-        controller_drop_plan(c, plan->parent,
-                             plan->rationale != NULL ? plan->rationale : "no reason given");
-        return STATUS_OK;
-    }
-    struct buffer changes;
-    buffer_init(&changes, CHANGES_MAX_BYTES);
-    struct error refused = {0};
-    enum status status = STATUS_OK;
-    if (plan->parent >= 0 &&
-        executor_check(plan, &c->tried, &c->facts, &c->limits, &changes, &refused) != STATUS_OK) {
-        controller_drop_plan(c, plan->parent, refused.message);
-    } else {
-        c->refused_plans = 0;
-        status = controller_emit(c, planned_event(c, plan, buffer_text(&changes)), -1, err);
-        c->planning++;
-    }
-    buffer_fini(&changes);
-    return status;
+    ahead_learn_latency(&c->ahead, clock_monotonic_s() - asked_s);
+    c->refused_plans = 0;
+    TRY(controller_emit(c, planned_event(c, plan, changes), err));
+    c->planning++;
+    return STATUS_OK;
 }
 
 enum status controller_collect_plans(struct controller *c, struct error *err)
@@ -198,9 +193,10 @@ enum status controller_collect_plans(struct controller *c, struct error *err)
     memset(&plan, 0, sizeof(plan));
     while (researcher_poll(c->researcher, &plan)) {
         struct error lost;
+        double asked_s = 0.0;
         bool awaited = fault_point("run.controller.plan", &lost) == STATUS_OK &&
-                       requests_take(&c->requests, plan.parent);
-        enum status status = awaited ? record_plan(c, &plan, err) : STATUS_OK;
+                       requests_take(&c->requests, plan.parent, &asked_s);
+        enum status status = awaited ? controller_take_plan(c, &plan, asked_s, err) : STATUS_OK;
         plan_fini(&plan);
         memset(&plan, 0, sizeof(plan));
         TRY(status);

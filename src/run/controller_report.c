@@ -74,7 +74,8 @@ static void format_running(const struct controller *c, char *out, size_t out_byt
                                                                : RUNNING_LOOKED_AT_MAX;
     for (int i = 0; i < some && shown < RUNNING_SHOWN_MAX; i++) {
         const struct controller_worker *worker = &c->workers[i];
-        if (worker->work == WORK_NONE || worker->total <= 0 || used >= out_bytes) {
+        bool trains = worker->work == WORK_TRAIN || worker->work == WORK_TEST;
+        if (!trains || worker->total <= 0 || used >= out_bytes) {
             continue;
         }
         char name[SEARCH_NAME_BYTES];

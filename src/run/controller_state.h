@@ -4,9 +4,12 @@
  *   controller_open.c      begins a search, or goes on from what the folder holds
  *   controller_message.c   what workers say
  *   controller_events.c    event -> journal -> search_apply -> what follows from it
- *   controller_plan.c      select, plan, close a round
+ *   controller_plan.c      select, ask for plans, close a round
+ *   controller_agents.c    the turn of calls and researcher; planning ahead
+ *   controller_trial.c     a plan from its arrival until it is a node: checks, dry run, repair
+ *   controller_calls.c     calls that a worker answers: dry runs, questions to a local model
  *   controller_dispatch.c  orders to workers
- *   controller_workers.c   which rank is which worker; who is free, busy, hungry
+ *   controller_workers.c   which rank is which worker; who is free, busy
  *   controller_stop.c      from the wish to stop to the end
  *   controller_watch.c     ranks that died or hang, answers that never come: incidents
  *   controller_weights.c   the best candidates' weights stay, the others go
@@ -18,8 +21,11 @@
 #include <sys/types.h>
 #include <time.h>
 
+#include "agents/calls.h"
 #include "agents/executor.h"
 #include "base/clock.h"
+#include "run/ahead.h"
+#include "run/asking.h"
 #include "run/controller.h"
 #include "run/limit.h"
 #include "run/requests.h"
@@ -27,14 +33,14 @@
 #include "store/store.h"
 #include "tree/search.h"
 
-enum work { WORK_NONE, WORK_TRAIN, WORK_TEST };
+/* WORK_DRY, WORK_ASK: a call that this worker answers (controller_calls.c). */
+enum work { WORK_NONE, WORK_TRAIN, WORK_TEST, WORK_DRY, WORK_ASK };
 
 struct controller_worker {
     int rank;
     bool present; /* it has said HELLO */
     enum work work;
-    int32_t node, candidate; /* of its work */
-    int unrecorded;          /* its results that are not on disk yet */
+    int32_t node, candidate; /* of its work; the id of a call, and -1 */
     int32_t phase;
     int64_t done, total;
     struct limit_worker times; /* as PROGRESS told them */
@@ -56,10 +62,12 @@ struct controller_worker {
 struct pending_event {
     cJSON *event;
     int64_t sequence;
-    int worker; /* whose result it is, -1: none's */
     double written_s;
     struct pending_event *next;
 };
+
+struct rank_call;
+struct trial;
 
 struct candidate_id {
     int32_t node, candidate;
@@ -83,7 +91,16 @@ struct controller {
     struct journal *journal;
     struct snapshot *snapshot;
     struct researcher *researcher;
+    struct calls *calls; /* NULL: nobody asks anything (rules) */
+    struct asking asking;
+    struct call_transport replay; /* of options.replay_folder; calls owns it */
+    struct search recorded;       /* likewise */
+    struct rank_call *rank_calls; /* in the order in which they were asked */
+    struct trial *trials;         /* likewise */
+    struct ahead ahead;
+    bool setting_ahead; /* an ahead_set event is under way */
     struct researcher_facts facts;
+    char checksum[HASH_TEXT_BYTES]; /* of the base model's weights, "": not known yet */
     struct executor_limits limits;
     struct plan_set tried; /* configurations that the search holds, or that are being recorded */
 
@@ -91,7 +108,7 @@ struct controller {
     int *index_of_rank; /* of the worker at a rank, -1: none is there */
     int rank_count;
     int *free_workers; /* those that are present and have no work: last in, first out */
-    int free_count, busy_count, hungry_count;
+    int free_count, busy_count;
     struct pending_event *first_pending, *last_pending;
     int64_t next_sequence;
     int32_t closing;  /* node_closed events under way */
@@ -99,6 +116,8 @@ struct controller {
 
     struct candidate_id *ready; /* first in, first out, from ready_first to ready_count */
     int64_t ready_first, ready_count, ready_capacity;
+    int64_t
+        unfinished; /* candidates of open nodes that have neither finished nor failed, on disk */
     int32_t open_count; /* nodes */
     int32_t *settled;   /* open nodes whose candidates are all back */
     int32_t settled_count, settled_capacity;
@@ -125,6 +144,7 @@ struct controller {
     double drain_s, drain_at_s; /* what controller_drain_s said last, and when */
     double journal_s;           /* longest time from an event to the disk */
     char load_note[1024];       /* what was wrong with the files when the folder was opened */
+    int32_t earlier;            /* allocations before this one */
     bool fresh;                 /* nothing was started in this allocation yet */
     bool refused;               /* nothing that waits can start in the time that is left ... */
     double refused_s;           /* ... as it was then */
@@ -147,6 +167,10 @@ struct controller {
 
 /* ---- controller_open.c ---- */
 enum status controller_open(struct controller *c, struct error *err);
+
+/* A worker has read the base model's weights: their checksum is recorded, once. */
+enum status controller_record_checksum(struct controller *c, const char *checksum,
+                                       struct error *err);
 
 /* ---- controller_message.c ---- */
 enum status controller_read_messages(struct controller *c, struct error *err);
@@ -188,9 +212,8 @@ cJSON *controller_event(const char *kind, int32_t node, int32_t candidate);
 /* A candidate_failed event. log_tail may be "". */
 cJSON *controller_failure(int32_t node, int32_t candidate, const struct error *failure,
                           const char *log_tail, double rank_seconds);
-/* Numbers it, hands it to the journal, keeps it until it is on disk. Takes it. worker: -1, or whose
- * result it is. */
-enum status controller_emit(struct controller *c, cJSON *event, int worker, struct error *err);
+/* Numbers it, hands it to the journal, keeps it until it is on disk. Takes it. */
+enum status controller_emit(struct controller *c, cJSON *event, struct error *err);
 /* Applies what has reached the disk. */
 enum status controller_apply_durable(struct controller *c, struct error *err);
 /* Writes down how long this allocation has lasted. */
@@ -213,6 +236,60 @@ void controller_drop_plan(struct controller *c, int32_t parent, const char *why)
 /* A candidate of an open node has ended, or the node was found open: it may be ready to close. */
 enum status controller_look_at_round(struct controller *c, int32_t node, struct error *err);
 
+/* A plan that may run becomes a node; asked_s: when it was asked for. */
+enum status controller_record_plan(struct controller *c, const struct plan *plan,
+                                   const char *changes, double asked_s, struct error *err);
+/* No plan comes below a parent, and none is wanted. */
+void controller_forget_plan(struct controller *c, int32_t parent);
+
+/* ---- controller_trial.c ---- */
+/* What a dry run's failure says that may have ended its job. */
+#define CONTROLLER_DIED_DRY "the job ended while it was run dry, and it is not tried again"
+/* What the researcher proposed: checked, run dry where that is due, recorded or sent back. Leaves
+ * what is left of the plan to the caller. */
+enum status controller_take_plan(struct controller *c, struct plan *plan, double asked_s,
+                                 struct error *err);
+/* Goes on with those whose dry run has ended. */
+enum status controller_check_trials(struct controller *c, struct error *err);
+void controller_drop_trials(struct controller *c);
+void controller_close_trials(struct controller *c);
+/* Whether the job that a call was under way in died; false for the one that is running. */
+bool controller_died_in_call(const struct controller *c, const struct search_call *call);
+
+/* ---- controller_agents.c ---- */
+enum status controller_open_agents(struct controller *c, struct error *err);
+/* Calls that were under way when the job before ended. */
+enum status controller_recover_agents(struct controller *c, struct error *err);
+enum status controller_turn_agents(struct controller *c, struct error *err);
+void controller_close_agents(struct controller *c);
+/* Whether all that was to be prefetched is on disk. */
+bool controller_is_prefetched(const struct controller *c);
+/* A plan of which nothing was heard for so long does not come; 0 or less: it may always. */
+double controller_agents_patience_s(const struct controller *c);
+/* Candidates that are planned ahead of the free workers. */
+int64_t controller_ahead(const struct controller *c);
+/* Records another number where what was measured asks for it. */
+enum status controller_set_ahead(struct controller *c, struct error *err);
+void controller_learn_ahead(struct controller *c, int32_t node, const struct candidate *candidate);
+
+/* ---- controller_calls.c ---- */
+bool controller_works_on_call(const struct controller_worker *worker);
+/* Hands calls to free workers. */
+enum status controller_dispatch_calls(struct controller *c, struct error *err);
+/* A worker's answer: payload, or failure. */
+enum status controller_answer_call(struct controller *c, int32_t id, const cJSON *payload,
+                                   const struct error *failure, struct error *err);
+/* A worker left off: another one may take it. */
+void controller_put_call_back(struct controller *c, int32_t id);
+/* Nobody waits for them. */
+void controller_drop_calls(struct controller *c);
+void controller_close_calls(struct controller *c);
+/* How call_local.c reaches the workers. */
+void controller_local_calls(struct controller *c, struct call_local_options *out);
+/* Dry runs stay here, whatever else goes by the transport, which is taken and replaced. */
+enum status controller_front_transport(struct controller *c, struct call_transport *transport,
+                                       struct error *err);
+
 /* ---- controller_dispatch.c ---- */
 enum status controller_push_ready(struct controller *c, int32_t node, int32_t candidate,
                                   struct error *err);
@@ -225,11 +302,13 @@ enum status controller_drop_ready(struct controller *c, const char *reason, stru
 /* To the worker that controller_free_worker names: there must be one. */
 enum status controller_send_order(struct controller *c, enum work work, int32_t node,
                                   int32_t candidate, struct error *err);
+/* The same for a call; takes its body. */
+enum status controller_send_call(struct controller *c, enum work work, int32_t id, cJSON *body,
+                                 struct error *err);
 enum status controller_send_all(struct controller *c, enum message_kind kind, struct error *err);
 
 /* ---- controller_workers.c ---- */
-/* All changes of `present`, `work` and `unrecorded` go through here, so that nobody has to count
- * workers. */
+/* All changes of `present` and `work` go through here, so that nobody has to count workers. */
 enum status controller_open_workers(struct controller *c, struct error *err);
 void controller_close_workers(struct controller *c);
 /* Index of the worker at a rank, -1 if none is there. */
@@ -241,8 +320,6 @@ int controller_free_worker(const struct controller *c);
 /* Gives work to the one that controller_free_worker named. */
 void controller_begin_work(struct controller *c, enum work work, int32_t node, int32_t candidate);
 void controller_end_work(struct controller *c, int index);
-/* Results of a worker that are not on disk yet: one more (+1), one less (-1). */
-void controller_count_unrecorded(struct controller *c, int index, int change);
 
 /* ---- controller_weights.c ---- */
 /* Called when a candidate has finished, when its weights were dropped, and once when a search is

@@ -150,7 +150,7 @@ static enum status leave_candidates(struct controller *c, struct error *err)
         cJSON_AddNumberToObject(event, "rank_seconds",
                                 (clock_monotonic_s() - worker->ordered_s) *
                                     c->options.ranks_per_candidate);
-        TRY(controller_emit(c, event, i, err));
+        TRY(controller_emit(c, event, err));
     }
     return STATUS_OK;
 }
@@ -221,6 +221,10 @@ static bool out_of_time(const struct controller *c)
 enum status controller_check_end(struct controller *c, struct error *err)
 {
     if (c->search.end == SEARCH_FINISHED && c->first_pending == NULL) {
+        return end_run(c, STATUS_OK, err);
+    }
+    if (!c->stopping && controller_is_prefetched(c)) {
+        TRY(controller_begin_stop(c, NULL, err, "prefetched"));
         return end_run(c, STATUS_OK, err);
     }
     if (!c->stopping && out_of_time(c)) {

@@ -12,9 +12,8 @@
 #include "run/stop.h"
 
 static const double watch_interval_s = 1.0;
-static const double gaps_allowed = 5.0;  /* a worker may be silent for so many times its longest */
-static const double jump_s = 60.0;       /* of the wall clock against the monotonic one */
-static const double plan_patience = 3.0; /* times a rank's: it may think for longer */
+static const double gaps_allowed = 5.0; /* a worker may be silent for so many times its longest */
+static const double jump_s = 60.0;      /* of the wall clock against the monotonic one */
 
 /* ---- incidents ---- */
 
@@ -30,7 +29,7 @@ enum status controller_incident(struct controller *c, const char *kind, struct e
     cJSON *event = controller_event("incident", -1, -1);
     cJSON_AddStringToObject(event, "kind", kind);
     cJSON_AddStringToObject(event, "message", message);
-    return controller_emit(c, event, -1, err);
+    return controller_emit(c, event, err);
 }
 
 double controller_saved_before_s(const struct controller *c, int32_t node, int32_t candidate,
@@ -61,13 +60,15 @@ static enum status blame(struct controller *c, int index, const char *kind, cons
                          bool guilty, struct error *err)
 {
     struct controller_worker *worker = &c->workers[index];
-    bool works = worker->work != WORK_NONE;
+    bool works = worker->work == WORK_TRAIN || worker->work == WORK_TEST;
     worker->lost = true;
     worker->guilty = guilty;
-    char name[SEARCH_NAME_BYTES] = "nothing";
+    char name[SEARCH_CALL_KEY_BYTES] = "nothing";
     char text[1200];
     if (works) {
         search_candidate_name(worker->node, worker->candidate, name);
+    } else if (controller_works_on_call(worker)) { /* nobody is blamed but what was asked */
+        snprintf(name, sizeof(name), "%s", search_text(c->search.calls[worker->node].key));
     }
     snprintf(text, sizeof(text), "rank %d%s%s%s had %s: %s", worker->rank,
              worker->host[0] != '\0' ? " (" : "", worker->host, worker->host[0] != '\0' ? ")" : "",
@@ -81,7 +82,7 @@ static enum status blame(struct controller *c, int index, const char *kind, cons
         cJSON_AddNumberToObject(event, "lost_s", lost_seconds(c, worker));
         cJSON_AddBoolToObject(event, "blames", guilty);
     }
-    return controller_emit(c, event, -1, err);
+    return controller_emit(c, event, err);
 }
 
 /* ---- ranks ---- */
@@ -197,12 +198,16 @@ static enum status find_hung_ranks(struct controller *c, struct error *err)
 static enum status give_up_plans(struct controller *c, double now_s, struct error *err)
 {
     int32_t parent = -1;
-    double patience_s = plan_patience * c->options.job->watchdog_seconds;
-    while (requests_give_up(&c->requests, now_s, patience_s, &parent)) {
+    double patience_s = controller_agents_patience_s(c);
+    while (patience_s > 0.0 && requests_give_up(&c->requests, now_s, patience_s, &parent)) {
         char message[160];
         snprintf(message, sizeof(message), "the researcher has not answered for %.0f s",
                  patience_s);
+        researcher_forget(c->researcher, parent); /* all that are asked for below this parent */
         controller_drop_plan(c, parent, message);
+        while (requests_take(&c->requests, parent, NULL)) {
+            controller_drop_plan(c, parent, message);
+        }
         TRY(controller_incident(c, "no answer", err, "no plan below n%04d: %s", parent, message));
         if (parent < 0) {
             return FAIL(err, STATUS_TIMEOUT, "the first plan never came: %s", message);
@@ -237,17 +242,20 @@ enum status controller_watch(struct controller *c, struct error *err)
         return STATUS_OK;
     }
     double floor_s = c->options.job->watchdog_seconds;
-    bool slept = c->watched_s > 0.0 && pause_s > 0.5 * floor_s;
+    bool slept = c->watched_s > 0.0 && floor_s > 0.0 && pause_s > 0.5 * floor_s;
     c->watched_s = now_s;
     TRY(check_clock(c, now_s, err));
-    if (floor_s <= 0.0 || c->stopping || c->finish_recorded) {
+    if (c->stopping || c->finish_recorded) {
         return STATUS_OK;
     }
+    if (slept || c->rank_calls != NULL) { /* workers are watched themselves */
+        requests_hear(&c->requests, now_s);
+    }
+    TRY(give_up_plans(c, now_s, err));
     if (slept) { /* it was this process that stood still: the others begin anew */
         for (int i = 0; i < c->options.leader_count; i++) {
             c->workers[i].heard_s = now_s;
         }
     }
-    TRY(give_up_plans(c, now_s, err));
-    return find_hung_ranks(c, err);
+    return floor_s > 0.0 ? find_hung_ranks(c, err) : STATUS_OK;
 }

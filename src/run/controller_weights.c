@@ -33,7 +33,7 @@ static enum status drop_worst(struct controller *c, struct error *err)
     }
     struct candidate_id worst = c->kept[find_worst(c)];
     c->dropping = true;
-    return controller_emit(c, controller_event("weights_dropped", worst.node, worst.candidate), -1,
+    return controller_emit(c, controller_event("weights_dropped", worst.node, worst.candidate),
                            err);
 }
 

@@ -1,21 +1,9 @@
-/* Who is free, busy or hungry, kept as it changes: no turn looks through all workers. */
+/* Who is free or busy, kept as it changes: no turn looks through all workers. */
 #include <assert.h>
 #include <stdlib.h>
 
 #include "base/mem.h"
 #include "run/controller_state.h"
-
-static bool is_free(const struct controller_worker *worker)
-{
-    return worker->present && worker->work == WORK_NONE;
-}
-
-/* It has nothing to do, and what it did last is on disk: another plan may take that into account.
- */
-static bool is_hungry(const struct controller_worker *worker)
-{
-    return is_free(worker) && worker->unrecorded == 0;
-}
 
 static int last_rank(const struct controller_options *options)
 {
@@ -65,7 +53,6 @@ void controller_welcome_worker(struct controller *c, int index)
     if (!worker->present) {
         worker->present = true;
         c->free_workers[c->free_count++] = index;
-        c->hungry_count++;
     }
 }
 
@@ -78,7 +65,6 @@ void controller_begin_work(struct controller *c, enum work work, int32_t node, i
 {
     assert(c->free_count > 0);
     struct controller_worker *worker = &c->workers[c->free_workers[--c->free_count]];
-    c->hungry_count -= is_hungry(worker);
     c->busy_count++;
     worker->work = work;
     worker->node = node;
@@ -94,13 +80,4 @@ void controller_end_work(struct controller *c, int index)
     worker->work = WORK_NONE;
     c->free_workers[c->free_count++] = index;
     c->busy_count--;
-    c->hungry_count += is_hungry(worker);
-}
-
-void controller_count_unrecorded(struct controller *c, int index, int change)
-{
-    struct controller_worker *worker = &c->workers[index];
-    c->hungry_count -= is_hungry(worker);
-    worker->unrecorded += change;
-    c->hungry_count += is_hungry(worker);
 }

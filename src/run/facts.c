@@ -5,7 +5,10 @@
 
 #include "base/hash.h"
 #include "base/mem.h"
+#include "base/rng.h"
+#include "base/text.h"
 #include "data/encode.h"
+#include "data/overlap.h"
 #include "data/recipe.h"
 #include "eval/scorer.h"
 #include "train/trainer.h"
@@ -109,6 +112,120 @@ static void count_labels(const struct dataset *rows, struct researcher_facts *ou
     out->majority_share = rows->count > 0 ? (double)most / (double)rows->count : 0.0;
 }
 
+/* ---- samples, for a language model to see ---- */
+
+struct showing {
+    const struct task *task;
+    const struct dataset *rows; /* of train */
+    struct held_out *held_out;  /* what stands in validation or test is shown to nobody */
+    bool by_label;
+    struct researcher_facts *facts;
+};
+
+static const char *label_of(const struct data_row *row)
+{
+    const char *label = data_row_text(row, "answer");
+    return label != NULL ? label : "";
+}
+
+/* How many of the samples so far have this row's label. */
+static int count_same(const struct showing *showing, const char *answer)
+{
+    int same = 0;
+    for (int i = 0; showing->by_label && i < showing->facts->sample_count; i++) {
+        same += strcmp(showing->facts->samples[i].answer, answer) == 0;
+    }
+    return same;
+}
+
+static char *cut_copy(const char *text)
+{
+    char *copy = mem_strdup(text);
+    if (copy != NULL && strlen(copy) >= RESEARCHER_SAMPLE_BYTES) {
+        size_t end = RESEARCHER_SAMPLE_BYTES - 4;
+        while (end > 0 && ((unsigned char)copy[end] & 0xC0) == 0x80) {
+            end--; /* not inside a character */
+        }
+        memcpy(copy + end, "...", 4);
+    }
+    return copy;
+}
+
+static enum status add_sample(struct showing *showing, const struct data_row *row,
+                              struct error *err)
+{
+    struct researcher_facts *facts = showing->facts;
+    struct researcher_sample *sample = &facts->samples[facts->sample_count];
+    struct task_example example;
+    TRY(task_render(showing->task, row, &example, err));
+    sample->prompt = cut_copy(example.prompt);
+    sample->answer = cut_copy(example.answer);
+    task_example_fini(&example);
+    facts->sample_count++;
+    return sample->prompt != NULL && sample->answer != NULL
+               ? STATUS_OK
+               : mem_fail(err, RESEARCHER_SAMPLE_BYTES, "samples of the training rows");
+}
+
+/* One row of [first, end): from a random one on, the first whose label the samples have least of.
+ */
+static enum status sample_part(struct showing *showing, int64_t first, int64_t end, struct rng *rng,
+                               struct error *err)
+{
+    int64_t count = end - first;
+    const struct data_row *best = NULL;
+    int best_same = RESEARCHER_SAMPLES_MAX;
+    int64_t start = count > 0 ? (int64_t)(rng_uniform(rng) * (double)count) : 0;
+    int64_t tried = count < FEW_LABELS ? count : FEW_LABELS;
+    for (int64_t i = 0; i < tried && best_same > 0; i++) {
+        const struct data_row *row = &showing->rows->rows[first + (start + i) % count];
+        enum held_out_match match = HELD_OUT_NEW;
+        int same = count_same(showing, label_of(row));
+        if (same >= best_same) {
+            continue;
+        }
+        TRY(held_out_compare(showing->held_out, row, &match, err));
+        best = match == HELD_OUT_NEW ? row : best;
+        best_same = match == HELD_OUT_NEW ? same : best_same;
+    }
+    return best != NULL ? add_sample(showing, best, err) : STATUS_OK;
+}
+
+static enum status take_samples(struct workspace *workspace, const struct dataset *rows,
+                                struct researcher_facts *out, struct error *err)
+{
+    const struct dataset *validation = NULL;
+    const struct dataset *test = NULL;
+    struct showing showing = {
+        .task = &workspace->job->task,
+        .rows = rows,
+        .by_label = out->label_count > 0,
+        .facts = out,
+    };
+    TRY(workspace_split(workspace, TASK_VALIDATION, &validation, err));
+    TRY(workspace_split(workspace, TASK_TEST, &test, err));
+    TRY(held_out_create(showing.task, validation, test, 0, NULL, &showing.held_out, err));
+    struct rng rng;
+    rng_init(&rng, workspace->job->seed, UINT64_MAX - 1);
+    enum status status = STATUS_OK;
+    for (int64_t i = 0; i < RESEARCHER_SAMPLES_MAX && status == STATUS_OK; i++) {
+        int64_t first = i * rows->count / RESEARCHER_SAMPLES_MAX;
+        int64_t end = (i + 1) * rows->count / RESEARCHER_SAMPLES_MAX;
+        status = sample_part(&showing, first, end, &rng, err);
+    }
+    held_out_destroy(showing.held_out);
+    return status;
+}
+
+void facts_fini(struct researcher_facts *facts)
+{
+    for (int i = 0; i < facts->sample_count; i++) {
+        free(facts->samples[i].prompt);
+        free(facts->samples[i].answer);
+    }
+    facts->sample_count = 0;
+}
+
 /* Duplicates, by what the recipe's own operator finds. */
 static enum status count_duplicates(struct workspace *workspace, const struct dataset *rows,
                                     struct researcher_facts *out, struct error *err)
@@ -190,6 +307,9 @@ enum status facts_gather(struct workspace *workspace, const struct model *model,
     count_labels(train, out);
     TRY(count_duplicates(workspace, train, out, err));
     TRY(measure_lengths(workspace, model, train, out, err));
+    if (job->researcher.endpoint_count > 0) {
+        TRY(take_samples(workspace, train, out, err));
+    }
     out->lora_only = full_is_too_large(model, out, memory_bytes);
     return STATUS_OK;
 }

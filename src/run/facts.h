@@ -1,5 +1,5 @@
 /* What a researcher is told before the first training: measured from the job, the model's shape and
- * the splits. Nothing of the test split is read here. */
+ * the splits. Of the test split nothing is told: it is read to leave out what stands in it too. */
 #ifndef RUN_FACTS_H
 #define RUN_FACTS_H
 
@@ -13,5 +13,6 @@
 enum status facts_gather(struct workspace *workspace, const struct model *model,
                          enum train_precision precision, int64_t memory_bytes,
                          struct researcher_facts *out, struct error *err);
+void facts_fini(struct researcher_facts *facts);
 
 #endif

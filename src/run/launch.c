@@ -27,6 +27,8 @@ static const double heed_s = 1.0; /* for rank 0 to write down what it was told l
 struct launch {
     struct job job;
     double simulate_s; /* 0: candidates are trained */
+    const char *replay_folder;
+    bool prefetch;
     struct log log;
     struct log worker_log; /* to the file alone: people read the controller's reports */
     struct group_layout layout;
@@ -139,7 +141,7 @@ static enum status open_controller(struct launch *launch, struct error *err)
 {
     const struct job *job = &launch->job;
     int groups = launch->layout.groups;
-    launch->leaders = mem_calloc((size_t)groups, sizeof(*launch->leaders));
+    launch->leaders = mem_calloc((size_t)groups + 1, sizeof(*launch->leaders));
     if (launch->leaders == NULL) {
         return mem_fail(err, (size_t)groups * sizeof(int), "ranks");
     }
@@ -167,6 +169,8 @@ static enum status open_controller(struct launch *launch, struct error *err)
         .machine = launch->machine,
         .simulated = launch->simulate_s > 0.0,
         .model = launch->model,
+        .replay_folder = launch->replay_folder,
+        .prefetch = launch->prefetch,
     };
     return controller_create(&options, &launch->controller, err);
 }
@@ -436,6 +440,7 @@ enum status launch_search(const struct launch_options *options, struct json_prob
     memset(&launch, 0, sizeof(launch));
     launch.log.fd = -1;
     launch.simulate_s = options->simulate_s;
+    launch.replay_folder = options->replay_folder;
     launch.deadline = launch_deadline(getenv("TREX_DEADLINE"), clock_wall_s());
     int rank = 0;
     TRY_MPI(MPI_Comm_set_errhandler(MPI_COMM_WORLD, MPI_ERRORS_RETURN));
@@ -459,6 +464,59 @@ enum status launch_search(const struct launch_options *options, struct json_prob
     if (rank == 0 && size > 1 && controller_leaves_workers(launch.controller)) {
         leave_workers(&launch, status);
     }
+cleanup:
+    if (*reached == LAUNCH_NOTHING && launch.lock != NULL) {
+        *reached = LAUNCH_FOLDER;
+    }
+    close_launch(&launch);
+    return status;
+}
+
+/* ---- without workers ---- */
+
+static enum status check_prefetch(const struct job *job, struct error *err)
+{
+    const struct job_researcher *asked = &job->researcher;
+    const char *why = NULL;
+    if (asked->endpoint_count == 0) {
+        why = "its researcher (rules) asks nobody";
+    } else if (strcmp(asked->endpoints[0].provider, "local") == 0) {
+        why = "its local model is run by the job's own ranks";
+    } else if (asked->network == JOB_NETWORK_OFF) {
+        why = "its researcher.network is \"off\"";
+    }
+    return why == NULL ? STATUS_OK
+                       : FAIL(err, STATUS_UNSUPPORTED, "%s: there is nothing to prefetch: %s",
+                              job->path, why);
+}
+
+static enum status prefetch(struct launch *launch, struct error *err)
+{
+    launch->threads = 1;
+    launch->layout.size = 1;
+    launch->layout.nodes = 1;
+    launch->layout.node_workers = 1;
+    launch->machine.precision = TRAIN_F32;
+    TRY(check_prefetch(&launch->job, err));
+    TRY(open_folder(launch, err));
+    return open_controller(launch, err);
+}
+
+enum status launch_prefetch(const struct launch_options *options, struct json_problems *problems,
+                            enum launch_reached *reached, struct error *err)
+{
+    *reached = LAUNCH_NOTHING;
+    struct launch launch;
+    memset(&launch, 0, sizeof(launch));
+    launch.log.fd = -1;
+    launch.prefetch = true;
+    launch.deadline = launch_deadline(getenv("TREX_DEADLINE"), clock_wall_s());
+    enum status status = open_job(&launch, options, problems, 0, err);
+    TRY_CLEANUP(status);
+    stop_install_rank(0);
+    TRY_CLEANUP(prefetch(&launch, err));
+    *reached = LAUNCH_SEARCH;
+    status = run_controller(&launch, err);
 cleanup:
     if (*reached == LAUNCH_NOTHING && launch.lock != NULL) {
         *reached = LAUNCH_FOLDER;

@@ -23,8 +23,9 @@ enum launch_reached { LAUNCH_NOTHING, LAUNCH_FOLDER, LAUNCH_SEARCH };
 
 struct launch_options {
     const char *job_path;
-    const char *out_folder; /* NULL: the job's */
-    double simulate_s;      /* candidates sleep about so long instead of training; 0: they train */
+    const char *out_folder;    /* NULL: the job's */
+    const char *replay_folder; /* the agents' calls are answered as in this run folder; NULL: not */
+    double simulate_s; /* candidates sleep about so long instead of training; 0: they train */
     bool quiet;
     bool verbose;
 };
@@ -35,6 +36,12 @@ struct launch_options {
  * themselves. */
 enum status launch_search(const struct launch_options *options, struct json_problems *problems,
                           enum launch_reached *reached, struct error *err);
+
+/* Begins the search without any worker, and without MPI: requirement analysis, literature and data
+ * research, on a machine that has a network; whoever runs the search goes on from there. Returns as
+ * launch_search does; STATUS_UNSUPPORTED for a job whose agents ask for nothing there. */
+enum status launch_prefetch(const struct launch_options *options, struct json_problems *problems,
+                            enum launch_reached *reached, struct error *err);
 
 /* What a search that has begun ends with. */
 int launch_exit_code(enum status status);

@@ -7,8 +7,8 @@
  *   STOP                 -->                once `done` steps are done (0: at the next boundary)
  *                        <-- RESULT | FAILED | SUSPENDED
  *   ORDER {dry | ask}    -->                a plan's dry run; a question to a language model that
- * the worker runs itself
- *                        <-- RESULT | FAILED
+ *                                           the worker runs itself: node is the call, candidate -1
+ *                        <-- RESULT | FAILED | SUSPENDED
  *   QUIT                 --> */
 #ifndef RUN_MESSAGE_H
 #define RUN_MESSAGE_H

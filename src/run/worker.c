@@ -10,7 +10,9 @@
 #include "base/fault.h"
 #include "base/json.h"
 #include "base/mem.h"
+#include "run/answer.h"
 #include "run/candidate.h"
+#include "run/dry_run.h"
 #include "run/group.h"
 #include "run/pace.h"
 #include "run/simulated.h"
@@ -298,10 +300,14 @@ static enum status make_paths(struct worker *worker, struct order_paths *out, st
     return file_join(folder, "data", out->data, err);
 }
 
-/* The run's precision, where the job leaves it open. */
-static void set_precision(struct workspace *workspace, const cJSON *order)
+/* The run's precision, where the job leaves it open, and the base model's checksum. */
+static void set_run(struct workspace *workspace, const cJSON *order)
 {
     const cJSON *precision = cJSON_GetObjectItemCaseSensitive(order, "precision");
+    const cJSON *checksum = cJSON_GetObjectItemCaseSensitive(order, "model_checksum");
+    if (cJSON_IsString(checksum) && strlen(checksum->valuestring) < sizeof(workspace->checksum)) {
+        snprintf(workspace->checksum, sizeof(workspace->checksum), "%s", checksum->valuestring);
+    }
     for (int i = TRAIN_F32; cJSON_IsString(precision) && i <= TRAIN_BF16; i++) {
         if (strcmp(precision->valuestring, train_precision_names[i]) == 0) {
             workspace->has_precision = true;
@@ -310,21 +316,60 @@ static void set_precision(struct workspace *workspace, const cJSON *order)
     }
 }
 
-/* The order's JSON: {"work": "train"|"test", "recipe": [...], "config": {...}, "precision": "f32"}.
- */
+/* A dry run trains without the group, which must not be asked where it stops. */
+static enum status on_lone_tick(void *context, const char *name, int64_t done, int64_t total,
+                                struct error *err)
+{
+    bool trains = strcmp(name, "train") == 0 || strcmp(name, "validate") == 0;
+    return on_tick(context, trains ? "data" : name, done, total, err);
+}
+
+/* A call that the controller handed on: {"work": "dry", "body": {"recipe", "configs"}}, or "ask"
+ * and the body of a chat call. The leader's alone. */
+static enum status carry_out_call(struct worker *worker, const cJSON *order, bool dry,
+                                  cJSON **result, struct error *err)
+{
+    const cJSON *body = cJSON_GetObjectItemCaseSensitive(order, "body");
+    const struct progress progress = {.tick = on_lone_tick, .context = worker};
+    bool simulated = worker->options.simulate_s > 0.0;
+    if (!worker->leader) {
+        return STATUS_OK;
+    }
+    set_run(&worker->workspace, order);
+    if (!dry) {
+        return simulated ? FAIL(err, STATUS_UNSUPPORTED, "a simulated worker runs no model")
+                         : answer_question(&worker->workspace,
+                                           worker->options.job->researcher.endpoints[0].model, body,
+                                           &progress, result, err);
+    }
+    TRY(fault_point("run.worker.dry", err));
+    if (simulated) {
+        *result = cJSON_CreateObject();
+        return *result != NULL ? STATUS_OK : mem_fail(err, 64, "a dry run's result");
+    }
+    return dry_run(&worker->workspace, cJSON_GetObjectItemCaseSensitive(body, "recipe"),
+                   cJSON_GetObjectItemCaseSensitive(body, "configs"), &progress, result, err);
+}
+
+/* The order's JSON: {"work": "train"|"test", "recipe": [...], "config": {...}, "precision": "f32"},
+ * or a call's. */
 static enum status carry_out(struct worker *worker, const cJSON *order, cJSON **result,
                              struct error *err)
 {
     struct order_paths paths;
     TRY(fault_point("run.worker.order", err));
-    TRY(make_paths(worker, &paths, err));
     const cJSON *work = cJSON_GetObjectItemCaseSensitive(order, "work");
+    bool dry = cJSON_IsString(work) && strcmp(work->valuestring, "dry") == 0;
+    if (dry || (cJSON_IsString(work) && strcmp(work->valuestring, "ask") == 0)) {
+        return carry_out_call(worker, order, dry, result, err);
+    }
+    TRY(make_paths(worker, &paths, err));
     const cJSON *recipe = cJSON_GetObjectItemCaseSensitive(order, "recipe");
     const cJSON *config = cJSON_GetObjectItemCaseSensitive(order, "config");
     if (!cJSON_IsString(work) || !cJSON_IsArray(recipe) || !cJSON_IsObject(config)) {
         return FAIL(err, STATUS_FORMAT, "an order without work, recipe or config");
     }
-    set_precision(&worker->workspace, order);
+    set_run(&worker->workspace, order);
     const struct progress progress = {.tick = on_tick, .context = worker};
     const double simulated_s = worker->options.simulate_s;
     struct candidate_order candidate = {
@@ -383,11 +428,24 @@ static cJSON *failure_to_json(const struct error *failure, const struct log_tail
     return object;
 }
 
+/* Of the weights that were read, for the record. */
+static void add_checksum(const struct worker *worker, cJSON *result)
+{
+    for (int dtype = 0; dtype < DTYPE_COUNT; dtype++) {
+        const struct model *model = worker->workspace.models[dtype];
+        if (model != NULL) {
+            cJSON_DeleteItemFromObjectCaseSensitive(result, "model_checksum");
+            cJSON_AddStringToObject(result, "model_checksum", model->hash);
+        }
+    }
+}
+
 static enum status report_outcome(struct worker *worker, enum status outcome, cJSON *result,
                                   struct error *failure, double seconds, struct error *err)
 {
     double ranks = worker->peers != NULL ? (double)worker->train_group.size : 1.0;
     if (outcome == STATUS_OK) {
+        add_checksum(worker, result);
         return answer(worker, MESSAGE_RESULT, result, err);
     }
     cJSON_Delete(result);

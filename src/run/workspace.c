@@ -1,6 +1,7 @@
 #include "run/workspace.h"
 
 #include <string.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 void workspace_init(const struct job *job, int threads, struct log *log, struct workspace *out)
@@ -95,6 +96,19 @@ enum train_precision workspace_precision(const struct workspace *workspace)
     }
 }
 
+/* A fault of the machine's files, and of no candidate. */
+static enum status check_checksum(const struct workspace *workspace, const struct model *model,
+                                  struct error *err)
+{
+    if (workspace->checksum[0] == '\0' || strcmp(workspace->checksum, model->hash) == 0) {
+        return STATUS_OK;
+    }
+    return FAIL(err, STATUS_IO,
+                "%s: its weights are not those that this search began with (checksum %s, recorded "
+                "%s); put them back, or begin another search with --out",
+                workspace->job->model, model->hash, workspace->checksum);
+}
+
 enum status workspace_model(struct workspace *workspace, enum dtype dtype,
                             const struct progress *progress, const struct model **out,
                             struct error *err)
@@ -107,6 +121,7 @@ enum status workspace_model(struct workspace *workspace, enum dtype dtype,
     if (workspace->models[dtype] == NULL) {
         TRY(model_load_watched(workspace->job->model, workspace->device, dtype, progress,
                                &workspace->models[dtype], err));
+        TRY(check_checksum(workspace, workspace->models[dtype], err));
         TRY(workspace_check_chat(workspace->job, workspace->models[dtype], err));
     }
     *out = workspace->models[dtype];
@@ -149,6 +164,20 @@ enum chat_format workspace_chat(const struct workspace *workspace, const struct 
     return task->chat_auto ? model->chat : task->chat;
 }
 
+/* An external scorer is known by its command and by the files that stand in it. */
+static enum status describe_command(const struct task *task, struct buffer *text, struct error *err)
+{
+    for (int i = 0; strcmp(task->metric, "command") == 0 && i < task->command_count; i++) {
+        char hash[HASH_TEXT_BYTES] = "";
+        struct stat info;
+        if (stat(task->command[i], &info) == 0 && S_ISREG(info.st_mode)) {
+            TRY(hash_file(task->command[i], hash, err));
+        }
+        buffer_printf(text, "%s %s\n", task->command[i], hash);
+    }
+    return STATUS_OK;
+}
+
 enum status workspace_task_hash(struct workspace *workspace, char out[HASH_TEXT_BYTES],
                                 struct error *err)
 {
@@ -166,6 +195,7 @@ enum status workspace_task_hash(struct workspace *workspace, char out[HASH_TEXT_
     buffer_printf(&text, "%s\n%s\n%s\n%s\n%d\n", task->metric, task->template_text,
                   task->answer_template, task->system != NULL ? task->system : "",
                   (int)task->predict);
+    TRY_CLEANUP(describe_command(task, &text, err));
     TRY_CLEANUP(buffer_check(&text, "the task's description", err));
     hash_bytes(buffer_text(&text), text.len_bytes, out);
 cleanup:

@@ -18,7 +18,9 @@ struct workspace {
     struct device *device;     /* NULL on a rank that only plans */
     const char *recipe_folder; /* relative paths of recipes; NULL: the working directory */
     int threads;
-    bool has_precision; /* `precision` holds, whatever the device would take */
+    char checksum[HASH_TEXT_BYTES]; /* that the base model must have (struct model's hash); "": any
+                                     */
+    bool has_precision;             /* `precision` holds, whatever the device would take */
     enum train_precision precision;
     struct model *models[DTYPE_COUNT]; /* by dtype of the weights; NULL until used */
     struct dataset splits[TASK_SPLIT_COUNT];
@@ -60,7 +62,8 @@ enum status workspace_check_chat(const struct job *job, const struct model *mode
 /* The job's chat format, "auto" resolved by the model. */
 enum chat_format workspace_chat(const struct workspace *workspace, const struct model *model);
 
-/* Identity of what scores depend on: validation and test rows, templates, metric. */
+/* Identity of what scores depend on: validation and test rows, templates, metric, and the files of
+ * an external scorer's command. */
 enum status workspace_task_hash(struct workspace *workspace, char out[HASH_TEXT_BYTES],
                                 struct error *err);
 

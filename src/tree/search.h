@@ -298,6 +298,8 @@ enum status search_copy(const struct search *from, struct search *out, struct er
 /* Events: {"sequence": 12, "time_s": wall, "event": "<kind>", ...}; sequence is last_sequence + 1.
  *
  *   started              job, model_hash, task_hash, metric, larger_is_better, version, seed
+ *   job_resolved         job                       as before, with what was left open decided:
+ *                        compute.precision; _model_checksum, of the base model's weights
  *   allocation_started   ranks, host [, workers, nodes, threads, gpus, job, restarts]
  *   allocation_progress  seconds                   wall seconds of this allocation so far
  *   allocation_ended     reason [, predicted_s, safe_s]

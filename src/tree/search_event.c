@@ -113,6 +113,22 @@ static enum status apply_started(struct search *search, struct event *event, str
     return STATUS_OK;
 }
 
+static enum status apply_job_resolved(struct search *search, struct event *event, struct error *err)
+{
+    char *job = NULL;
+    enum status status = read_job(event, &job, err);
+    if (status == STATUS_OK) {
+        status = event_check(event, err);
+    }
+    if (status != STATUS_OK) {
+        free(job);
+        return status;
+    }
+    free(search->identity.job);
+    search->identity.job = job;
+    return STATUS_OK;
+}
+
 static enum status apply_finished(struct search *search, struct event *event, struct error *err)
 {
     int32_t node = (int32_t)event_require_int(event, "winner_node", -1, TREE_NODES_MAX);
@@ -300,6 +316,7 @@ struct event_kind {
 
 static const struct event_kind event_kinds[] = {
     {"started", apply_started, false, false},
+    {"job_resolved", apply_job_resolved, true, false},
     {"allocation_started", search_apply_allocation_started, true, false},
     {"allocation_progress", search_apply_allocation_progress, true, false},
     {"allocation_ended", search_apply_allocation_ended, true, false},

@@ -157,6 +157,131 @@ static void test_files_that_are_no_jobs(void **state)
     json_problems_fini(&problems);
 }
 
+/* ---- the schema and the reader know the same keys ---- */
+
+static cJSON *read_schema(void)
+{
+    char name[FILE_PATH_BYTES];
+    struct error err = {0};
+    cJSON *schema = NULL;
+    snprintf(name, sizeof(name), "%s/../jobs/job.schema.json", TEST_SOURCE_DIR);
+    assert_int_equal(json_parse_file(name, 1 << 20, &schema, &err), STATUS_OK);
+    return schema;
+}
+
+/* A value that a property's schema allows. */
+static cJSON *sample_value(const cJSON *property)
+{
+    const cJSON *fallback = cJSON_GetObjectItemCaseSensitive(property, "default");
+    const cJSON *choices = cJSON_GetObjectItemCaseSensitive(property, "enum");
+    const cJSON *type = cJSON_GetObjectItemCaseSensitive(property, "type");
+    const cJSON *least = cJSON_GetObjectItemCaseSensitive(property, "minimum");
+    if (fallback != NULL || cJSON_GetArraySize(choices) > 0) {
+        return cJSON_Duplicate(fallback != NULL ? fallback : cJSON_GetArrayItem(choices, 0), true);
+    }
+    assert_true(cJSON_IsString(type));
+    if (strcmp(type->valuestring, "string") == 0) {
+        return cJSON_CreateString("x");
+    }
+    if (strcmp(type->valuestring, "boolean") == 0) {
+        return cJSON_CreateTrue();
+    }
+    if (strcmp(type->valuestring, "array") == 0) {
+        return cJSON_CreateArray();
+    }
+    return cJSON_CreateNumber(cJSON_IsNumber(least) ? least->valuedouble : 1.0);
+}
+
+static const cJSON *properties_of(const cJSON *schema, const char *section)
+{
+    const cJSON *properties = cJSON_GetObjectItemCaseSensitive(schema, "properties");
+    const cJSON *object = cJSON_GetObjectItemCaseSensitive(properties, section);
+    properties = cJSON_GetObjectItemCaseSensitive(object, "properties");
+    assert_non_null(properties);
+    return properties;
+}
+
+static void fill_section(cJSON *job, const cJSON *schema, const char *section)
+{
+    cJSON *object = cJSON_AddObjectToObject(job, section);
+    const cJSON *property = NULL;
+    cJSON_ArrayForEach (property, properties_of(schema, section)) {
+        cJSON_AddItemToObject(object, property->string, sample_value(property));
+    }
+}
+
+/* All that the schema allows is read, with a language model and without. */
+static void test_schema_is_read(void **state)
+{
+    (void)state;
+    static const char *const sections[] = {"researcher", "search", "limits", "compute"};
+    static const char *const providers[] = {"rules", "openai", "local"};
+    cJSON *schema = read_schema();
+    for (size_t p = 0; p < 3; p++) {
+        char start[1024];
+        snprintf(start, sizeof(start), "{\"model\": \"m\", \"output\": \"o\", %s}", good_task);
+        cJSON *job = cJSON_Parse(start);
+        for (size_t i = 0; i < sizeof(sections) / sizeof(sections[0]); i++) {
+            fill_section(job, schema, sections[i]);
+        }
+        cJSON *researcher = cJSON_GetObjectItemCaseSensitive(job, "researcher");
+        cJSON *limits = cJSON_GetObjectItemCaseSensitive(job, "limits");
+        cJSON_ReplaceItemInObjectCaseSensitive(researcher, "provider",
+                                               cJSON_CreateString(providers[p]));
+        cJSON_ReplaceItemInObjectCaseSensitive(limits, "agent_tokens", cJSON_CreateNumber(1e6));
+        cJSON_ReplaceItemInObjectCaseSensitive(limits, "agent_money_usd", cJSON_CreateNumber(1.0));
+        if (strcmp(providers[p], "openai") != 0) { /* keys of endpoints, which these have not */
+            static const char *const keys[] = {"model",      "endpoint",  "key_env",   "others",
+                                               "structured", "input_usd", "output_usd"};
+            for (size_t i = p == 2 ? 1 : 0; i < sizeof(keys) / sizeof(keys[0]); i++) {
+                cJSON_DeleteItemFromObjectCaseSensitive(researcher, keys[i]);
+            }
+        }
+        char *text = cJSON_Print(job);
+        struct json_problems problems;
+        struct job read;
+        struct error err = {0};
+        enum status status = read_job(text, &problems, &read, &err);
+        if (status != STATUS_OK) {
+            fail_msg("%s: %s: %s", providers[p], err.message, buffer_text(&problems.text));
+        }
+        job_fini(&read);
+        json_problems_fini(&problems);
+        cJSON_free(text);
+        cJSON_Delete(job);
+    }
+    cJSON_Delete(schema);
+}
+
+/* All keys that the reader of the researcher names stand in the schema. */
+static void test_reader_is_in_the_schema(void **state)
+{
+    (void)state;
+    char name[FILE_PATH_BYTES];
+    struct error err = {0};
+    struct buffer source;
+    snprintf(name, sizeof(name), "%s/../src/run/job_researcher.c", TEST_SOURCE_DIR);
+    buffer_init(&source, 1 << 20);
+    assert_int_equal(file_read(name, &source, &err), STATUS_OK);
+    cJSON *schema = read_schema();
+    const cJSON *properties = properties_of(schema, "researcher");
+    int found = 0;
+    const char *at = buffer_text(&source);
+    while ((at = strstr(at, "reader, \"")) != NULL) {
+        char key[64] = "";
+        at += strlen("reader, \"");
+        snprintf(key, sizeof(key), "%.*s", (int)strcspn(at, "\""), at);
+        if (cJSON_GetObjectItemCaseSensitive(properties, key) == NULL) {
+            fail_msg("jobs/job.schema.json has no researcher.%s", key);
+        }
+        found++;
+    }
+    assert_true(found >= 24);
+    assert_int_equal(cJSON_GetArraySize(properties) <= found, 1);
+    cJSON_Delete(schema);
+    buffer_fini(&source);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -165,6 +290,8 @@ int main(void)
         cmocka_unit_test(test_single_mistakes),
         cmocka_unit_test(test_environment_and_splits),
         cmocka_unit_test(test_files_that_are_no_jobs),
+        cmocka_unit_test(test_schema_is_read),
+        cmocka_unit_test(test_reader_is_in_the_schema),
     };
     return cmocka_run_group_tests(tests, make_path, NULL);
 }

@@ -1,0 +1,221 @@
+/* What the agents ask of the world, and what they bring: the job's transport, the turn of calls and
+ * researcher, planning ahead. */
+#include <string.h>
+#include <sys/stat.h>
+
+#include "base/clock.h"
+#include "run/controller_state.h"
+
+/* Calls under way at once; how many of them a language model answers at once is lm.h's. Dry runs
+ * wait for a worker among them. */
+enum { OPEN_CALLS_MAX = 256 };
+
+/* ---- opening ---- */
+
+static enum status open_replay(struct controller *c, struct call_transport *out, struct error *err)
+{
+    const char *folder = c->options.replay_folder;
+    char note[1024] = "";
+    struct stat theirs;
+    struct stat ours;
+    if (stat(folder, &theirs) == 0 && stat(c->options.job->output, &ours) == 0 &&
+        theirs.st_dev == ours.st_dev && theirs.st_ino == ours.st_ino) {
+        return FAIL(err, STATUS_INVALID,
+                    "%s is the run folder of the search itself; give another one with --out",
+                    folder);
+    }
+    enum status status = store_run_load(folder, &c->recorded, note, sizeof(note), err);
+    if (status != STATUS_OK) {
+        search_init(&c->recorded);
+        error_context(err, "--replay %s", folder);
+        return status;
+    }
+    TRY(call_replay_open(&c->recorded, folder, c->options.job->output, out, err));
+    c->replay = *out;
+    return STATUS_OK;
+}
+
+static enum status open_transport(struct controller *c, struct call_transport *out,
+                                  struct error *err)
+{
+    const struct job_researcher *asked = &c->options.job->researcher;
+    const char *folder = c->options.job->output;
+    const struct call_direct_options *options = &c->asking.options;
+    TRY(asking_options(c->options.job, c->options.log, &c->asking, err));
+    if (c->options.replay_folder != NULL) {
+        return open_replay(c, out, err); /* its dry runs are recorded too */
+    }
+    if (strcmp(asked->endpoints[0].provider, "local") == 0) {
+        struct call_local_options local = {.model = asked->endpoints[0].model, .direct = *options};
+        controller_local_calls(c, &local);
+        TRY(call_local_open(&local, out, err));
+    } else if (asked->network == JOB_NETWORK_OFF) {
+        TRY(call_off_open(out, err));
+    } else if (asked->network == JOB_NETWORK_RELAY && !c->options.prefetch) {
+        TRY(call_relay_open(folder, options, c->asking.relay_s, out, err));
+    } else {
+        TRY(call_direct_open(options, out, err));
+    }
+    enum status status = controller_front_transport(c, out, err);
+    if (status != STATUS_OK) {
+        out->close(out->state);
+    }
+    return status;
+}
+
+static double limit(const void *context, enum search_limit_id id)
+{
+    return controller_limit(context, id);
+}
+
+enum status controller_open_agents(struct controller *c, struct error *err)
+{
+    const struct job_researcher *asked = &c->options.job->researcher;
+    struct researcher_options options = {
+        .provider = asked->provider,
+        .facts = &c->facts,
+        .log = c->options.log,
+        .run_folder = c->options.job->output,
+        .repairs = asked->repairs,
+        .prompt_tokens = asked->prompt_tokens,
+        .reply_tokens = asked->reply_tokens,
+        .temperature = asked->temperature,
+        .literature = asked->literature,
+        .data = asked->data,
+    };
+    if (asked->endpoint_count > 0) {
+        struct calls_options calls = {
+            .open_max = OPEN_CALLS_MAX,
+            .log = c->options.log,
+            .limit = limit,
+            .context = c,
+        };
+        TRY(open_transport(c, &calls.transport, err));
+        TRY(calls_create(&calls, &c->calls, err));
+    }
+    options.calls = c->calls;
+    return researcher_open(&options, &c->researcher, err);
+}
+
+enum status controller_recover_agents(struct controller *c, struct error *err)
+{
+    return c->calls != NULL ? calls_recover(c->calls, &c->search, err) : STATUS_OK;
+}
+
+void controller_close_agents(struct controller *c)
+{
+    researcher_close(c->researcher);
+    controller_close_trials(c);
+    calls_destroy(c->calls);
+    controller_close_calls(c);
+    search_fini(&c->recorded);
+}
+
+/* ---- the turn ---- */
+
+/* Nothing can happen before an answer comes. */
+static bool waits_for_answers(const struct controller *c)
+{
+    return c->busy_count == 0 && c->first_pending == NULL && c->ready_first == c->ready_count;
+}
+
+/* Nobody wants the plans that were asked for and are not being recorded; but there is always a
+ * baseline. */
+static void forget_plans(struct controller *c)
+{
+    for (int i = c->requests.count - 1; i >= 0; i--) {
+        int32_t parent = c->requests.list[i].parent;
+        if (parent < 0) {
+            continue;
+        }
+        researcher_forget(c->researcher, parent);
+        if (requests_take(&c->requests, parent, NULL)) {
+            controller_forget_plan(c, parent);
+        }
+    }
+    controller_drop_trials(c);
+    controller_drop_calls(c);
+}
+
+static enum status take_events(struct controller *c, struct error *err)
+{
+    cJSON *event = NULL;
+    while (researcher_take_event(c->researcher, &event)) {
+        TRY(controller_emit(c, event, err));
+    }
+    while (c->calls != NULL && calls_take_event(c->calls, &event)) {
+        TRY(controller_emit(c, event, err));
+    }
+    return STATUS_OK;
+}
+
+enum status controller_turn_agents(struct controller *c, struct error *err)
+{
+    bool wanted = c->end_reason == NULL && !c->no_new_rounds;
+    if (c->finish_recorded) {
+        return STATUS_OK;
+    }
+    if (!wanted && !c->stopping) {
+        forget_plans(c);
+    }
+    if (c->calls != NULL) { /* what was paid for is recorded, also while it stops */
+        TRY(calls_turn(c->calls, &c->search, waits_for_answers(c), err));
+    }
+    if (wanted && !c->stopping && c->search.last_sequence > 0) {
+        TRY(researcher_turn(c->researcher, &c->search, err));
+    }
+    return take_events(c, err);
+}
+
+bool controller_is_prefetched(const struct controller *c)
+{
+    return c->options.prefetch && c->search.last_sequence > 0 && c->first_pending == NULL &&
+           researcher_is_prepared(c->researcher, &c->search) &&
+           (c->calls == NULL || calls_open(c->calls) == 0);
+}
+
+double controller_agents_patience_s(const struct controller *c)
+{
+    const double plan_patience = 3.0; /* times a rank's: it may think for longer */
+    return c->calls != NULL ? 2.0 * c->asking.relay_s
+                            : plan_patience * c->options.job->watchdog_seconds;
+}
+
+/* ---- planning ahead ---- */
+
+int64_t controller_ahead(const struct controller *c)
+{
+    bool wanted = c->options.job->researcher.ahead || c->options.replay_folder != NULL;
+    return wanted && c->calls != NULL ? c->search.ahead : 0;
+}
+
+enum status controller_set_ahead(struct controller *c, struct error *err)
+{
+    const struct job *job = c->options.job;
+    if (c->calls == NULL || c->setting_ahead || c->stopping || c->end_reason != NULL) {
+        return STATUS_OK;
+    }
+    int64_t wanted = c->search.ahead;
+    if (c->options.replay_folder != NULL) {
+        int64_t recorded = call_replay_ahead(&c->replay, c->search.outcomes);
+        wanted = recorded >= 0 ? recorded : wanted;
+    } else {
+        wanted = job->researcher.ahead
+                     ? ahead_wanted(&c->ahead, c->options.leader_count, job->configurations, wanted)
+                     : 0;
+    }
+    if (wanted == c->search.ahead) {
+        return STATUS_OK;
+    }
+    cJSON *event = controller_event("ahead_set", -1, -1);
+    cJSON_AddNumberToObject(event, "candidates", (double)wanted);
+    c->setting_ahead = true;
+    return controller_emit(c, event, err);
+}
+
+void controller_learn_ahead(struct controller *c, int32_t node, const struct candidate *candidate)
+{
+    if (node > 0 && candidate->state == CANDIDATE_FINISHED) { /* the baseline trains nothing */
+        ahead_learn_candidate(&c->ahead, candidate->rank_seconds / c->options.ranks_per_candidate);
+    }
+}
