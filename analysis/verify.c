@@ -44,8 +44,9 @@ static void print_advice(const char *folder)
            "training state or\n"
            "prepared data can be removed, the work is then done again; damaged or missing weights "
            "cannot be\n"
-           "exported any more, their scores stay in the tree; without control.json the limits of "
-           "the job file hold.\n",
+           "exported any more, their scores stay in the tree; a recipe cannot read downloaded rows "
+           "that are missing;\n"
+           "without control.json the limits of the job file hold.\n",
            note[0] != '\0' ? ": " : "", note);
 }
 

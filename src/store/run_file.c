@@ -285,7 +285,7 @@ cleanup:
 enum status store_run_read(const char *path, struct search *out, struct error *err)
 {
     struct run_image image;
-    TRY(read_tables(path, RUN_IDENTITY, RUN_AHEADS, &image, err));
+    TRY(read_tables(path, RUN_IDENTITY, (enum run_table)(RUN_TABLE_COUNT - 1), &image, err));
     enum status status = run_image_restore(&image, path, out, err);
     run_image_fini(&image);
     return status;

@@ -228,6 +228,20 @@ static enum status check_candidates(struct verifier *verifier, const struct sear
     return STATUS_OK;
 }
 
+/* Rows that were downloaded: recipes read them. */
+static enum status check_documents(struct verifier *verifier, const struct search *search,
+                                   struct error *err)
+{
+    char path[FILE_PATH_BYTES];
+    for (int32_t i = 0; i < search->document_count; i++) {
+        if (search->documents[i].path != NULL) {
+            TRY(file_join(verifier->folder, search->documents[i].path, path, err));
+            check_expected(verifier, path, "downloaded rows");
+        }
+    }
+    return STATUS_OK;
+}
+
 /* ---- the whole ---- */
 
 /* control.json, where there is one: it is no part of the search, but whoever steers relies on it.
@@ -252,6 +266,7 @@ static enum status check_all(struct verifier *verifier, const struct search *sea
 {
     TRY(check_control(verifier, err));
     TRY(check_candidates(verifier, search, err));
+    TRY(check_documents(verifier, search, err));
     TRY(check_area(verifier, FOLDER_WEIGHTS, AREA_WEIGHTS, search, err));
     TRY(check_area(verifier, FOLDER_INFLIGHT, AREA_INFLIGHT, search, err));
     return check_area(verifier, FOLDER_DATA, AREA_DATA, search, err);

@@ -212,12 +212,33 @@ static void test_brief(void **state)
     cJSON_Delete(object);
 }
 
+/* Rows that were downloaded are part of the run folder. */
+static void test_verify(void **state)
+{
+    struct fixture *f = *state;
+    char path[FILE_PATH_BYTES];
+    struct search search;
+    live(&search, 20);
+    must_apply(&search, "\"event\":\"weights_dropped\",\"node\":0,\"candidate\":0");
+    sample_path(f->folder, "agents", path);
+    assert_int_equal(file_make_folders(path, NULL), STATUS_OK);
+    assert_int_equal(store_run_save(path, &search, NULL), STATUS_OK);
+    search_fini(&search);
+    expect(f, "verify agents", 1,
+           "agents/sources/c_d.jsonl: the tree says that these downloaded rows");
+    sample_path(f->folder, "agents/sources", path);
+    assert_int_equal(file_make_folders(path, NULL), STATUS_OK);
+    sample_path(f->folder, "agents/sources/c_d.jsonl", path);
+    sample_write(path, "{}\n", 3);
+    expect(f, "verify agents", 0, "nothing is damaged");
+}
+
 int main(void)
 {
 #define WITH_RUN(test) cmocka_unit_test_setup_teardown(test, make_fixture, remove_fixture)
     const struct CMUnitTest tests[] = {
         WITH_RUN(test_ledger),        WITH_RUN(test_calls), WITH_RUN(test_prompts),
-        WITH_RUN(test_hostile_texts), WITH_RUN(test_brief),
+        WITH_RUN(test_hostile_texts), WITH_RUN(test_brief), WITH_RUN(test_verify),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -90,6 +90,8 @@ enum agent_forgery {
     FORGE_LEDGER_USD,
     FORGE_ALL_OUTCOMES,
     FORGE_AHEAD,
+    FORGE_AHEADS,
+    FORGE_LATE_AHEAD,
     FORGE_ROWS,
     FORGE_PATH,
     FORGE_AGENT_COUNT
@@ -140,6 +142,12 @@ static void forge_agents(struct search *search, enum agent_forgery forgery)
         break;
     case FORGE_AHEAD:
         search->ahead = -1;
+        break;
+    case FORGE_AHEADS:
+        search->aheads[0].candidates = -1;
+        break;
+    case FORGE_LATE_AHEAD:
+        search->aheads[0].outcomes = search->outcomes;
         break;
     case FORGE_ROWS:
         search->documents[0].rows = -1;
