@@ -45,11 +45,7 @@ static enum status ask_model(struct direct *direct, const cJSON *body, int64_t *
         return FAIL(err, STATUS_UNSUPPORTED, "the job names no language model");
     }
     call_body_question(body, &question);
-    enum status status = lm_ask(direct->lm, &question, asked, err);
-    if (status != STATUS_OK && err != NULL) {
-        lm_hide_keys(direct->lm, err->message);
-    }
-    return status;
+    return lm_ask(direct->lm, &question, asked, err);
 }
 
 static enum status direct_start(void *state, const struct call *call, struct error *err)
@@ -78,16 +74,6 @@ static enum status direct_start(void *state, const struct call *call, struct err
     return STATUS_OK;
 }
 
-/* Whatever an endpoint says, be it in a reply, no key of ours stays in it. */
-static void hide_keys(const struct lm *lm, struct call_answer *answer)
-{
-    lm_hide_keys(lm, answer->error.message);
-    lm_hide_keys(lm, answer->model);
-    if (answer->text != NULL) {
-        lm_hide_keys(lm, answer->text);
-    }
-}
-
 static bool take_model(struct direct *direct, const struct direct_call *call,
                        struct call_answer *out)
 {
@@ -111,7 +97,6 @@ static bool take_model(struct direct *direct, const struct direct_call *call,
     call_answer_set(out->provider, sizeof(out->provider), answer.provider);
     call_answer_set(out->model, sizeof(out->model), answer.model);
     call_answer_set(out->host, sizeof(out->host), answer.host);
-    hide_keys(direct->lm, out);
     lm_answer_fini(&answer);
     return true;
 }
