@@ -24,7 +24,7 @@ struct cli_command {
 
 /* One file each: src/cli/<name>.c. */
 extern const struct cli_command cli_check, cli_prefetch, cli_init, cli_search, cli_train, cli_eval,
-    cli_generate, cli_data, cli_tokenize, cli_confine, cli_relay, cli_version;
+    cli_generate, cli_data, cli_tokenize, cli_sources, cli_confine, cli_relay, cli_version;
 
 enum cli_kind { CLI_FLAG, CLI_TEXT, CLI_INTEGER, CLI_NUMBER };
 struct cli_option {

@@ -5,8 +5,8 @@
 #include "cli/cli.h"
 
 static const struct cli_command *const commands[] = {
-    &cli_check,    &cli_prefetch, &cli_search, &cli_train, &cli_eval,    &cli_generate, &cli_data,
-    &cli_tokenize, &cli_confine,  &cli_relay,  &cli_init,  &cli_version, NULL,
+    &cli_check,    &cli_prefetch, &cli_search,  &cli_train, &cli_eval, &cli_generate, &cli_data,
+    &cli_tokenize, &cli_sources,  &cli_confine, &cli_relay, &cli_init, &cli_version,  NULL,
 };
 
 static void print_commands(FILE *out)

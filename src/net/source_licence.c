@@ -173,6 +173,23 @@ static bool read_creative_commons_url(const char *text, char out[TEXT_MAX])
     return false;
 }
 
+/* "ccbyncsa-4.0" -> "cc-by-nc-sa-4.0". */
+static void part_creative_commons(char text[TEXT_MAX])
+{
+    char parted[TEXT_MAX + 8] = "cc-by";
+    size_t used = strlen(parted);
+    const char *at = text + 4;
+    while (strncmp(at, "nc", 2) == 0 || strncmp(at, "nd", 2) == 0 || strncmp(at, "sa", 2) == 0) {
+        if (used + 3 >= TEXT_MAX) {
+            return;
+        }
+        used += (size_t)snprintf(parted + used, sizeof(parted) - used, "-%.2s", at);
+        at += 2;
+    }
+    snprintf(parted + used, sizeof(parted) - used, "%s", at);
+    snprintf(text, TEXT_MAX, "%.*s", TEXT_MAX - 1, parted);
+}
+
 /* "creative-commons-attribution-sharealike-4.0-international" and the like. */
 static void shorten_creative_commons(char text[TEXT_MAX])
 {
@@ -191,9 +208,8 @@ static void shorten_creative_commons(char text[TEXT_MAX])
             memmove(at + new_length, at + old_length, strlen(at + old_length) + 1);
         }
     }
-    if (strncmp(text, "ccby", 4) == 0 && strlen(text) + 1 < TEXT_MAX) { /* "ccby-4.0" */
-        memmove(text + 3, text + 2, strlen(text + 2) + 1);
-        text[2] = '-';
+    if (strncmp(text, "ccby", 4) == 0) {
+        part_creative_commons(text);
     }
 }
 
