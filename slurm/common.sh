@@ -352,7 +352,7 @@ try_again() {
         exit 1
     fi
     say "the ranks ended with code $code; what is on disk goes on (try $tries)"
-    doze $((tries < 6 ? tries * tries : 30)) # what is left of them may need a moment to end
+    [ "$tries" = 1 ] || doze $((tries < 6 ? tries * tries : 30)) # a death without progress: what caused it may pass
 }
 
 # How the ranks ended, in words: the next start writes it into the tree.

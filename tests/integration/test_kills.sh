@@ -13,7 +13,15 @@ search=1
 for i in $(seq "$kills"); do
     mpirun -n 3 "$trex" search job.json --out run$search > log.txt 2>&1 &
     pid=$!
-    sleep "$(awk -v r=$RANDOM 'BEGIN { printf "%.2f", 0.4 + 1.6 * r / 32768 }')"
+    # Of three kills one comes at a random moment after the start, two after it has begun to work.
+    if [ $((i % 3)) != 0 ]; then
+        for _ in $(seq 1200); do
+            ! grep -q 'workers . of' log.txt || break
+            kill -0 $pid 2> /dev/null || break
+            sleep 0.05
+        done
+    fi
+    sleep "$(awk -v r=$RANDOM 'BEGIN { printf "%.2f", 1.5 * r / 32768 }')"
     # Everything at once, as a power failure would: first the ranks, then the launcher.
     # They are known by their folder, which is this test's alone, and by their command.
     for process in /proc/[0-9]*; do
@@ -49,9 +57,15 @@ config='{"learning_rate": 0.003, "epochs": 120, "batch_tokens": 512, "validation
 "$trex" train job.json --out whole --config "$config" > /dev/null 2>&1
 cp -r whole/data . 2> /dev/null || true
 for i in $(seq 40); do
+    : > begun
     "$trex" train job.json --out parts --config "$config" > parts.txt 2>&1 &
     pid=$!
-    sleep "$(awk -v r=$RANDOM 'BEGIN { printf "%.2f", 1.1 + 0.8 * r / 32768 }')"
+    for _ in $(seq 1200); do # until it has saved something
+        [ ! parts/training.h5 -nt begun ] || break
+        kill -0 $pid 2> /dev/null || break
+        sleep 0.05
+    done
+    sleep "$(awk -v r=$RANDOM 'BEGIN { printf "%.2f", 0.3 * r / 32768 }')"
     kill -KILL $pid 2> /dev/null || true
     wait $pid 2> /dev/null || true
     [ ! -e parts/result.json ] || break

@@ -18,7 +18,16 @@ ok "a silent owner is waited for and followed"
 
 far_owner told
 "$trex" search job.json --out told --simulate 0.1 > told.txt 2>&1 & pid=$!
-sleep 4
+hears_term() { # PID: it has a handler for SIGTERM
+    local mask
+    mask=$(awk '/^SigCgt:/ { print $2 }' "/proc/$1/status")
+    [ $((0x${mask:-0} & 1 << 14)) != 0 ]
+}
+for _ in $(seq 600); do
+    ! hears_term $pid || break
+    sleep 0.1
+done
+sleep 1
 kill -TERM $pid
 code=0
 wait $pid || code=$?

@@ -1,13 +1,13 @@
 #!/usr/bin/env bash
 # A search is steered while it runs: limits up and down, halts now, after a round and at a time; it goes on after each,
-# nothing is lost and nothing is trained twice.
+# nothing is lost and nothing is done twice. Candidates are simulated: they take their time on any machine.
 . "$(dirname "$0")/common.sh"
-make_task ', "search": {"rounds": 60, "configurations": 2, "seed": 5}, "limits": {"samples": 400, "steps": 2000}'
+make_task ', "search": {"rounds": 600, "configurations": 2, "seed": 5}, "limits": {"samples": 400}'
 
 part=0
 start() { # in the background, with what it says in log<part>.txt
     part=$((part + 1))
-    mpirun -n 3 "$trex" search job.json --out run > log$part.txt 2>&1 &
+    mpirun -n 3 "$trex" search job.json --out run --simulate 0.4 > log$part.txt 2>&1 &
     pid=$!
 }
 fail() { cat log*.txt || true; "$tree" status run || true; die "$*"; }
@@ -46,10 +46,10 @@ comparable() { # RUN: its tree without times
 # ---- limits while it runs ----
 start
 await 'a closed round' closed 1
-down=$(($(number closed) + $(number open) + 26))
+down=$(($(number closed) + $(number open) + 80))
 up=$((down + 3))
-expect 0 "rounds 60 -> $down" "$tree" set run rounds=$down
-await 'fewer rounds' says "limits: rounds 60 -> $down, by "
+expect 0 "rounds 600 -> $down" "$tree" set run rounds=$down
+await 'fewer rounds' says "limits: rounds 600 -> $down, by "
 expect 0 "rounds $down -> $up" "$tree" set run rounds=$up core_hours=100
 await 'more rounds' says "limits: rounds $down -> $up, core_hours none -> 100, by "
 
@@ -62,9 +62,9 @@ cp good.json run/control.json
 
 # Without it the job file's limits hold again; with it, what was set.
 mv run/control.json kept.json
-await "the job file's limits" says "limits: rounds $up -> the job file's 60, core_hours 100 -> the job file's 0, by whoever"
+await "the job file's limits" says "limits: rounds $up -> the job file's 600, core_hours 100 -> the job file's 0, by whoever"
 cp kept.json run/control.json
-await 'the limits again' says "limits: rounds 60 -> $up, core_hours none -> 100, by "
+await 'the limits again' says "limits: rounds 600 -> $up, core_hours none -> 100, by "
 
 # ---- after a round ----
 expect 0 'no new rounds' "$tree" halt run --after-round
@@ -106,7 +106,7 @@ expect 0 'asked to halt at' "$tree" halt run --at +1d
 await 'the wish' says 'wants a halt in 86'
 expect 0 'taken back' "$tree" halt run --cancel
 await 'the other wish' says 'wants no halt any more'
-up=$(($(number closed) + $(number open) + 20)) # more than are done until it hears of it
+up=$(($(number closed) + $(number open) + 15)) # more than are done until it hears of it
 expect 0 "rounds 5000 -> $up" "$tree" set run rounds=$up
 ends 0 finished
 [ "$(number closed)" = $up ] || fail "$(number closed) rounds, $up were wanted"
@@ -124,19 +124,20 @@ ok "$part parts, no candidate was trained twice, each change is in the record on
 
 # ---- fewer rounds than there are: the open ones end, then the search ----
 sed 's/"seed": 5/"seed": 6/' job.json > other.json
-"$trex" search other.json --out short > short.txt 2>&1 &
+"$trex" search other.json --out short --simulate 0.4 > short.txt 2>&1 &
 pid=$!
 await 'two rounds' eval '[ -e short/journal.jsonl ] && "$tree" status short | grep -qE "rounds +[2-9]"'
-expect 0 'rounds 60 -> 1' "$tree" set short rounds=1
+expect 0 'rounds 600 -> 1' "$tree" set short rounds=1
 wait $pid || die "a search with fewer rounds than it had failed: $(cat short.txt)"
 expect 0 'finished \(all rounds are done\)' "$tree" status short
 expect 0 '0 open' "$tree" status short
 expect 0 '' "$tree" verify short
 
 # ---- one worker and a seed: halts change nothing ----
-sed 's/"rounds": 60/"rounds": 12/' job.json > small.json
-expect 0 'the search has ended' "$trex" search small.json --out whole
-"$trex" search small.json --out parts > parts.txt 2>&1 &
+sed 's/"rounds": 600/"rounds": 8/' job.json > small.json
+"$trex" search small.json --out whole --simulate 0.6 > whole.log 2>&1 &
+whole=$!
+"$trex" search small.json --out parts --simulate 0.6 > parts.txt 2>&1 &
 pid=$!
 await 'a search' "$tree" status parts
 expect 0 'asked to halt now' "$tree" halt parts
@@ -144,9 +145,10 @@ wait $pid || die "a halted search failed: $(cat parts.txt)"
 for halt in --after-round '--at +1s'; do
     # shellcheck disable=SC2086
     "$tree" halt parts $halt > /dev/null || die "the search has ended too early to be halted"
-    "$trex" search small.json --out parts >> parts.txt 2>&1 || die "$(cat parts.txt)"
+    "$trex" search small.json --out parts --simulate 0.6 >> parts.txt 2>&1 || die "$(cat parts.txt)"
 done
-"$trex" search small.json --out parts >> parts.txt 2>&1 || die "$(cat parts.txt)"
+"$trex" search small.json --out parts --simulate 0.6 >> parts.txt 2>&1 || die "$(cat parts.txt)"
+wait $whole || die "the search that nobody halted failed: $(cat whole.log)"
 [ "$(grep -c 'halted: ' parts.txt)" -ge 3 ] || die "it was halted less than three times: $(cat parts.txt)"
 comparable whole > whole.txt
 comparable parts > parts.txt

@@ -62,8 +62,9 @@ plan pairs > pairs.txt
 for try in 1 2 3; do
     code=0
     mpirun -n 3 "$trex" search pairs.json --out cut --verbose > cut.txt 2>&1 & pid=$!
-    for _ in $(seq 200); do
+    for _ in $(seq 2400); do
         ! grep -q 'rounds .* of 1 done' cut.txt || break # signals are heard, and candidates run
+        kill -0 $pid 2> /dev/null || break
         sleep 0.05
     done
     sleep 0.$((try * 2))
@@ -78,7 +79,7 @@ ok "a group stops at one step, and goes on from it"
 
 # One of them hangs: the other says so and ends the job, which goes on when it is started again.
 code=0
-TREX_PATIENCE=3 timeout 100 mpirun -n 2 "$trex" search pairs.json --out hung : \
+TREX_PATIENCE=8 timeout 200 mpirun -n 2 "$trex" search pairs.json --out hung : \
     -n 1 env TREX_FAULT=run.worker.step:5=hang "$trex" search pairs.json --out hung > hung.txt 2>&1 || code=$?
 [ "$code" != 0 ] && [ "$code" != 124 ] || { cat hung.txt; die "a group with a rank that hangs ended with $code"; }
 grep -q 'rank 2 of the group has not answered' hung/log.jsonl || { cat hung.txt; die "nobody says which rank hung"; }

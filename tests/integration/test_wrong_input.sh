@@ -85,10 +85,10 @@ expect 2 'file' mpirun -n 2 "$trex" search job.json --out file/run
 expect 2 'no-run' "$tree" status no-run
 
 # A search whose folder goes away while it runs has failed (1); its job was right (2 would end the batch script's tries).
-sed 's/"threads": 1/"threads": 1, "backend": "cpu"/; s/^{/{"search": {"rounds": 20}, /' job.json > long.json
+sed 's/"threads": 1/"threads": 1, "backend": "cpu"/; s/^{/{"search": {"rounds": 5000}, /' job.json > long.json
 "$trex" search long.json --out gone > out.txt 2>&1 &
 pid=$!
-for i in $(seq 200); do
+for i in $(seq 1200); do
     grep -qs 'n0000-c0' gone/log.jsonl && break
     sleep 0.1
 done

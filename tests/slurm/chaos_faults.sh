@@ -1,7 +1,7 @@
 # The kinds of faults. Sourced by chaos. strike_KIND does it at once; arm_KIND arms it for ranks that start later.
 
 # Of a hundred faults so many; the poison strikes by itself, until it is set aside.
-declare -A shares=([rank]=22 [ranks]=9 [write]=23 [corrupt]=10 [full]=6 [slow]=7 [clock]=6 [hang]=3 [limit]=4 [requeue]=3
+declare -A shares=([rank]=24 [ranks]=9 [write]=23 [corrupt]=10 [full]=5 [slow]=6 [clock]=6 [hang]=3 [limit]=4 [requeue]=3
     [node]=3 [frozen]=1 [frozen-blind]=1)
 kinds=${CHAOS_KINDS:-rank ranks write corrupt full slow clock hang limit requeue node frozen frozen-blind}
 declare -A arms_at_start=([write]=yes [slow]=yes [clock]=yes [hang]=yes)
@@ -24,7 +24,7 @@ kill_all() { rank_list | cut -d ' ' -f 1 | xargs -r kill -KILL 2> /dev/null || t
 strike_rank() {
     pick_rank
     begin_strike rank yes "rank $rank"
-    kill -KILL "$pid"
+    kill -KILL "$pid" 2> /dev/null || true # another fault may be faster
 }
 
 strike_ranks() {
@@ -107,7 +107,7 @@ freeze_nodes() { # KIND
     done
     poll_until 180 "the search goes on, or waits for the folder" eval '[ $trained = yes ] || [ $refused = yes ]'
     kill -CONT "${frozen[@]}" 2> /dev/null || true
-    for ((i = 0; i < 30; i++)); do
+    for ((i = 0; i < 60; i++)); do
         poll
     done
     for node in "${nodes[@]}"; do

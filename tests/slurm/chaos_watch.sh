@@ -16,6 +16,7 @@ refused=no       # whether ranks found the folder in use since the last fault
 damaged=         # a file that was damaged on purpose and is not replaced yet
 declare -A what words of_start of_start_s at_s ends work_s time_s stuck deaths incidents_before
 sampling_s=0.2
+poll_s=0.05
 turns=0           # of poll
 
 now_ms() { echo $((${EPOCHREALTIME/./} / 1000)); }
@@ -54,12 +55,24 @@ take_sample() {
     done < <(rank_list) >> samples
 }
 
+# Ranks that train yield to everything else on this machine: what faults need is not how far a training gets.
+yield_cores() {
+    local pid rank
+    while read -r pid rank _; do
+        [ "$rank" != 0 ] || continue
+        turns_of[$pid]=$((${turns_of[$pid]:-0} + 1))
+        [ ${turns_of[$pid]} != 5 ] || renice -n 10 -p "$pid" > /dev/null
+    done < <(rank_list)
+}
+
 # In the background: samples, and who was given which candidate.
 watch_ranks() {
     local last=0
+    declare -A turns_of
     set +e
     while :; do
         take_sample
+        yield_cores
         grep -h '"event":"candidate_started"' "$run/journal.jsonl" 2> /dev/null |
             sed -nE 's/.*"node":([0-9]+),"candidate":([0-9]+),"rank":([0-9]+),"sequence":([0-9]+),"time_s":([0-9.]+).*/\4 \1 \2 \3 \5/p' |
             awk -v last="$last" '$1 > last { printf "n%04d-c%d %d %f %d\n", $2, $3, $4, $5, $1 }' > fresh
@@ -82,11 +95,11 @@ in_training() { # [SINCE: the ranks' last start]
 
 saved_at() { stat -c %.Y "$run/inflight/$1.h5" 2> /dev/null || echo 0; } # NAME
 
-# Candidates that died with their job before and have saved nothing since: one more death and they may be set aside.
+# Candidates that died with their job twice and have saved nothing since: one more death and they may be set aside.
 unsafe() {
     local name rank since count=0
     while read -r name rank since; do
-        [ "${stuck[$name]:-0}" -ge 1 ] && before "$(saved_at "$name")" "$since" && count=$((count + 1))
+        [ "${stuck[$name]:-0}" -ge 2 ] && before "$(saved_at "$name")" "$since" && count=$((count + 1))
     done < <(in_training)
     echo $count
 }
@@ -149,15 +162,15 @@ read_logs() {
 }
 
 poll() {
-    sleep 0.1
+    sleep $poll_s
     read_logs
     turns=$((turns + 1))
-    [ $((turns % 20)) != 0 ] || [ -n "${ending-}" ] || ! is_over "$job" ||
+    [ $((turns % 40)) != 0 ] || [ -n "${ending-}" ] || ! is_over "$job" ||
         violation "the job has ended: $(field "$job" JobState)"
 }
 
 poll_until() { # SECONDS WHAT COMMAND...
-    local left=$(($1 * 10)) event=$2
+    local left=$(($1 * 20)) event=$2
     shift 2
     until "$@"; do
         [ $((left -= 1)) -gt 0 ] || violation "waited in vain until $event"
@@ -205,13 +218,18 @@ examine_queue() {
 
 incidents_seen() { "$tree" status "$run" --json | sed -nE 's/.*"incidents_seen":[[:space:]]*([0-9]+).*/\1/p'; }
 
+more_incidents() { # COUNT
+    local seen
+    seen=$(incidents_seen)
+    [ "${seen:-0}" -gt "$1" ]
+}
+
 # With the ranks at work again: the tree says what happened, and damaged files were replaced.
 check_recovery() {
-    local i seen left=600
-    seen=$(incidents_seen)
-    for i in "${examined[@]}"; do
-        [[ $told != *" ${what[$i]} "* ]] || [ "$seen" -gt "${incidents_before[$i]}" ] ||
-            violation "no incident in the tree tells of fault $((i + 1)), ${what[$i]}"
+    local i left=1200
+    for i in "${examined[@]}"; do # orders leave before the event is on disk
+        [[ $told != *" ${what[$i]} "* ]] ||
+            poll_until 60 "an incident tells of fault $((i + 1)), ${what[$i]}" more_incidents "${incidents_before[$i]}"
     done
     examined=()
     while [ -n "$damaged" ] && [ $trained = yes ]; do
@@ -260,6 +278,7 @@ measure_loss() { # FAULT
 
 states() { # NAME STATE VALUE LOSS of each candidate that has an end, one a line
     "$tree" show "$run" --json | awk -F '\t' '
+        /"node":/ { name = "" } # it has a state too
         /"name":/ { gsub(/[",]/, ""); name = $NF }
         /"state":/ { gsub(/[",]/, ""); state = $NF; if (state == "failed" && name) print name, state; }
         /"validation":/ { wanted = 1 }

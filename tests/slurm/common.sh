@@ -74,6 +74,19 @@ decided() { # RUN
     "$tree" show "$1" --json | grep -vE '_s"|seconds|_hours|version|host|_at|time'
 }
 
+# How many rounds a search has planned so far.
+rounds_of() { # RUN
+    "$tree" status "$1" --json | tr -d '\t\n' |
+        sed -E 's/.*"rounds":\{"closed":([0-9]+),"failed":([0-9]+),"open":([0-9]+).*/\1 \2 \3/' |
+        awk '{ print $1 + $2 + $3 }'
+}
+
+# A search with rounds without end gets as many as it has begun and a few more; how many it does then depends on what it
+# had begun when it heard of that.
+let_end() { # RUN
+    expect 0 '' "$tree" set "$1" rounds=$(($(rounds_of "$1") + 2))
+}
+
 finished_more_than() { # RUN COUNT
     [ "$(finished "$1" | wc -l)" -gt "$2" ]
 }

@@ -1,3 +1,3 @@
 #!/usr/bin/env bash
-# Faults at random over one search: each kind of tests/slurm/chaos at least once. The hundred are run by hand.
-exec "$(dirname "$0")/chaos" "${1:?usage: test_chaos.sh BUILD_FOLDER}" 24
+# A hundred faults at random over one search.
+exec "$(dirname "$0")/chaos" "${1:?usage: test_chaos.sh BUILD_FOLDER}" 100

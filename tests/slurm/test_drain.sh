@@ -7,7 +7,7 @@ start_cluster 1
 RANDOM=${SEED:-4}
 drains=20
 "$trex" init model --hidden 128 --layers 4 --heads 2 --positions 64 > /dev/null
-make_task ', "search": {"rounds": 500, "configurations": 3, "seed": 11}, "limits": {"samples": 300, "steps": 240}'
+make_task ', "search": {"rounds": 5000, "configurations": 3, "seed": 11}, "limits": {"samples": 300, "steps": 240}'
 
 # "PREDICTED SAFE" of the last allocation, and how many there were.
 last_drain() {

@@ -3,7 +3,7 @@
 . "$(dirname "$0")/common.sh"
 CLUSTER_KILL_WAIT=30 start_cluster 2
 "$trex" init model --hidden 128 --layers 4 --heads 2 --positions 64 > /dev/null
-make_task ', "search": {"rounds": 4, "configurations": 3, "seed": 7}, "limits": {"samples": 300, "steps": 240}'
+make_task ', "search": {"rounds": 5000, "configurations": 3, "seed": 7}, "limits": {"samples": 300, "steps": 240}'
 run=$scratch/run
 kept=
 
@@ -50,9 +50,11 @@ lose_rank "$job" 0 2
 
 lose_node "$job" n2 1
 lose_node "$job" n1 2
+let_end "$run"
 expect_end "$job" 200 0 2
 expect 0 '' "$tree" verify "$run"
-[ "$(finished "$run" | wc -l)" = 13 ] || lost "$job" "$(finished "$run" | wc -l) candidates finished, not 13"
+wanted=$((3 * $(rounds_of "$run") + 1))
+[ "$(finished "$run" | wc -l)" = $wanted ] || lost "$job" "$(finished "$run" | wc -l) candidates finished, not $wanted"
 each_finished_once "$run"
 ok "the search ended, and no candidate was trained again"
 echo "$passed passed, 0 failed"

@@ -6,13 +6,7 @@ start_cluster 1
 
 # A search that has as many rounds as it takes: it gets its last ones when it has been stopped twice.
 "$trex" init model --hidden 192 --layers 4 --heads 2 --positions 64 > /dev/null
-make_task ', "search": {"rounds": 500, "configurations": 2, "seed": 3}, "limits": {"samples": 300, "steps": 240}'
-rounds_of() { # RUN: planned so far
-    "$tree" status "$1" --json | tr -d '\t\n' |
-        sed -E 's/.*"rounds":\{"closed":([0-9]+),"failed":([0-9]+),"open":([0-9]+).*/\1 \2 \3/' |
-        awk '{ print $1 + $2 + $3 }'
-}
-
+make_task ', "search": {"rounds": 5000, "configurations": 2, "seed": 3}, "limits": {"samples": 300, "steps": 240}'
 # A minute is Slurm's shortest limit, and it looks at limits every 30 s only: the signal comes after 5 to 35 s.
 job=$(submit --ntasks-per-node=2 --time=1 --signal=B:USR1@25 "$root/slurm/search.sbatch" job.json)
 "$trex" search job.json --out whole > whole.txt 2>&1 &

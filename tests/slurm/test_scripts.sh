@@ -117,13 +117,14 @@ expect_end "$(TREX_HOME=/nowhere submit --ntasks-per-node=2 "$root/slurm/search.
 ok "what cannot succeed ends with 2 and is not requeued"
 
 # A search by chain: the second job goes on where the first stopped, the others are cancelled.
-sed 's/"rounds": 2/"rounds": 8/; s/"steps": 40/"steps": 240/' job.json > longer.json
+sed 's/"rounds": 2/"rounds": 5000/; s/"steps": 40/"steps": 240/' job.json > longer.json
 "$root/slurm/chain" 4 --nodes=1 --ntasks-per-node=2 "$root/slurm/search.sbatch" longer.json --out chained > chain.txt
 set -- $(grep -oE '[0-9]+$' chain.txt)
 [ $# -ge 4 ] || { cat chain.txt; die "the chain did not submit 4 jobs"; }
 wait_until "$1" 60 "a candidate has finished" finished_more_than chained 1
 signal_limit "$1"
 expect_end "$1" 60 85 0
+let_end chained
 expect_end "$2" 120 0 0
 says "$2" 'resuming'
 expect_end "$3" 20 0 0
@@ -153,6 +154,7 @@ says "$job" 'told to stop \(end\)'
 says "$job" 'the ranks ended [0-9]+ s after that, with code 85' # and none has lost its state by SIGTERM
 [ "$(field "$job" Restarts)" = 0 ] || lost "$job" "requeued after scancel"
 expect 0 '' "$tree" verify cancelled
+let_end cancelled
 expect_end "$(submit --ntasks-per-node=2 "$root/slurm/search.sbatch" longer.json --out cancelled)" 120 0 0
 [ -z "$(comm -23 <(echo "$kept") <(finished cancelled))" ] || die "scancel lost candidates"
 ok "a cancelled job is not requeued and loses nothing"

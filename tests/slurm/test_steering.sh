@@ -10,7 +10,7 @@ trap 'code=$?; "$cluster" stop "$scratch/c" || true; umount "$small" || true
 start_cluster 2
 make_task ', "search": {"rounds": 3, "configurations": 2, "seed": 3}, "limits": {"samples": 300, "steps": 60}'
 sed -i 's/"threads": 1/"threads": 1, "watchdog_seconds": 6/' job.json
-sed 's/"rounds": 3/"rounds": 50/' job.json > long.json
+sed 's/"rounds": 3/"rounds": 5000/' job.json > long.json
 
 condition() { # RUN
     "$tree" status "$1" --json | tr -d '\t\n' | grep -oE '"condition":"[a-z]+"' | cut -d '"' -f 4

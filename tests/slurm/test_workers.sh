@@ -4,7 +4,7 @@
 . "$(dirname "$0")/common.sh"
 start_cluster 1
 "$trex" init model --hidden 128 --layers 4 --heads 2 --positions 64 > /dev/null
-make_task ', "search": {"rounds": 3, "configurations": 3, "seed": 5}, "limits": {"samples": 300, "steps": 240}'
+make_task ', "search": {"rounds": 5000, "configurations": 3, "seed": 5}, "limits": {"samples": 300, "steps": 240}'
 
 none_lost() { # RUN NAMES...
     local run=$1 name
@@ -12,6 +12,11 @@ none_lost() { # RUN NAMES...
     for name in "$@"; do
         finished "$run" | grep -qx "$name" || die "$run: $name was finished before the stop and is lost"
     done
+}
+
+all_finished() { # JOB RUN: three candidates a round, and the baseline
+    local wanted=$((3 * $(rounds_of "$2") + 1))
+    [ "$(finished "$2" | wc -l)" = $wanted ] || lost "$1" "$2: $(finished "$2" | wc -l) candidates finished, not $wanted"
 }
 
 # Two workers, stopped twice in the middle of trainings.
@@ -25,10 +30,11 @@ for restart in 1 2; do
     kept=$(finished run)
     expect 0 '' "$tree" verify run
 done
+let_end run
 expect_end "$job" 200 0 2
 none_lost run $kept
 each_finished_once run
-[ "$(finished run | wc -l)" = 10 ] || lost "$job" "$(finished run | wc -l) candidates finished, not 10"
+all_finished "$job" run
 grep -q 'goes on at step' run/log.jsonl || lost "$job" "no training went on from its state"
 ok "two workers over three allocations: every finished candidate is kept, none trained again"
 
@@ -39,6 +45,7 @@ signal_limit "$job"
 expect_end "$job" 60 85 0
 says "$job" 'does not requeue the job: submit it again'
 kept=$(finished three)
+let_end three
 jobs=
 for ranks in 1 2 4; do
     cp -r three with$ranks
@@ -52,7 +59,7 @@ for ranks in 1 2 4; do
     expect 0 '' "$tree" verify with$ranks
     none_lost with$ranks $kept
     each_finished_once with$ranks
-    [ "$(finished with$ranks | wc -l)" = 10 ] || lost "$1" "with$ranks: $(finished with$ranks | wc -l) finished, not 10"
+    all_finished "$1" with$ranks
     shift
 done
 ok "1, 2 and 4 ranks go on with a run made with 3"
