@@ -33,6 +33,40 @@ static void test_round_trip_of_all_kinds(void **state)
     }
 }
 
+/* Loaded from a run.h5 in the middle and the journal behind it. */
+static void test_journal_of_all_kinds(void **state)
+{
+    struct store_lock *lock = NULL;
+    struct journal *journal = NULL;
+    assert_int_equal(store_folder_lock(*state, &lock, NULL), STATUS_OK);
+    assert_int_equal(journal_open(*state, NULL, 0, &journal, NULL), STATUS_OK);
+    for (int i = 0; i < LIFE_EVENTS; i++) {
+        assert_int_equal(journal_append(journal, parse_event(i + 1, whole_life[i]), NULL),
+                         STATUS_OK);
+    }
+    journal_close(journal);
+    store_folder_unlock(lock);
+    const int saved[] = {0, 11, 16, LIFE_EVENTS};
+    for (size_t i = 0; i < sizeof(saved) / sizeof(saved[0]); i++) {
+        struct search wanted;
+        struct search found;
+        struct error err = {0};
+        char note[1024];
+        if (saved[i] > 0) {
+            live(&wanted, saved[i]);
+            assert_int_equal(store_run_save(*state, &wanted, NULL), STATUS_OK);
+            search_fini(&wanted);
+        }
+        live(&wanted, LIFE_EVENTS);
+        if (store_run_load(*state, &found, note, sizeof(note), &err) != STATUS_OK) {
+            fail_msg("%s", err.message);
+        }
+        assert_same_search(&wanted, &found);
+        search_fini(&wanted);
+        search_fini(&found);
+    }
+}
+
 /* The longest prompt and reply that an event may bring. */
 static void test_long_calls(void **state)
 {
@@ -183,6 +217,7 @@ int main(void)
 #define IN_FOLDER(test) cmocka_unit_test_setup_teardown(test, sample_setup, sample_teardown)
     const struct CMUnitTest tests[] = {
         IN_FOLDER(test_round_trip_of_all_kinds),
+        IN_FOLDER(test_journal_of_all_kinds),
         IN_FOLDER(test_long_calls),
         IN_FOLDER(test_agents_that_make_no_sense),
     };
