@@ -5,13 +5,16 @@
  *
  *   1. failed cases of all but the node to refine
  *   2. rationale and configurations of key nodes and siblings
- *   3. insights but the newest eight; diagnoses of key nodes
+ *   3. insights but the first eight; diagnoses of key nodes
  *   4. rationale, configurations and diagnoses of the path; failed cases of the node to refine
  *   5. siblings and key nodes but three each; all insights
  *   6. the middle of the path: the root and the last four stay
  *   7. everything but a line for each of the root and the node to refine
  *
- * What is left is cut at the end, between characters. */
+ * What is left is cut at the end, between characters.
+ *
+ * Insights stand in the order of the nodes that support them, the newer of two first; retired ones,
+ * and those after the first MEMORY_INSIGHTS_MAX, are never shown. */
 #include "agents/memory.h"
 
 #include <math.h>
@@ -20,6 +23,7 @@
 
 #include "agents/evidence.h"
 
+enum { MEMORY_INSIGHTS_MAX = 48 };
 enum { PATH_MAX_NODES = 64, CASES_SHOWN = 4, CASE_TEXT_BYTES = 300, RENDER_MAX_BYTES = 4 << 20 };
 
 /* ---- choosing ---- */
@@ -256,6 +260,54 @@ static int32_t at_most(int32_t count, int32_t most)
     return count < most ? count : most;
 }
 
+/* Whether insight `a` goes before `b`: more nodes support it, or as many and it is newer. */
+static bool goes_before(const struct search *search, int32_t a, int32_t b)
+{
+    int32_t more = search->insights[a].node_count - search->insights[b].node_count;
+    return more > 0 || (more == 0 && a > b);
+}
+
+static int32_t rank_insights(const struct search *search, int32_t out[MEMORY_INSIGHTS_MAX])
+{
+    int32_t count = 0;
+    for (int32_t i = 0; i < search->insight_count; i++) {
+        int32_t at = count;
+        if (search->insights[i].retired) {
+            continue;
+        }
+        if (count == MEMORY_INSIGHTS_MAX) {
+            if (!goes_before(search, i, out[count - 1])) {
+                continue;
+            }
+            at--;
+        } else {
+            count++;
+        }
+        for (; at > 0 && goes_before(search, i, out[at - 1]); at--) {
+            out[at] = out[at - 1];
+        }
+        out[at] = i;
+    }
+    return count;
+}
+
+static void append_insights(const struct search *search, int32_t most, struct buffer *out)
+{
+    int32_t ranked[MEMORY_INSIGHTS_MAX];
+    int32_t count = at_most(rank_insights(search, ranked), most);
+    if (count > 0) {
+        buffer_append_text(out, "\nLearned so far:\n");
+    }
+    for (int32_t i = 0; i < count; i++) {
+        const struct search_insight *insight = &search->insights[ranked[i]];
+        buffer_printf(out, "- %s", search_text(insight->text));
+        if (insight->node_count > 1) {
+            buffer_printf(out, " (%d nodes)", (int)insight->node_count);
+        }
+        buffer_append_char(out, '\n');
+    }
+}
+
 static void render(const struct search *search, const struct memory *memory,
                    const struct detail *detail, struct buffer *out)
 {
@@ -266,13 +318,7 @@ static void render(const struct search *search, const struct memory *memory,
                 out);
     append_list(search, "Notable elsewhere", memory->key,
                 at_most(memory->key_count, detail->others), detail->key, out);
-    int32_t insights = at_most(search->insight_count, detail->insights);
-    if (insights > 0) {
-        buffer_append_text(out, "\nLearned so far:\n");
-    }
-    for (int32_t i = search->insight_count - insights; i < search->insight_count; i++) {
-        buffer_printf(out, "- %s\n", search->insights[i].text);
-    }
+    append_insights(search, detail->insights, out);
 }
 
 enum status memory_render(const struct search *search, const struct memory *memory,

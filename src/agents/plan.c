@@ -15,6 +15,7 @@ void plan_fini(struct plan *plan)
     free(plan->goal);
     free(plan->rationale);
     free(plan->researcher);
+    free(plan->subject);
     cJSON_Delete(plan->recipe);
     for (int i = 0; i < plan->config_count; i++) {
         cJSON_Delete(plan->configs[i]);

@@ -14,7 +14,7 @@ struct researcher {
 };
 
 /* X(name): a file researcher_<name>.c that defines struct researcher_provider researcher_<name>. */
-#define RESEARCHER_LIST(X) X(rules)
+#define RESEARCHER_LIST(X) X(rules) X(model)
 
 static const struct researcher_provider *const providers[] = {
 #define RESEARCHER_ROW(name) &researcher_##name,
@@ -46,7 +46,7 @@ enum status researcher_open(const struct researcher_options *options, struct res
     }
     if (found == NULL) {
         return FAIL(err, STATUS_INVALID,
-                    "researcher: found provider \"%.40s\", allowed is \"rules\"",
+                    "researcher: found provider \"%.40s\", allowed are \"rules\" and \"model\"",
                     options->provider);
     }
     struct researcher *researcher = mem_calloc(1, sizeof(*researcher));

@@ -88,6 +88,7 @@ struct researcher_options {
     int64_t reply_tokens;
     double temperature;
     bool literature, data; /* whether to look for papers, for data sets */
+    bool code;             /* recipes may use the operator `code` */
 };
 
 enum status researcher_open(const struct researcher_options *options, struct researcher **out,

@@ -25,6 +25,6 @@ struct researcher_provider {
     bool (*take_event)(void *state, cJSON **event);
 };
 
-extern const struct researcher_provider researcher_rules;
+extern const struct researcher_provider researcher_rules, researcher_model;
 
 #endif

@@ -82,6 +82,7 @@ enum status controller_open_agents(struct controller *c, struct error *err)
         .temperature = asked->temperature,
         .literature = asked->literature,
         .data = asked->data,
+        .code = asked->code,
     };
     if (asked->endpoint_count > 0) {
         struct calls_options calls = {

@@ -112,7 +112,8 @@ static void test_registry(void **state)
     struct researcher *researcher = NULL;
     struct error err;
     assert_string_equal(researcher_providers()[0], "rules");
-    assert_null(researcher_providers()[1]);
+    assert_string_equal(researcher_providers()[1], "model");
+    assert_null(researcher_providers()[2]);
     assert_int_equal(open_researcher("oracle", &facts, &researcher, &err), STATUS_INVALID);
     assert_non_null(strstr(err.message, "oracle"));
     assert_null(researcher);
