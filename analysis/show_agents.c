@@ -1,6 +1,7 @@
 /* What the agents asked, were told and found out: calls, prompts, brief, documents, insights. */
 #include <inttypes.h>
 #include <math.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include "analysis/show.h"
@@ -349,6 +350,21 @@ static cJSON *call_json(int32_t index, const struct search_call *call, bool text
     return object;
 }
 
+/* What each node has cost; not in the tree itself, which is the same after an interruption. */
+static void add_nodes(const struct view *view, int32_t node, cJSON *object)
+{
+    struct ledger *ledgers = ledger_of_nodes(&view->search);
+    cJSON *nodes = cJSON_AddArrayToObject(object, "nodes");
+    for (int32_t id = 0; ledgers != NULL && id < view->search.tree.count; id++) {
+        if (node < 0 || node == id) {
+            cJSON *item = ledger_json(&ledgers[id]);
+            cJSON_AddNumberToObject(item, "node", id);
+            cJSON_AddItemToArray(nodes, item);
+        }
+    }
+    free(ledgers);
+}
+
 cJSON *show_calls_json(const struct view *view, int32_t node, bool texts)
 {
     struct ledger ledger = {0};
@@ -362,6 +378,7 @@ cJSON *show_calls_json(const struct view *view, int32_t node, bool texts)
         }
     }
     cJSON_AddItemToObject(object, "ledger", ledger_json(&ledger));
+    add_nodes(view, node, object);
     return object;
 }
 

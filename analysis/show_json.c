@@ -1,6 +1,5 @@
 /* trex-tree show --json: the whole tree for other programs. */
 #include <math.h>
-#include <stdlib.h>
 #include <string.h>
 
 #include "analysis/show.h"
@@ -57,7 +56,7 @@ static cJSON *candidate_json(int32_t node, int32_t index, const struct candidate
     return object;
 }
 
-static cJSON *node_json(const struct view *view, int32_t id, const struct ledger *ledger)
+static cJSON *node_json(const struct view *view, int32_t id)
 {
     static const char *const states[] = {"open", "closed", "failed"};
     const struct tree_node *place = &view->search.tree.nodes[id];
@@ -76,7 +75,6 @@ static cJSON *node_json(const struct view *view, int32_t id, const struct ledger
     cJSON_AddItemToObject(object, "recipe", show_parsed(node->recipe));
     cJSON_AddStringToObject(object, "diagnosis", search_text(node->diagnosis));
     cJSON_AddItemToObject(object, "causes", show_parsed(node->causes));
-    cJSON_AddItemToObject(object, "ledger", ledger_json(ledger));
     cJSON_AddNumberToObject(object, "best", node->best);
     history_node_cost(node, &core_seconds, &gpu_seconds);
     history_add_cost(object, core_seconds, gpu_seconds);
@@ -89,16 +87,12 @@ static cJSON *node_json(const struct view *view, int32_t id, const struct ledger
 
 cJSON *show_json(const struct view *view)
 {
-    struct ledger *ledgers = ledger_of_nodes(&view->search);
-    if (ledgers == NULL) {
-        return NULL;
-    }
     cJSON *object = cJSON_CreateObject();
     cJSON_AddStringToObject(object, "metric", search_text(view->search.identity.metric));
     cJSON_AddBoolToObject(object, "finished", view->search.end == SEARCH_FINISHED);
     cJSON *nodes = cJSON_AddArrayToObject(object, "nodes");
     for (int32_t id = 0; id < view->search.tree.count; id++) {
-        cJSON_AddItemToArray(nodes, node_json(view, id, &ledgers[id]));
+        cJSON_AddItemToArray(nodes, node_json(view, id));
     }
     cJSON *insights = cJSON_AddArrayToObject(object, "insights");
     for (int32_t i = 0; i < view->search.insight_count; i++) {
@@ -106,7 +100,5 @@ cJSON *show_json(const struct view *view)
                              cJSON_CreateString(search_text(view->search.insights[i].text)));
     }
     show_add_brief_json(&view->search, object);
-    cJSON_AddItemToObject(object, "ledger", ledger_status_json(view));
-    free(ledgers);
     return object;
 }

@@ -17,6 +17,7 @@
 #include <unistd.h>
 
 #include "base/json.h"
+#include "store/seal.h"
 #include "store/store.h"
 #include "tree/dump.h"
 
@@ -275,6 +276,40 @@ static inline int64_t assert_folder_holds(const char *folder, int64_t least, int
     search_fini(&wanted);
     search_fini(&found);
     return sequence;
+}
+
+/* ---- run files ---- */
+
+static inline void sample_save(const char *folder, int64_t last)
+{
+    struct search search;
+    struct error err = {0};
+    sample_search(&search, last);
+    if (store_run_save(folder, &search, &err) != STATUS_OK) {
+        fail_msg("%s", err.message);
+    }
+    search_fini(&search);
+}
+
+/* Seals a changed file anew, so that what is behind the seal is tested: HDF5 and the checks of the
+ * rows. */
+static inline void sample_seal_again(unsigned char *data, size_t bytes, int64_t schema)
+{
+    struct seal seal = {"run",          schema, seal_block_bytes(0, SEAL_BLOCK_LEAST_BYTES),
+                        (int64_t)bytes, 0,      NULL};
+    assert_int_equal(seal_memory(&seal, data, "test", NULL), STATUS_OK);
+}
+
+static inline void sample_expect_refused(const char *path, enum status wanted)
+{
+    struct search found;
+    struct error err = {0};
+    enum status status = store_run_read(path, &found, &err);
+    if (status != wanted) {
+        fail_msg("found %s (%s), expected %s", status_name(status), err.message,
+                 status_name(wanted));
+    }
+    assert_non_null(strstr(err.message, path));
 }
 
 /* ---- processes ---- */

@@ -14,17 +14,6 @@
 
 enum { EVENTS = 3 + 20 * SAMPLE_EVENTS_A_NODE };
 
-static void save(const char *folder, int64_t last)
-{
-    struct search search;
-    struct error err = {0};
-    sample_search(&search, last);
-    if (store_run_save(folder, &search, &err) != STATUS_OK) {
-        fail_msg("%s", err.message);
-    }
-    search_fini(&search);
-}
-
 static void test_round_trip(void **state)
 {
     const int64_t lengths[] = {1, 2, 3, 5, 8, EVENTS};
@@ -96,9 +85,9 @@ static void test_two_generations(void **state)
     struct search found;
     sample_path(*state, "run.h5", path);
     sample_path(*state, "run.prev.h5", previous);
-    save(*state, 9);
+    sample_save(*state, 9);
     assert_false(file_exists(previous));
-    save(*state, 20);
+    sample_save(*state, 20);
     assert_int_equal(store_run_read(previous, &found, NULL), STATUS_OK);
     assert_int_equal(found.last_sequence, 9);
     search_fini(&found);
@@ -106,7 +95,7 @@ static void test_two_generations(void **state)
     /* A damaged run.h5 does not push the good generation out. */
     sample_write(path, "damaged", 7);
     assert_folder_holds(*state, 9, 9);
-    save(*state, 26);
+    sample_save(*state, 26);
     assert_int_equal(store_run_read(previous, &found, NULL), STATUS_OK);
     assert_int_equal(found.last_sequence, 9);
     search_fini(&found);
@@ -125,8 +114,8 @@ static void test_load_says_what_was_used(void **state)
                      STATUS_NOT_FOUND);
     assert_non_null(strstr(err.message, "/no/such/folder"));
 
-    save(*state, 9);
-    save(*state, 20);
+    sample_save(*state, 9);
+    sample_save(*state, 20);
     assert_int_equal(store_run_load(*state, &found, note, sizeof(note), &err), STATUS_OK);
     assert_string_equal(note, "");
     search_fini(&found);
@@ -150,38 +139,26 @@ static void test_load_says_what_was_used(void **state)
     assert_int_equal(store_run_load(*state, &found, note, 3, NULL), STATUS_FORMAT);
 }
 
-static void expect_refused(const char *path, enum status wanted)
-{
-    struct search found;
-    struct error err = {0};
-    enum status status = store_run_read(path, &found, &err);
-    if (status != wanted) {
-        fail_msg("found %s (%s), expected %s", status_name(status), err.message,
-                 status_name(wanted));
-    }
-    assert_non_null(strstr(err.message, path));
-}
-
 static void test_foreign_files(void **state)
 {
     char path[FILE_PATH_BYTES];
     sample_path(*state, "x.h5", path);
-    expect_refused(path, STATUS_NOT_FOUND);
+    sample_expect_refused(path, STATUS_NOT_FOUND);
     sample_write(path, "", 0);
-    expect_refused(path, STATUS_CORRUPT);
+    sample_expect_refused(path, STATUS_CORRUPT);
     sample_write(path, "hello, this is no HDF5 file", 27);
-    expect_refused(path, STATUS_FORMAT);
+    sample_expect_refused(path, STATUS_FORMAT);
     hid_t file = H5Fcreate(path, H5F_ACC_TRUNC, H5P_DEFAULT, H5P_DEFAULT);
     assert_true(file >= 0);
     H5Fclose(file);
-    expect_refused(path, STATUS_FORMAT);
+    sample_expect_refused(path, STATUS_FORMAT);
     /* Ours, but of another kind. */
     struct error err = {0};
     if (store_arrays_write(path, "data", NULL, 0, NULL, 0, NULL, NULL, &err) != STATUS_OK) {
         fail_msg("%s", err.message);
     }
-    expect_refused(path, STATUS_FORMAT);
-    expect_refused(*state, STATUS_FORMAT); /* a folder */
+    sample_expect_refused(path, STATUS_FORMAT);
+    sample_expect_refused(*state, STATUS_FORMAT); /* a folder */
 }
 
 /* Damage that the seal catches before HDF5 sees a byte. */
@@ -191,19 +168,19 @@ static void test_cut_at_any_length(void **state)
     struct buffer whole;
     struct rng rng;
     sample_path(*state, "run.h5", path);
-    save(*state, EVENTS);
+    sample_save(*state, EVENTS);
     sample_read(path, &whole);
     rng_init(&rng, 1, 0);
     for (int i = 0; i < 50; i++) {
         size_t length = (size_t)rng_below(&rng, whole.len_bytes);
         alarm(20);
         sample_write(path, whole.data, length);
-        expect_refused(path, length < 10 && length > 0 ? STATUS_FORMAT : STATUS_CORRUPT);
+        sample_expect_refused(path, length < 10 && length > 0 ? STATUS_FORMAT : STATUS_CORRUPT);
     }
     /* And longer. */
     buffer_append_char(&whole, 'x');
     sample_write(path, whole.data, whole.len_bytes);
-    expect_refused(path, STATUS_CORRUPT);
+    sample_expect_refused(path, STATUS_CORRUPT);
     alarm(0);
     buffer_fini(&whole);
 }
@@ -214,7 +191,7 @@ static void test_any_flipped_byte(void **state)
     struct buffer whole;
     struct rng rng;
     sample_path(*state, "run.h5", path);
-    save(*state, EVENTS);
+    sample_save(*state, EVENTS);
     sample_read(path, &whole);
     rng_init(&rng, 2, 0);
     for (int i = 0; i < 300; i++) {
@@ -237,15 +214,6 @@ static void test_any_flipped_byte(void **state)
     buffer_fini(&whole);
 }
 
-/* Seals a changed file anew, so that what is behind the seal is tested: HDF5 and the checks of the
- * rows. */
-static void seal_again(unsigned char *data, size_t bytes, int64_t schema)
-{
-    struct seal seal = {"run",          schema, seal_block_bytes(0, SEAL_BLOCK_LEAST_BYTES),
-                        (int64_t)bytes, 0,      NULL};
-    assert_int_equal(seal_memory(&seal, data, "test", NULL), STATUS_OK);
-}
-
 /* A save whose text is changed at one place, behind a seal that fits. */
 static void expect_damage(const char *folder, const char *text, const char *other,
                           const char *expected)
@@ -255,12 +223,12 @@ static void expect_damage(const char *folder, const char *text, const char *othe
     struct error err = {0};
     struct search found;
     sample_path(folder, "run.h5", path);
-    save(folder, 30);
+    sample_save(folder, 30);
     sample_read(path, &whole);
     char *place = memmem(whole.data, whole.len_bytes, text, strlen(text));
     assert_non_null(place);
     memcpy(place, other, strlen(other));
-    seal_again((unsigned char *)whole.data, whole.len_bytes, STORE_SCHEMA_VERSION);
+    sample_seal_again((unsigned char *)whole.data, whole.len_bytes, STORE_SCHEMA_VERSION);
     sample_write(path, whole.data, whole.len_bytes);
     assert_int_equal(store_run_read(path, &found, &err), STATUS_CORRUPT);
     if (strstr(err.message, expected) == NULL) {
@@ -281,130 +249,6 @@ static void test_changed_text_behind_a_good_seal(void **state)
     expect_damage(*state, "rank 2 died", "\xFF", "\"message\"");
     /* Names of tables and columns. */
     expect_damage(*state, "predicted_s", "P", "/allocations has no column \"predicted_s\"");
-}
-
-static void test_newer_schema(void **state)
-{
-    char path[FILE_PATH_BYTES];
-    struct buffer whole;
-    struct search found;
-    struct error err = {0};
-    char note[256];
-    sample_path(*state, "run.h5", path);
-    save(*state, 9);
-    save(*state, 9);
-    sample_read(path, &whole);
-    seal_again((unsigned char *)whole.data, whole.len_bytes, 7);
-    sample_write(path, whole.data, whole.len_bytes);
-    expect_refused(path, STATUS_VERSION);
-    /* No falling back to the older generation: that would throw away what the newer program did. */
-    assert_int_equal(store_run_load(*state, &found, note, sizeof(note), &err), STATUS_VERSION);
-    assert_non_null(strstr(err.message, "schema version 7"));
-    assert_non_null(strstr(err.message, "reads schema version 3"));
-    buffer_fini(&whole);
-}
-
-/* What the program of version 1 wrote: twelve events of the sample as it was then (a node with its
- * two candidates, a second one that has begun), 30 s of a first allocation and 4.5 s of a second.
- */
-static void take_version_1(const char *folder, char path[FILE_PATH_BYTES])
-{
-    struct buffer whole;
-    sample_read(TEST_SOURCE_DIR "/golden/store/run-schema-1.h5", &whole);
-    sample_path(folder, "run.h5", path);
-    sample_write(path, whole.data, whole.len_bytes);
-    buffer_fini(&whole);
-}
-
-static void assert_version_1(const struct search *found)
-{
-    assert_int_equal(found->last_sequence, 15);
-    assert_int_equal(found->tree.count, 2);
-    /* What version 1 did not count: one core a rank, no GPU, nobody blamed, nothing happened. */
-    assert_true(found->rank_seconds == 3.5 + 0.5 + 3.5 && found->gpu_seconds == 0.0);
-    assert_true(found->core_seconds == found->rank_seconds);
-    assert_true(found->nodes[0].candidates[1].core_seconds == 0.5);
-    assert_int_equal(found->nodes[0].candidates[1].kills, 0);
-    assert_string_equal(found->nodes[0].candidates[1].error->message, "loss is NaN at step 3");
-    assert_null(found->nodes[0].candidates[0].error);
-    assert_int_equal(found->incidents_seen, 0);
-    assert_string_equal(found->halt_id, "");
-    for (int id = 0; id < SEARCH_LIMIT_COUNT; id++) {
-        assert_true(isnan(found->limits[id]));
-    }
-    /* Of allocations it knew their number, and how long the last one was. */
-    assert_int_equal(found->allocation_count, 2);
-    assert_true(found->allocation_seconds == 34.5);
-    assert_true(found->allocations[0].seconds == 0.0 && found->allocations[1].seconds == 4.5);
-    assert_string_equal(found->allocations[1].end, "not recorded");
-    assert_string_equal(found->allocations[1].host, "");
-}
-
-static void test_file_of_version_1(void **state)
-{
-    char path[FILE_PATH_BYTES];
-    struct search found;
-    struct search again;
-    struct error err = {0};
-    take_version_1(*state, path);
-    if (store_run_read(path, &found, &err) != STATUS_OK) {
-        fail_msg("%s", err.message);
-    }
-    assert_version_1(&found);
-    /* It goes on, and its next generation is one of today. */
-    cJSON *event = sample_parse("{\"sequence\":16,\"time_s\":9,\"event\":\"allocation_progress\","
-                                "\"seconds\":6}");
-    assert_int_equal(search_apply(&found, event, &err), STATUS_OK);
-    cJSON_Delete(event);
-    assert_true(found.allocations[1].seconds == 6.0 && found.allocation_seconds == 36.0);
-    assert_int_equal(store_run_save(*state, &found, &err), STATUS_OK);
-    assert_int_equal(store_run_read(path, &again, &err), STATUS_OK);
-    assert_same_search(&found, &again);
-    search_fini(&again);
-    search_fini(&found);
-    /* The generation before is still of version 1. */
-    sample_path(*state, "run.prev.h5", path);
-    assert_int_equal(store_run_read(path, &found, &err), STATUS_OK);
-    assert_version_1(&found);
-    search_fini(&found);
-}
-
-/* What the program of version 2 wrote: 74 events of the sample. Its calls, documents and prompts
- * are none; how many outcomes it had follows from the tree. */
-static void test_file_of_version_2(void **state)
-{
-    struct search found;
-    struct search wanted;
-    struct error err = {0};
-    (void)state;
-    if (store_run_read(TEST_SOURCE_DIR "/golden/store/run-schema-2.h5", &found, &err) !=
-        STATUS_OK) {
-        fail_msg("%s", err.message);
-    }
-    sample_search(&wanted, 74);
-    assert_true(wanted.outcomes > 40 && wanted.incident_count > 0 && wanted.halt_id[0] != '\0');
-    assert_same_search(&wanted, &found);
-    sample_advance(&found, EVENTS);
-    sample_advance(&wanted, EVENTS);
-    assert_same_search(&wanted, &found);
-    search_fini(&wanted);
-    search_fini(&found);
-}
-
-/* Only a file that says that it is old may lack what is new. */
-static void test_missing_column(void **state)
-{
-    char path[FILE_PATH_BYTES];
-    struct buffer whole;
-    struct search found;
-    struct error err = {0};
-    take_version_1(*state, path);
-    sample_read(path, &whole);
-    seal_again((unsigned char *)whole.data, whole.len_bytes, STORE_SCHEMA_VERSION);
-    sample_write(path, whole.data, whole.len_bytes);
-    assert_int_equal(store_run_read(path, &found, &err), STATUS_CORRUPT);
-    assert_non_null(strstr(err.message, "no column \"core_seconds\""));
-    buffer_fini(&whole);
 }
 
 /* ---- rows that make no sense, from a program that seals and sums them rightly ---- */
@@ -601,7 +445,7 @@ static void test_tools(void **state)
         print_message("h5dump is not installed: skipped\n");
         skip();
     }
-    save(*state, EVENTS);
+    sample_save(*state, EVENTS);
     snprintf(command, sizeof(command), "h5ls -r '%s/run.h5' > '%s/ls.txt'", (char *)*state,
              (char *)*state);
     assert_int_equal(system(command), 0);
@@ -661,13 +505,9 @@ int main(void)
         IN_FOLDER(test_cut_at_any_length),
         IN_FOLDER(test_any_flipped_byte),
         IN_FOLDER(test_changed_text_behind_a_good_seal),
-        IN_FOLDER(test_newer_schema),
-        IN_FOLDER(test_file_of_version_1),
-        IN_FOLDER(test_missing_column),
         IN_FOLDER(test_rows_that_make_no_sense),
         IN_FOLDER(test_no_memory),
         IN_FOLDER(test_tools),
-        IN_FOLDER(test_file_of_version_2),
         IN_FOLDER(test_unwritable_folder),
         cmocka_unit_test(test_columns_of_limits),
     };
