@@ -66,8 +66,8 @@ enum status http_turn(struct http *http, struct error *err);
 bool http_take(struct http *http, int64_t id, struct http_response *out);
 void http_cancel(struct http *http, int64_t id);
 
-/* Waits until something can move on, or timeout_s is over: for programs whose whole work is this
- * (trex relay). */
+/* Waits until something can move on, or timeout_s or a second is over: for programs whose whole
+ * work is this (trex relay). */
 void http_wait(struct http *http, double timeout_s);
 
 /* "host:port" of a URL for people and records: no path, no query, no user. "" if it is none. */

@@ -203,13 +203,16 @@ cleanup:
     return status;
 }
 
-void lm_hide_keys(const struct lm *lm, char *text)
+static void hide_keys(const struct lm *lm, size_t part_bytes, char *text)
 {
     for (int i = 0; i < lm->site_count; i++) {
-        if (lm->sites[i].key != NULL) {
-            lm_hide_key(lm->sites[i].key, text);
-        }
+        lm_hide_key(lm->sites[i].key, part_bytes, text);
     }
+}
+
+void lm_hide_keys(const struct lm *lm, char *text)
+{
+    hide_keys(lm, LM_KEY_PART_BYTES, text);
 }
 
 /* ---- one question's life ---- */
@@ -317,11 +320,12 @@ static enum status copy_question(const struct lm_question *question, struct aski
     return STATUS_OK;
 }
 
-/* The first endpoint that did not just fail; all did: the first. */
+/* The first endpoint that did not just fail or close; all did: the first. */
 static int first_site(const struct lm *lm, double now_s)
 {
     for (int i = 0; i < lm->site_count; i++) {
-        if (lm->sites[i].poor_until_s <= now_s) {
+        const struct lm_site *site = &lm->sites[i];
+        if (site->poor_until_s <= now_s && site->closed_until_s <= now_s) {
             return i;
         }
     }
@@ -399,7 +403,7 @@ static void take_text(struct lm *lm, struct asking *asking)
     struct lm_reading *reading = &asking->attempt.reading;
     struct lm_answer *answer = &asking->answer;
     name_answer(site, reading->model[0] != '\0' ? reading->model : site->endpoint.model, answer);
-    lm_hide_keys(lm, answer->model);
+    hide_keys(lm, SIZE_MAX, answer->model);
     answer->cut = reading->cut;
     answer->text = buffer_take(&reading->text);
     if (answer->text == NULL) {
@@ -408,8 +412,9 @@ static void take_text(struct lm *lm, struct asking *asking)
         end_asking(lm, asking, &problem);
         return;
     }
-    /* An endpoint that sends back what it was sent does not get a key into a file. */
-    lm_hide_keys(lm, answer->text);
+    /* An endpoint that sends back what it was sent does not get a key into a file. (Whole keys: a
+     * part of "sk-no-key-required" is a word that a reply may need.) */
+    hide_keys(lm, SIZE_MAX, answer->text);
     site->form = asking->forms[asking->site];
     site->poor_until_s = 0;
     end_asking(lm, asking, NULL);

@@ -30,7 +30,7 @@ struct lm_endpoint {
     const char *model;
     const char *url;     /* base URL; "" for the provider's own */
     const char *key_env; /* NAME of the environment variable with the key; "": the provider's usual
-                            one, or none */
+                            one at the provider's own URL, none at another */
     bool structured; /* ask for the schema in the provider's own way; false: the prompt alone says
                         it */
     double input_usd, output_usd; /* of a million tokens; NaN: the price table's */

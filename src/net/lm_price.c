@@ -1,6 +1,4 @@
-/* What an answer can cost. Below: what providers ask for a million tokens, in and out, in USD, as
- * they published it in 2025. Prices change: a job's own ("input_usd", "output_usd") come first, and
- * what is not here has no price. */
+/* What an answer can cost. */
 #include <math.h>
 #include <string.h>
 
@@ -12,6 +10,8 @@ struct price {
     double input_usd, output_usd;
 };
 
+/* USD of a million tokens in and out, as published in 2025. Prices change: a job's own
+ * ("input_usd", "output_usd") come first, and what is not here has no price. */
 static const struct price prices[] = {
     {"openai", "gpt-5-mini", 0.25, 2.00},
     {"openai", "gpt-5-nano", 0.05, 0.40},
@@ -59,19 +59,34 @@ bool lm_endpoint_price(const struct lm_endpoint *endpoint, double *input_usd, do
     return !isnan(*input_usd) && !isnan(*output_usd);
 }
 
+/* What a byte costs, in twelfths of a token, on the safe side of what Qwen's tokenizer makes of
+ * prose, code, JSON and other scripts. Digits and signs cost a token each, and so do letters in the
+ * middle of digits or capitals (hashes, base64). */
+static int byte_cost(unsigned char before, unsigned char byte)
+{
+    enum { SPACE = 3, LETTER = 4, OTHER = 6, SIGN = 12 };
+    bool is_lower = byte >= 'a' && byte <= 'z';
+    bool is_upper = byte >= 'A' && byte <= 'Z';
+    bool after_digit = before >= '0' && before <= '9';
+    bool after_lower = before >= 'a' && before <= 'z';
+    bool after_upper = before >= 'A' && before <= 'Z';
+    if (is_lower || is_upper) {
+        return after_digit || (is_upper && (after_lower || after_upper)) ? SIGN : LETTER;
+    }
+    if (byte == ' ') {
+        return SPACE;
+    }
+    return byte < 0x80 ? SIGN : OTHER;
+}
+
 int64_t lm_estimate_tokens(const char *text)
 {
-    /* In twelfths of a token: what a byte costs at most, on average over a text of its kind. */
-    enum { LETTER = 4, SPACE = 3, DIGIT = 12, SIGN = 9, OTHER = 6, WHOLE = 12 };
+    enum { WHOLE = 12 /* twelfths */ };
     int64_t parts = 0;
+    unsigned char before = ' ';
     for (const char *c = text; *c != '\0'; c++) {
-        unsigned char byte = (unsigned char)*c;
-        bool is_letter = (byte >= 'a' && byte <= 'z') || (byte >= 'A' && byte <= 'Z');
-        parts += is_letter                    ? LETTER
-                 : byte == ' '                ? SPACE
-                 : byte >= '0' && byte <= '9' ? DIGIT
-                 : byte < 0x80                ? SIGN
-                                              : OTHER;
+        parts += byte_cost(before, (unsigned char)*c);
+        before = (unsigned char)*c;
     }
     return (parts + WHOLE - 1) / WHOLE;
 }

@@ -277,7 +277,7 @@ enum lm_verdict lm_try_judge(struct lm_try *attempt, const struct lm_site *site,
                              const struct http_response *response, struct error *problem)
 {
     enum lm_verdict verdict = judge(attempt, site, response, problem);
-    lm_hide_key(site->key, problem->message);
+    lm_hide_key(site->key, LM_KEY_PART_BYTES, problem->message);
     return verdict;
 }
 
@@ -322,14 +322,13 @@ bool lm_try_tokens(const struct lm_try *attempt, const struct lm_question *quest
     return true;
 }
 
-void lm_hide_key(const char *key, char *text)
+void lm_hide_key(const char *key, size_t part_bytes, char *text)
 {
-    /* A text may hold it cut, so that any part of this length counts as the key. */
-    enum { PART_BYTES = 8 };
+    enum { SECRET_BYTES = 8 }; /* shorter ones ("EMPTY") are there because a client wants one */
     size_t length = strlen(key);
-    size_t part = length < PART_BYTES ? length : PART_BYTES;
+    size_t part = length < part_bytes ? length : part_bytes;
     bool firsts[256] = {false};
-    if (length == 0) {
+    if (length < SECRET_BYTES) {
         return;
     }
     for (size_t at = 0; at + part <= length; at++) {

@@ -54,7 +54,8 @@ bool lm_endpoint_price(const struct lm_endpoint *endpoint, double *input_usd, do
 /* Tokens of a question's messages and schema, on the safe side. */
 int64_t lm_question_tokens(const struct lm_question *question);
 
-/* Takes a key, and any longer part of it, out of a text, in place. */
-void lm_hide_key(const char *key, char *text);
+/* Takes a key, and each part of it of that length, out of a text, in place. */
+enum { LM_KEY_PART_BYTES = 8 /* of errors, which may hold a key that was cut */ };
+void lm_hide_key(const char *key, size_t part_bytes, char *text);
 
 #endif

@@ -687,6 +687,11 @@ static void test_without_memory(void **state)
     fixture->script.body = "hello";
     fixture->request.body = "question";
     fixture->request.body_bytes = 8;
+    struct http *none = NULL;
+    struct error none_err = {0};
+    mem_fail_nth(1);
+    assert_int_equal(http_create(&none, &none_err), STATUS_NO_MEMORY);
+    mem_fail_nth(0);
     int failures = 0;
     for (int64_t n = 1; n < 6; n++) {
         struct error err = {0};

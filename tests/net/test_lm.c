@@ -1,6 +1,8 @@
 /* Questions to endpoints that fail in each way that is known. */
 #include "net/lm_fixture.h"
 
+#include "base/json.h"
+
 /* (CMocka's own is of float.) */
 static void assert_near(double value, double expected)
 {
@@ -195,7 +197,7 @@ static void test_an_empty_account_does_not_pass(void **state)
     struct lm_fixture *fixture = *state;
     struct step *step = fail_first(&fixture->sites[0]);
     step->answer.code = 429;
-    step->body = "{\"error\": {\"message\": \"no money\", \"code\": \"insufficient_quota\"}}";
+    step->body = " {\"error\": {\"message\": \"no money\", \"code\": \"insufficient_quota\"}}";
     expect(fixture, STATUS_EXTERNAL, 1, "no money");
     restart(fixture);
     step = fail_first(&fixture->sites[0]);
@@ -239,6 +241,25 @@ static void test_when_to_come_back(void **state)
     fixture->options.pause_max_s = 0.3; /* the ceiling */
     expect(fixture, STATUS_OK, 2, "fine");
     assert_true(site->times_s[1] - site->times_s[0] >= 0.25);
+}
+
+/* Long, and of characters that are not to be cut. */
+static void test_a_long_complaint(void **state)
+{
+    struct lm_fixture *fixture = *state;
+    char body[2048] = "{\"error\": \"a";
+    for (int i = 0; i < 300; i++) {
+        strcat(body, "\xe4\xbd\xa0");
+    }
+    strcat(body, "\", \"no\": \"end\"}");
+    struct step *step = fail_first(&fixture->sites[0]);
+    step->answer.code = 400;
+    step->body = body;
+    struct lm_answer answer = lm_fixture_ask(fixture);
+    check(&answer, STATUS_INVALID, 1, "HTTP 400: a\xe4\xbd\xa0");
+    assert_true(json_utf8_valid(answer.error.message, strlen(answer.error.message)));
+    assert_true(strlen(answer.error.message) < 500);
+    lm_answer_fini(&answer);
 }
 
 /* ---- several endpoints ---- */
@@ -588,6 +609,20 @@ static void test_a_key_is_sent_back(void **state)
     assert_string_equal(text, "<**************************> **************************");
 }
 
+static void test_keys_that_are_words(void **state)
+{
+    struct lm_fixture *fixture = *state;
+    static const char *const keys[] = {"x", "EMPTY", "sk-no-key-required"};
+    for (int i = 0; i < 3; i++) {
+        restart(fixture);
+        setenv("LM_TEST_KEY", keys[i], 1);
+        fixture->sites[0].steps[0].wire.text = "x is EMPTY, but required";
+        expect(fixture, STATUS_OK, 1, "x is EMPTY, but required");
+    }
+    fixture->sites[0].steps[0].wire.text = "as sk-no-key-required said";
+    expect(fixture, STATUS_OK, 1, "as ****************** said");
+}
+
 static void test_a_usual_key_is_for_its_own_host(void **state)
 {
     struct lm_fixture *fixture = *state;
@@ -742,6 +777,15 @@ static void test_without_memory(void **state)
     struct lm_fixture *fixture = *state;
     int failures = 0;
     fixture->options.tries = 1;
+    for (int64_t n = 1; n < 4; n++) {
+        struct error err = {0};
+        struct lm *lm = NULL;
+        mem_fail_nth(n);
+        enum status status = lm_create(&fixture->options, fixture->http, &lm, &err);
+        mem_fail_nth(0);
+        assert_int_equal(status, n <= 2 ? STATUS_NO_MEMORY : STATUS_OK);
+        lm_destroy(lm);
+    }
     lm_fixture_open(fixture);
     for (int64_t n = 1; n < 60; n++) {
         struct error err = {0};
@@ -785,6 +829,7 @@ int main(void)
         TEST(test_an_empty_account_does_not_pass),
         TEST(test_all_tries_fail),
         TEST(test_when_to_come_back),
+        TEST(test_a_long_complaint),
         TEST(test_the_next_endpoint),
         TEST(test_no_endpoint_is_there),
         TEST(test_declined),
@@ -798,6 +843,7 @@ int main(void)
         TEST(test_tokens_that_are_not_said),
         TEST(test_prices),
         TEST(test_a_key_is_sent_back),
+        TEST(test_keys_that_are_words),
         TEST(test_a_usual_key_is_for_its_own_host),
         TEST(test_clients_that_cannot_be),
         TEST(test_questions_that_are_none),
