@@ -59,36 +59,38 @@ bool lm_endpoint_price(const struct lm_endpoint *endpoint, double *input_usd, do
     return !isnan(*input_usd) && !isnan(*output_usd);
 }
 
-/* What a byte costs, in twelfths of a token, on the safe side of what Qwen's tokenizer makes of
- * prose, code, JSON and other scripts. Digits and signs cost a token each, and so do letters in the
- * middle of digits or capitals (hashes, base64). */
+/* What a byte costs, in twelfths of a token: on the safe side of what Qwen's tokenizer makes of
+ * prose, code, JSON and other scripts. Each digit is a token, and so is what stands between two
+ * numbers; so are letters in the middle of digits or capitals (hashes, base64). */
 static int byte_cost(unsigned char before, unsigned char byte)
 {
-    enum { SPACE = 3, LETTER = 4, OTHER = 6, SIGN = 12 };
+    enum { SPACE = 1, LETTER = 4, OTHER = 5, SIGN = 8, WHOLE = 12 };
     bool is_lower = byte >= 'a' && byte <= 'z';
     bool is_upper = byte >= 'A' && byte <= 'Z';
     bool after_digit = before >= '0' && before <= '9';
-    bool after_lower = before >= 'a' && before <= 'z';
-    bool after_upper = before >= 'A' && before <= 'Z';
+    bool after_letter = (before >= 'a' && before <= 'z') || (before >= 'A' && before <= 'Z');
     if (is_lower || is_upper) {
-        return after_digit || (is_upper && (after_lower || after_upper)) ? SIGN : LETTER;
+        return after_digit || (is_upper && after_letter) ? WHOLE : LETTER;
     }
-    if (byte == ' ') {
-        return SPACE;
+    if (byte >= '0' && byte <= '9') {
+        return before == ' ' ? 2 * WHOLE - SPACE : WHOLE;
     }
-    return byte < 0x80 ? SIGN : OTHER;
+    if (byte == ' ' || byte >= 0x80) {
+        return byte == ' ' ? SPACE : OTHER;
+    }
+    return after_digit ? WHOLE : SIGN;
 }
 
 int64_t lm_estimate_tokens(const char *text)
 {
-    enum { WHOLE = 12 /* twelfths */ };
+    enum { TWELFTHS = 12 };
     int64_t parts = 0;
-    unsigned char before = ' ';
+    unsigned char before = '\n';
     for (const char *c = text; *c != '\0'; c++) {
         parts += byte_cost(before, (unsigned char)*c);
         before = (unsigned char)*c;
     }
-    return (parts + WHOLE - 1) / WHOLE;
+    return (parts + TWELFTHS - 1) / TWELFTHS;
 }
 
 void lm_bound(const struct lm_options *options, const struct lm_question *question, int64_t *tokens,
