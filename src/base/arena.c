@@ -6,7 +6,8 @@
 
 #include "base/mem.h"
 
-enum { ARENA_ALIGNMENT = 16, ARENA_CHUNK_BYTES = 64 * 1024 };
+/* Chunks grow with the arena: a small one costs little, a large one has few. */
+enum { ARENA_ALIGNMENT = 16, ARENA_CHUNK_MIN_BYTES = 4 * 1024, ARENA_CHUNK_MAX_BYTES = 1 << 20 };
 
 struct arena_chunk {
     struct arena_chunk *next;
@@ -33,9 +34,36 @@ void arena_fini(struct arena *arena)
     arena_init(arena, arena->max_bytes);
 }
 
+static size_t next_chunk_bytes(const struct arena *arena)
+{
+    size_t bytes = arena->used_bytes;
+    bytes = bytes > ARENA_CHUNK_MIN_BYTES ? bytes : ARENA_CHUNK_MIN_BYTES;
+    return bytes < ARENA_CHUNK_MAX_BYTES ? bytes : ARENA_CHUNK_MAX_BYTES;
+}
+
+/* A chunk with room for `bytes`. One that they fill goes behind the chunk that is being filled. */
+static struct arena_chunk *add_chunk(struct arena *arena, size_t bytes)
+{
+    size_t usual_bytes = next_chunk_bytes(arena);
+    size_t size_bytes = bytes > usual_bytes ? bytes : usual_bytes;
+    struct arena_chunk *chunk = mem_calloc(1, sizeof(*chunk) + size_bytes);
+    if (chunk == NULL) {
+        return NULL;
+    }
+    chunk->size_bytes = size_bytes;
+    if (bytes >= usual_bytes && arena->head != NULL) {
+        chunk->next = arena->head->next;
+        arena->head->next = chunk;
+    } else {
+        chunk->next = arena->head;
+        arena->head = chunk;
+    }
+    return chunk;
+}
+
 void *arena_alloc(struct arena *arena, size_t count, size_t size)
 {
-    if (size != 0 && count > (SIZE_MAX - ARENA_CHUNK_BYTES) / size) {
+    if (size != 0 && count > (SIZE_MAX - ARENA_CHUNK_MAX_BYTES) / size) {
         return NULL;
     }
     size_t bytes = (count * size + ARENA_ALIGNMENT - 1) / ARENA_ALIGNMENT * ARENA_ALIGNMENT;
@@ -44,14 +72,10 @@ void *arena_alloc(struct arena *arena, size_t count, size_t size)
     }
     struct arena_chunk *chunk = arena->head;
     if (chunk == NULL || chunk->size_bytes - chunk->used_bytes < bytes) {
-        size_t size_bytes = bytes > ARENA_CHUNK_BYTES ? bytes : ARENA_CHUNK_BYTES;
-        chunk = mem_calloc(1, sizeof(*chunk) + size_bytes);
+        chunk = add_chunk(arena, bytes);
         if (chunk == NULL) {
             return NULL;
         }
-        chunk->size_bytes = size_bytes;
-        chunk->next = arena->head;
-        arena->head = chunk;
     }
     void *result = chunk->bytes + chunk->used_bytes;
     chunk->used_bytes += bytes;

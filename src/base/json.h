@@ -24,6 +24,10 @@ enum status json_parse_file(const char *path, size_t max_bytes, cJSON **out, str
 /* One line of JSON on the heap (free()), or NULL without memory. */
 char *json_print_line(const cJSON *value);
 
+/* Appends the same line with numbers to the bit: 17 digits where json_print_line's 15 come only
+ * close. What has no number in JSON (NaN, infinity) and raw items become null. */
+void json_append_line(const cJSON *value, struct buffer *out);
+
 /* True if the bytes are well-formed UTF-8. */
 bool json_utf8_valid(const char *text, size_t len_bytes);
 

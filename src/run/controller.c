@@ -50,7 +50,6 @@ void controller_destroy(struct controller *c)
     controller_close_agents(c);
     while (c->first_pending != NULL) {
         struct pending_event *next = c->first_pending->next;
-        cJSON_Delete(c->first_pending->event);
         free(c->first_pending);
         c->first_pending = next;
     }

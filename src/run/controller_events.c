@@ -48,11 +48,8 @@ enum status controller_emit(struct controller *c, cJSON *event, struct error *er
     cJSON_AddNumberToObject(event, "time_s", clock_wall_s());
     pending->sequence = c->next_sequence;
     pending->written_s = clock_monotonic_s();
-    pending->event = cJSON_Duplicate(event, true);
-    enum status status = pending->event != NULL ? journal_append(c->journal, event, err)
-                                                : mem_fail(err, sizeof(*pending), "an event");
+    enum status status = journal_append(c->journal, event, err);
     if (status != STATUS_OK) {
-        cJSON_Delete(pending->event);
         free(pending);
         return status;
     }
@@ -179,15 +176,16 @@ enum status controller_apply_durable(struct controller *c, struct error *err)
     while (c->first_pending != NULL && c->first_pending->sequence <= durable) {
         struct pending_event *pending = c->first_pending;
         int64_t outcomes = c->search.outcomes;
-        enum status status = search_apply(&c->search, pending->event, err);
+        cJSON *event = journal_take(c->journal);
+        enum status status = search_apply(&c->search, event, err);
         if (status == STATUS_OK) {
-            status = after_event(c, pending->event, err);
+            status = after_event(c, event, err);
         }
         c->first_pending = pending->next;
         if (c->first_pending == NULL) {
             c->last_pending = NULL;
         }
-        cJSON_Delete(pending->event);
+        cJSON_Delete(event);
         free(pending);
         TRY(status);
         if (c->search.outcomes != outcomes) {
@@ -240,15 +238,12 @@ static enum status tolerate(struct controller *c, const struct error *failure, s
         c, "disk", err, "run.h5 could not be written, the journal goes on: %s", failure->message);
 }
 
-static enum status start_snapshot(struct controller *c, double time_s, struct error *err)
+static void start_snapshot(struct controller *c, double time_s)
 {
-    bool started = false;
-    TRY(snapshot_start(c->snapshot, &c->search, &started, err));
-    if (started) {
+    if (snapshot_start(c->snapshot, c->search.last_sequence)) {
         c->snapshot_at_s = time_s;
         c->snapshot_sequence = c->search.last_sequence;
     }
-    return STATUS_OK;
 }
 
 enum status controller_snapshot(struct controller *c, struct error *err)
@@ -261,9 +256,11 @@ enum status controller_snapshot(struct controller *c, struct error *err)
         TRY(controller_record_time(c, err));
     }
     double interval_s = limit_snapshot_interval_s(snapshot_seconds(c->snapshot));
-    bool due = time_s - c->snapshot_at_s >= interval_s;
-    return due && c->search.last_sequence != c->snapshot_sequence ? start_snapshot(c, time_s, err)
-                                                                  : STATUS_OK;
+    if (time_s - c->snapshot_at_s >= interval_s &&
+        c->search.last_sequence != c->snapshot_sequence) {
+        start_snapshot(c, time_s);
+    }
+    return STATUS_OK;
 }
 
 enum status controller_last_snapshot(struct controller *c, struct error *err)
@@ -274,7 +271,7 @@ enum status controller_last_snapshot(struct controller *c, struct error *err)
     if (c->snapshot_sequence != c->search.last_sequence) {
         TRY(journal_flush(c->journal, err));
         TRY(controller_apply_durable(c, err));
-        TRY(start_snapshot(c, clock_monotonic_s(), err));
+        start_snapshot(c, clock_monotonic_s());
         failure.code = STATUS_OK;
         (void)snapshot_wait(c->snapshot, &failure);
         TRY(tolerate(c, &failure, err));

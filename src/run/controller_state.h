@@ -60,7 +60,6 @@ struct controller_worker {
 
 /* An event that is written but not yet known to be on disk. */
 struct pending_event {
-    cJSON *event;
     int64_t sequence;
     double written_s;
     struct pending_event *next;

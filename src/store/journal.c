@@ -1,7 +1,8 @@
 /* The journal's writer. Callers put events into a queue; one thread prints them, writes all that
- * wait with one call and syncs once (group commit). A failure stops the writing for good: what is
- * on disk stays readable. So does the loss of the folder's lock: nothing is written then, and what
- * was being written does not count. */
+ * wait with one call and syncs once (group commit). What is on disk goes back to the caller: memory
+ * that one thread gets and another frees ends up scattered over both their heaps. A failure stops
+ * the writing for good: what is on disk stays readable. So does the loss of the folder's lock:
+ * nothing is written then, and what was being written does not count. */
 #include <errno.h>
 #include <fcntl.h>
 #include <inttypes.h>
@@ -23,6 +24,7 @@ enum { JOURNAL_QUEUE_MAX = 1 << 20 };
 
 struct entry {
     cJSON *event; /* owned */
+    int64_t sequence;
     struct entry *next;
 };
 
@@ -30,11 +32,12 @@ struct journal {
     char path[FILE_PATH_BYTES];
     const struct store_lock *lock; /* borrowed; NULL: none */
     pthread_t thread;
-    pthread_mutex_t mutex;  /* guards everything down to the blank line */
-    pthread_cond_t wake;    /* for the thread: there is work */
-    pthread_cond_t settled; /* for callers: something was done */
-    struct entry *first, *last;
-    int64_t queue_length;
+    pthread_mutex_t mutex;      /* guards everything down to the blank line */
+    pthread_cond_t wake;        /* for the thread: there is work */
+    pthread_cond_t settled;     /* for callers: something was done */
+    struct entry *first, *last; /* all that nobody has taken back */
+    struct entry *waiting;    /* of them, the first that was not begun to be written; NULL: none */
+    int64_t queue_length;     /* from there on */
     int64_t queued_sequence;  /* last event that was appended */
     int64_t durable_sequence; /* last event on disk */
     bool closing;
@@ -100,11 +103,14 @@ static void free_entries(struct entry *first)
     }
 }
 
+/* Writes the entries up to the last one, which is the caller's from there on. */
 static enum status write_entries(struct journal *journal, const struct entry *first,
-                                 struct error *err)
+                                 const struct entry *last, struct error *err)
 {
     buffer_clear(&journal->text);
-    for (const struct entry *entry = first; entry != NULL; entry = entry->next) {
+    TRY(journal_line_append(first->event, &journal->text, err));
+    for (const struct entry *entry = first; entry != last;) {
+        entry = entry->next;
         TRY(journal_line_append(entry->event, &journal->text, err));
     }
     /* The file that is open is this owner's: a new one would have had to come between the opening
@@ -196,15 +202,14 @@ cleanup:
 /* Takes the queue (mutex held on entry and exit, not in between). */
 static void serve_queue(struct journal *journal)
 {
-    struct entry *first = journal->first;
+    const struct entry *first = journal->waiting;
+    const struct entry *last = journal->last;
     int64_t sequence = journal->queued_sequence;
     struct error failure = {0};
-    journal->first = NULL;
-    journal->last = NULL;
+    journal->waiting = NULL;
     journal->queue_length = 0;
     pthread_mutex_unlock(&journal->mutex);
-    enum status status = write_entries(journal, first, &failure);
-    free_entries(first);
+    enum status status = write_entries(journal, first, last, &failure);
     pthread_mutex_lock(&journal->mutex);
     if (status == STATUS_OK) {
         journal->durable_sequence = sequence;
@@ -254,7 +259,7 @@ static void *serve(void *context)
     pthread_mutex_lock(&journal->mutex);
     for (;;) {
         bool failed = journal->failure.code != STATUS_OK;
-        if (journal->first != NULL && !failed) {
+        if (journal->waiting != NULL && !failed) {
             serve_queue(journal);
         } else if (journal->rotate_wanted && !failed) {
             serve_rotation(journal);
@@ -417,8 +422,9 @@ static enum status enqueue(struct journal *journal, struct entry *entry, struct 
         journal->first = entry;
     }
     journal->last = entry;
+    journal->waiting = journal->waiting != NULL ? journal->waiting : entry;
     journal->queue_length++;
-    journal->queued_sequence++;
+    entry->sequence = ++journal->queued_sequence;
     pthread_cond_signal(&journal->wake);
     return STATUS_OK;
 }
@@ -443,6 +449,23 @@ enum status journal_append(struct journal *journal, cJSON *event, struct error *
         free_entries(entry);
     }
     return status;
+}
+
+cJSON *journal_take(struct journal *journal)
+{
+    pthread_mutex_lock(&journal->mutex);
+    struct entry *entry = journal->first;
+    if (entry != NULL && entry->sequence > journal->durable_sequence) {
+        entry = NULL;
+    }
+    if (entry != NULL) {
+        journal->first = entry->next;
+        journal->last = entry->next != NULL ? journal->last : NULL;
+    }
+    pthread_mutex_unlock(&journal->mutex);
+    cJSON *event = entry != NULL ? entry->event : NULL;
+    free(entry);
+    return event;
 }
 
 enum status journal_durable(struct journal *journal, int64_t *sequence, struct error *err)

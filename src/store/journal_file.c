@@ -39,55 +39,30 @@ static enum status append_checked(const char *json, size_t length, struct buffer
     return buffer_check(out, "events waiting for the journal", err);
 }
 
-/* cJSON prints 15 digits where they come within an epsilon, but a replayed search must equal the
- * one that was, to the bit: such numbers become raw text of 17 digits. */
-static bool make_exact(cJSON *item)
+/* A replayed search must equal the one that was, to the bit: so must the numbers of its events. */
+enum status journal_line_append(const cJSON *event, struct buffer *out, struct error *err)
 {
-    if (cJSON_IsNumber(item) && isfinite(item->valuedouble)) {
-        char text[32];
-        snprintf(text, sizeof(text), "%1.15g", item->valuedouble);
-        if (strtod(text, NULL) == item->valuedouble) {
-            return true;
-        }
-        snprintf(text, sizeof(text), "%1.17g", item->valuedouble);
-        size_t bytes = strlen(text) + 1;
-        item->valuestring = cJSON_malloc(bytes);
-        if (item->valuestring == NULL) {
-            return false;
-        }
-        memcpy(item->valuestring, text, bytes);
-        item->type = (item->type & ~0xFF) | cJSON_Raw;
-        return true;
-    }
-    for (cJSON *child = item->child; child != NULL; child = child->next) {
-        if (!make_exact(child)) {
-            return false;
-        }
-    }
-    return true;
-}
-
-enum status journal_line_append(cJSON *event, struct buffer *out, struct error *err)
-{
-    char *json = make_exact(event) ? json_print_line(event) : NULL;
-    if (json == NULL) {
-        return mem_fail(err, 0, "an event");
-    }
+    struct buffer json;
+    char *repaired = NULL;
     enum status status = STATUS_OK;
-    size_t length = strlen(json);
-    if (json_utf8_valid(json, length)) {
-        status = append_checked(json, length, out, err);
-    } else {
-        char *repaired = mem_calloc(3 * length + 1, 1);
+    buffer_init(&json, 2 * (size_t)JOURNAL_LINE_MAX_BYTES);
+    json_append_line(event, &json);
+    TRY_CLEANUP(buffer_check(&json, "an event", err));
+    const char *line = buffer_text(&json);
+    size_t length = json.len_bytes;
+    if (!json_utf8_valid(line, length)) {
+        repaired = mem_calloc(3 * length + 1, 1);
         if (repaired == NULL) {
             status = mem_fail(err, 3 * length + 1, "an event");
-        } else {
-            size_t repaired_length = text_repair(json, length, repaired);
-            status = append_checked(repaired, repaired_length, out, err);
+            goto cleanup;
         }
-        free(repaired);
+        length = text_repair(line, length, repaired);
+        line = repaired;
     }
-    cJSON_free(json);
+    status = append_checked(line, length, out, err);
+cleanup:
+    free(repaired);
+    buffer_fini(&json);
     return status;
 }
 

@@ -19,9 +19,8 @@ enum { JOURNAL_LINE_MAX_BYTES = 64 << 20 };
 
 enum status journal_path(const char *folder, char out[FILE_PATH_BYTES], struct error *err);
 
-/* Appends one line to `out`: numbers to the bit (those that need 17 digits become raw items of the
- * event), text that is not UTF-8 repaired. */
-enum status journal_line_append(cJSON *event, struct buffer *out, struct error *err);
+/* Appends one line to `out`: numbers to the bit, text that is not UTF-8 repaired. */
+enum status journal_line_append(const cJSON *event, struct buffer *out, struct error *err);
 
 /* What a journal holds. */
 struct journal_scan {

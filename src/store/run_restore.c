@@ -17,27 +17,27 @@ enum status restorer_corrupt(struct error *err, const char *path, enum run_table
                      run_tables[table].name, row, what);
 }
 
-enum status restorer_copy(const char *text, char **out, struct error *err)
+enum status restorer_copy(struct restorer *from, const char *text, char **out)
 {
-    *out = mem_strdup(text);
-    return *out != NULL ? STATUS_OK : mem_fail(err, strlen(text) + 1, "a text of a run file");
+    *out = arena_strdup(&from->search->arena, text);
+    return *out != NULL ? STATUS_OK : mem_fail(from->err, strlen(text) + 1, "a text of a run file");
 }
 
-enum status restorer_copy_late(const char *text, char **out, struct error *err)
+enum status restorer_copy_late(struct restorer *from, const char *text, char **out)
 {
     *out = NULL;
-    return text[0] == '\0' ? STATUS_OK : restorer_copy(text, out, err);
+    return text[0] == '\0' ? STATUS_OK : restorer_copy(from, text, out);
 }
 
 static enum status restore_identity(struct restorer *from)
 {
     const struct identity_row *row = from->image->rows[RUN_IDENTITY];
     struct search_identity *to = &from->search->identity;
-    TRY(restorer_copy(row->job, &to->job, from->err));
-    TRY(restorer_copy(row->model_hash, &to->model_hash, from->err));
-    TRY(restorer_copy(row->task_hash, &to->task_hash, from->err));
-    TRY(restorer_copy(row->metric, &to->metric, from->err));
-    TRY(restorer_copy(row->version, &to->version, from->err));
+    TRY(restorer_copy(from, row->job, &to->job));
+    TRY(restorer_copy(from, row->model_hash, &to->model_hash));
+    TRY(restorer_copy(from, row->task_hash, &to->task_hash));
+    TRY(restorer_copy(from, row->metric, &to->metric));
+    TRY(restorer_copy(from, row->version, &to->version));
     to->larger_is_better = row->larger_is_better;
     to->seed = row->seed;
     return STATUS_OK;
@@ -96,7 +96,7 @@ static enum status restore_totals(struct restorer *from)
     to->end = (enum search_end)row->end;
     to->winner_node = row->winner_node;
     to->winner_candidate = row->winner_candidate;
-    return restorer_copy_late(row->end_reason, &to->end_reason, from->err);
+    return restorer_copy_late(from, row->end_reason, &to->end_reason);
 }
 
 /* Parents, states and rewards: all that the tree's statistics are made of. */
@@ -158,7 +158,7 @@ static enum status restore_error(struct restorer *from, const struct candidate_r
     if (to->state != CANDIDATE_FAILED) {
         return STATUS_OK;
     }
-    to->error = mem_calloc(1, sizeof(*to->error));
+    to->error = arena_alloc(&from->search->arena, 1, sizeof(*to->error));
     if (to->error == NULL) {
         return mem_fail(from->err, sizeof(*to->error), "an error of a run file");
     }
@@ -217,9 +217,9 @@ static enum status restore_candidate(struct restorer *from, const struct candida
     to->validation = restore_score(&row->validation);
     to->test = restore_score(&row->test);
     TRY(restore_error(from, row, to));
-    TRY(restorer_copy(row->config, &to->config, from->err));
-    TRY(restorer_copy_late(row->end, &to->end, from->err));
-    return restorer_copy_late(row->log_tail, &to->log_tail, from->err);
+    TRY(restorer_copy(from, row->config, &to->config));
+    TRY(restorer_copy_late(from, row->end, &to->end));
+    return restorer_copy_late(from, row->log_tail, &to->log_tail);
 }
 
 /* Number of the next rows of a list table that belong to this candidate. All list rows begin or end
@@ -255,7 +255,7 @@ static enum status make_list(struct restorer *from, enum run_table table, int32_
     *items = NULL;
     *count = 0;
     if (found > 0) {
-        *items = mem_calloc((size_t)found, item_bytes);
+        *items = arena_alloc(&from->search->arena, (size_t)found, item_bytes);
         if (*items == NULL) {
             return mem_fail(from->err, (size_t)found * item_bytes, run_tables[table].name);
         }
@@ -295,9 +295,9 @@ static enum status restore_cases(struct restorer *from, int32_t node, int32_t ca
     for (int32_t i = 0; i < to->case_count; i++) {
         to->cases[i].row = rows[i].row;
         to->cases[i].score = rows[i].score;
-        TRY(restorer_copy(rows[i].prompt, &to->cases[i].prompt, from->err));
-        TRY(restorer_copy(rows[i].answer, &to->cases[i].answer, from->err));
-        TRY(restorer_copy(rows[i].output, &to->cases[i].output, from->err));
+        TRY(restorer_copy(from, rows[i].prompt, &to->cases[i].prompt));
+        TRY(restorer_copy(from, rows[i].answer, &to->cases[i].answer));
+        TRY(restorer_copy(from, rows[i].output, &to->cases[i].output));
     }
     from->next[RUN_CASES] += to->case_count;
     return STATUS_OK;
@@ -315,8 +315,8 @@ static enum status restore_confusions(struct restorer *from, int32_t node, int32
         from->next[RUN_CONFUSIONS];
     for (int32_t i = 0; i < to->confusion_count; i++) {
         to->confusions[i].count = rows[i].count;
-        TRY(restorer_copy(rows[i].expected, &to->confusions[i].expected, from->err));
-        TRY(restorer_copy(rows[i].found, &to->confusions[i].found, from->err));
+        TRY(restorer_copy(from, rows[i].expected, &to->confusions[i].expected));
+        TRY(restorer_copy(from, rows[i].found, &to->confusions[i].found));
     }
     from->next[RUN_CONFUSIONS] += to->confusion_count;
     return STATUS_OK;
@@ -358,14 +358,14 @@ static enum status restore_node(struct restorer *from, int32_t id)
     to->best = row->best;
     to->planned_at_s = row->planned_at_s;
     to->closed_at_s = row->closed_at_s;
-    TRY(restorer_copy(row->strategy, &to->strategy, from->err));
-    TRY(restorer_copy(row->goal, &to->goal, from->err));
-    TRY(restorer_copy(row->rationale, &to->rationale, from->err));
-    TRY(restorer_copy(row->recipe, &to->recipe, from->err));
-    TRY(restorer_copy(row->researcher, &to->researcher, from->err));
-    TRY(restorer_copy_late(row->diagnosis, &to->diagnosis, from->err));
-    TRY(restorer_copy_late(row->causes, &to->causes, from->err));
-    TRY(restorer_copy_late(row->recipe_report, &to->recipe_report, from->err));
+    TRY(restorer_copy(from, row->strategy, &to->strategy));
+    TRY(restorer_copy(from, row->goal, &to->goal));
+    TRY(restorer_copy(from, row->rationale, &to->rationale));
+    TRY(restorer_copy(from, row->recipe, &to->recipe));
+    TRY(restorer_copy(from, row->researcher, &to->researcher));
+    TRY(restorer_copy_late(from, row->diagnosis, &to->diagnosis));
+    TRY(restorer_copy_late(from, row->causes, &to->causes));
+    TRY(restorer_copy_late(from, row->recipe_report, &to->recipe_report));
     return restore_candidates(from, id, to);
 }
 
@@ -378,9 +378,9 @@ static enum status restore_unrecorded(struct restorer *from)
         *allocation = (struct search_allocation){.ranks = 1, .threads = 1};
         allocation->predicted_s = NAN;
         allocation->safe_s = NAN;
-        TRY(restorer_copy("", &allocation->job, from->err));
-        TRY(restorer_copy("", &allocation->host, from->err));
-        TRY(restorer_copy("not recorded", &allocation->end, from->err));
+        TRY(restorer_copy(from, "", &allocation->job));
+        TRY(restorer_copy(from, "", &allocation->host));
+        TRY(restorer_copy(from, "not recorded", &allocation->end));
     }
     if (to->allocation_count > 0) {
         to->allocations[to->allocation_count - 1].seconds =
@@ -409,9 +409,9 @@ static enum status restore_allocation(struct restorer *from, const struct alloca
     to->restarts = row->restarts;
     to->predicted_s = row->predicted_s;
     to->safe_s = row->safe_s;
-    TRY(restorer_copy(row->job, &to->job, from->err));
-    TRY(restorer_copy(row->host, &to->host, from->err));
-    return restorer_copy(row->end, &to->end, from->err);
+    TRY(restorer_copy(from, row->job, &to->job));
+    TRY(restorer_copy(from, row->host, &to->host));
+    return restorer_copy(from, row->end, &to->end);
 }
 
 static enum status restore_allocations(struct restorer *from)
@@ -469,8 +469,8 @@ static enum status restore_incident(struct restorer *from, const struct incident
     to->allocation = row->allocation;
     to->node = row->node;
     to->candidate = row->candidate;
-    TRY(restorer_copy(row->kind, &to->kind, from->err));
-    return restorer_copy(row->message, &to->message, from->err);
+    TRY(restorer_copy(from, row->kind, &to->kind));
+    return restorer_copy(from, row->message, &to->message);
 }
 
 static enum status restore_incidents(struct restorer *from)

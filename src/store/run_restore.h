@@ -19,10 +19,10 @@ struct restorer {
 enum status restorer_corrupt(struct error *err, const char *path, enum run_table table, int64_t row,
                              const char *file, int line, const char *what);
 
-/* Heap copies. The second is for texts that are not there from the beginning: empty stands for not
- * set yet, and gives NULL. */
-enum status restorer_copy(const char *text, char **out, struct error *err);
-enum status restorer_copy_late(const char *text, char **out, struct error *err);
+/* Copies that the search keeps. The second is for texts that are not there from the beginning:
+ * empty stands for not set yet, and gives NULL. */
+enum status restorer_copy(struct restorer *from, const char *text, char **out);
+enum status restorer_copy_late(struct restorer *from, const char *text, char **out);
 
 /* Whether a number can be an amount of something; its limit keeps sums finite. */
 bool restorer_is_amount(double value);

@@ -34,7 +34,7 @@ static enum status restore_insights(struct restorer *from)
     to->insights = items;
     to->insight_capacity = to->insight_count;
     for (int32_t i = 0; i < to->insight_count; i++) {
-        TRY(restorer_copy(rows[i].text, &to->insights[i].text, from->err));
+        TRY(restorer_copy(from, rows[i].text, &to->insights[i].text));
         to->insights[i].retired = rows[i].retired;
         for (int k = 0; k < TABLE_LIST_LENGTH && rows[i].nodes[k] >= 0; k++) {
             if (rows[i].nodes[k] >= to->tree.count) {
@@ -77,18 +77,18 @@ static enum status restore_call(struct restorer *from, const struct call_row *ro
     to->seconds = row->seconds;
     to->attempts = row->attempts;
     to->outcomes = row->outcomes;
-    TRY(restorer_copy(row->key, &to->key, from->err));
-    TRY(restorer_copy(row->purpose, &to->purpose, from->err));
-    TRY(restorer_copy(row->kind, &to->kind, from->err));
-    TRY(restorer_copy(row->body, &to->body, from->err));
+    TRY(restorer_copy(from, row->key, &to->key));
+    TRY(restorer_copy(from, row->purpose, &to->purpose));
+    TRY(restorer_copy(from, row->kind, &to->kind));
+    TRY(restorer_copy(from, row->body, &to->body));
     if (!to->ended) {
         return STATUS_OK;
     }
-    TRY(restorer_copy(row->provider, &to->provider, from->err));
-    TRY(restorer_copy(row->model, &to->model, from->err));
-    TRY(restorer_copy(row->host, &to->host, from->err));
-    return state == CALL_ROW_ANSWERED ? restorer_copy(row->reply, &to->reply, from->err)
-                                      : restorer_copy(row->error, &to->error, from->err);
+    TRY(restorer_copy(from, row->provider, &to->provider));
+    TRY(restorer_copy(from, row->model, &to->model));
+    TRY(restorer_copy(from, row->host, &to->host));
+    return state == CALL_ROW_ANSWERED ? restorer_copy(from, row->reply, &to->reply)
+                                      : restorer_copy(from, row->error, &to->error);
 }
 
 /* The ledger's totals are those of its calls: the caps rest on them. */
@@ -137,15 +137,15 @@ static enum status restore_document(struct restorer *from, const struct document
                                     struct search_document *to)
 {
     to->rows = row->rows;
-    TRY(restorer_copy(row->kind, &to->kind, from->err));
-    TRY(restorer_copy(row->source, &to->source, from->err));
-    TRY(restorer_copy(row->id, &to->id, from->err));
-    TRY(restorer_copy(row->title, &to->title, from->err));
-    TRY(restorer_copy(row->url, &to->url, from->err));
-    TRY(restorer_copy(row->licence, &to->licence, from->err));
-    TRY(restorer_copy(row->text, &to->text, from->err));
-    TRY(restorer_copy(row->note, &to->note, from->err));
-    return restorer_copy_late(row->path, &to->path, from->err);
+    TRY(restorer_copy(from, row->kind, &to->kind));
+    TRY(restorer_copy(from, row->source, &to->source));
+    TRY(restorer_copy(from, row->id, &to->id));
+    TRY(restorer_copy(from, row->title, &to->title));
+    TRY(restorer_copy(from, row->url, &to->url));
+    TRY(restorer_copy(from, row->licence, &to->licence));
+    TRY(restorer_copy(from, row->text, &to->text));
+    TRY(restorer_copy(from, row->note, &to->note));
+    return restorer_copy_late(from, row->path, &to->path);
 }
 
 static enum status restore_documents(struct restorer *from)
@@ -178,9 +178,9 @@ static enum status restore_prompts(struct restorer *from)
     to->prompts = items;
     to->prompt_capacity = to->prompt_count;
     for (int32_t i = 0; i < to->prompt_count; i++) {
-        TRY(restorer_copy(rows[i].name, &to->prompts[i].name, from->err));
-        TRY(restorer_copy(rows[i].hash, &to->prompts[i].hash, from->err));
-        TRY(restorer_copy(rows[i].text, &to->prompts[i].text, from->err));
+        TRY(restorer_copy(from, rows[i].name, &to->prompts[i].name));
+        TRY(restorer_copy(from, rows[i].hash, &to->prompts[i].hash));
+        TRY(restorer_copy(from, rows[i].text, &to->prompts[i].text));
     }
     return STATUS_OK;
 }
@@ -224,7 +224,7 @@ static enum status restore_agent_totals(struct restorer *from)
     /* Before version 3 nothing but plans and what has ended could be an outcome. */
     to->outcomes = from->image->schema < 3 ? to->tree.count + to->settled_count : row->outcomes;
     to->ahead = row->ahead;
-    return restorer_copy_late(row->brief, &to->brief, from->err);
+    return restorer_copy_late(from, row->brief, &to->brief);
 }
 
 enum status restore_agents(struct restorer *from)

@@ -1,5 +1,5 @@
 /* Snapshots: run.h5 written by a thread, so that the search never waits for the disk, nor for a
- * copy of itself.
+ * copy of itself to be made.
  *
  *   flush journal -> fold its new events -> write run.h5 (the old one becomes run.prev.h5) ->
  * shorten the journal
@@ -22,7 +22,7 @@
 
 struct snapshot {
     char folder[FILE_PATH_BYTES];
-    struct journal *journal; /* borrowed; NULL: none, snapshots are then taken of copies */
+    struct journal *journal; /* borrowed */
     pthread_t thread;
     pthread_mutex_t mutex; /* guards everything down to the blank line */
     pthread_cond_t changed;
@@ -32,7 +32,7 @@ struct snapshot {
     double took_s;        /* the last one that was finished */
     struct error failure; /* the first one that nobody was told of */
 
-    struct search search;      /* the thread's own, or the copy */
+    struct search search;      /* the thread's own */
     bool loaded;               /* it holds what was on disk */
     int64_t previous_sequence; /* of the run.h5 before */
 };
@@ -72,9 +72,6 @@ static enum status follow(struct snapshot *snapshot, struct error *err)
 /* Writes the run file and shortens the journal to what run.prev.h5 does not hold. */
 static enum status write_snapshot(struct snapshot *snapshot, struct error *err)
 {
-    if (snapshot->journal == NULL) {
-        return store_run_save(snapshot->folder, &snapshot->search, err);
-    }
     const struct store_lock *lock = journal_lock(snapshot->journal);
     if (lock != NULL) {
         TRY(store_lock_check(lock, err)); /* else the journal is not the one to follow */
@@ -99,9 +96,6 @@ static void *serve(void *context)
         double begun_s = clock_monotonic_s();
         pthread_mutex_unlock(&snapshot->mutex);
         enum status status = write_snapshot(snapshot, &failure);
-        if (snapshot->journal == NULL) {
-            search_fini(&snapshot->search);
-        }
         pthread_mutex_lock(&snapshot->mutex);
         if (status != STATUS_OK && snapshot->failure.code == STATUS_OK) {
             snapshot->failure = failure;
@@ -159,27 +153,17 @@ enum status snapshot_create(const char *folder, struct journal *journal, struct 
     return STATUS_OK;
 }
 
-enum status snapshot_start(struct snapshot *snapshot, const struct search *search, bool *started,
-                           struct error *err)
+bool snapshot_start(struct snapshot *snapshot, int64_t sequence)
 {
-    *started = false;
     pthread_mutex_lock(&snapshot->mutex);
-    bool busy = snapshot->busy;
-    pthread_mutex_unlock(&snapshot->mutex);
-    if (busy) {
-        return STATUS_OK;
+    bool starts = !snapshot->busy;
+    if (starts) {
+        snapshot->target = sequence;
+        snapshot->busy = true;
+        pthread_cond_broadcast(&snapshot->changed);
     }
-    /* Not busy: the thread waits, and only this caller can change that. */
-    if (snapshot->journal == NULL) {
-        TRY(search_copy(search, &snapshot->search, err));
-    }
-    pthread_mutex_lock(&snapshot->mutex);
-    snapshot->target = search->last_sequence;
-    snapshot->busy = true;
-    pthread_cond_broadcast(&snapshot->changed);
     pthread_mutex_unlock(&snapshot->mutex);
-    *started = true;
-    return STATUS_OK;
+    return starts;
 }
 
 /* Tells of the failure once (mutex held): the next snapshot may succeed. */

@@ -53,6 +53,10 @@ enum status journal_open(const char *folder, const struct store_lock *lock, int6
 /* Queues an event; takes it, whatever the outcome. Its "sequence" must be the last one's + 1. */
 enum status journal_append(struct journal *journal, cJSON *event, struct error *err);
 
+/* Gives the events back that are on disk, in order, one a call; NULL if none is left. Those that nobody takes are freed
+ * when the journal is closed. */
+cJSON *journal_take(struct journal *journal);
+
 /* Sequence up to which events are on disk, or the error that stopped the writing (which then stays). */
 enum status journal_durable(struct journal *journal, int64_t *sequence, struct error *err);
 
@@ -67,11 +71,11 @@ void journal_close(struct journal *journal); /* flushes; NULL allowed */
 /* ---- snapshots without waiting (store/snapshot.c) ---- */
 
 /* Writes run.h5 from a thread, then shortens the journal. The caller waits for nothing: the thread has a search of its
- * own that follows the journal's events (journal NULL: it gets a copy). */
+ * own that follows the journal's events. */
 struct snapshot; /* opaque */
 enum status snapshot_create(const char *folder, struct journal *journal, struct snapshot **out, struct error *err);
-/* Starts one of all events up to search->last_sequence, unless one is being written; *started says which. */
-enum status snapshot_start(struct snapshot *snapshot, const struct search *search, bool *started, struct error *err);
+/* Starts one of all events up to `sequence`, unless one is being written; false: one is. */
+bool snapshot_start(struct snapshot *snapshot, int64_t sequence);
 /* The first failure of a finished one; told once, the next one may succeed. */
 enum status snapshot_check(struct snapshot *snapshot, struct error *err);
 enum status snapshot_wait(struct snapshot *snapshot, struct error *err);

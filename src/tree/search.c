@@ -35,6 +35,7 @@ void search_init(struct search *search)
 {
     memset(search, 0, sizeof(*search));
     tree_init(&search->tree);
+    arena_init(&search->arena, SIZE_MAX);
     search->best_node = -1;
     search->winner_node = -1;
     search->winner_candidate = -1;
@@ -48,100 +49,20 @@ bool candidate_is_over(const struct candidate *candidate)
     return candidate->state == CANDIDATE_FINISHED || candidate->state == CANDIDATE_FAILED;
 }
 
-void candidate_fini(struct candidate *candidate)
-{
-    free(candidate->config);
-    free(candidate->end);
-    free(candidate->curve);
-    for (int32_t i = 0; i < candidate->case_count; i++) {
-        free(candidate->cases[i].prompt);
-        free(candidate->cases[i].answer);
-        free(candidate->cases[i].output);
-    }
-    free(candidate->cases);
-    for (int32_t i = 0; i < candidate->confusion_count; i++) {
-        free(candidate->confusions[i].expected);
-        free(candidate->confusions[i].found);
-    }
-    free(candidate->confusions);
-    free(candidate->error);
-    free(candidate->log_tail);
-    memset(candidate, 0, sizeof(*candidate));
-}
-
-void search_node_fini(struct search_node *node)
-{
-    free(node->strategy);
-    free(node->goal);
-    free(node->rationale);
-    free(node->recipe);
-    free(node->researcher);
-    free(node->diagnosis);
-    free(node->causes);
-    free(node->recipe_report);
-    for (int32_t i = 0; i < node->candidate_count; i++) {
-        candidate_fini(&node->candidates[i]);
-    }
-    memset(node, 0, sizeof(*node));
-}
-
-void search_identity_fini(struct search_identity *identity)
-{
-    free(identity->job);
-    free(identity->model_hash);
-    free(identity->task_hash);
-    free(identity->metric);
-    free(identity->version);
-    memset(identity, 0, sizeof(*identity));
-}
-
-static void fini_agents(struct search *search)
-{
-    for (int32_t i = 0; i < search->call_count; i++) {
-        search_call_fini(&search->calls[i]);
-    }
-    free(search->calls);
-    free(search->call_slots);
-    for (int32_t i = 0; i < search->document_count; i++) {
-        search_document_fini(&search->documents[i]);
-    }
-    free(search->documents);
-    for (int32_t i = 0; i < search->prompt_count; i++) {
-        search_prompt_fini(&search->prompts[i]);
-    }
-    free(search->prompts);
-    free(search->aheads);
-    free(search->brief);
-}
-
 void search_fini(struct search *search)
 {
-    if (search->arena.head != NULL) {
-        arena_fini(&search->arena);
-        search_init(search);
-        return;
-    }
-    search_identity_fini(&search->identity);
-    fini_agents(search);
-    for (int32_t i = 0; i < search->tree.count; i++) {
-        search_node_fini(&search->nodes[i]);
-    }
     free(search->nodes);
-    for (int32_t i = 0; i < search->insight_count; i++) {
-        free(search->insights[i].text);
-    }
     free(search->insights);
-    for (int32_t i = 0; i < search->allocation_count; i++) {
-        search_allocation_fini(&search->allocations[i]);
-    }
-    free(search->allocations);
-    for (int32_t i = 0; i < search->incident_count; i++) {
-        search_incident_fini(&search->incidents[i]);
-    }
-    free(search->incidents);
     free(search->settled);
-    free(search->end_reason);
+    free(search->allocations);
+    free(search->incidents);
+    free(search->calls);
+    free(search->call_slots);
+    free(search->documents);
+    free(search->prompts);
+    free(search->aheads);
     tree_fini(&search->tree);
+    arena_fini(&search->arena);
     search_init(search);
 }
 

@@ -276,7 +276,8 @@ struct search {
     enum search_end end;
     char *end_reason;                      /* "rounds", "budget", "goal", ... */
     int32_t winner_node, winner_candidate; /* -1 until finished */
-    struct arena arena; /* of a copy: holds all of it; else empty, each part owned by itself */
+    struct arena arena; /* holds every text, and every list that does not grow: nothing of a search
+                           is freed before it is, and kept apart it does not scatter the heap */
 };
 
 /* Strings of a search are NULL where nothing set them yet: readers go through search_text. */
@@ -290,10 +291,6 @@ const char *search_text(const char *text);
  * compares hashes keeps it apart from real ones. */
 #define SEARCH_SIMULATED "simulated "
 bool search_is_simulated(const struct search *search);
-
-/* Deep copy in one arena, for a thread that writes while the search goes on. The copy is only read:
- * search_apply refuses it. STATUS_NO_MEMORY leaves *out empty. */
-enum status search_copy(const struct search *from, struct search *out, struct error *err);
 
 /* Events: {"sequence": 12, "time_s": wall, "event": "<kind>", ...}; sequence is last_sequence + 1.
  *
@@ -359,7 +356,7 @@ void search_candidate_name(int32_t node, int32_t candidate, char out[SEARCH_NAME
 bool search_candidate_parse(const char *name, int32_t *node, int32_t *candidate);
 
 /* The newest call of a key that was not lost, open or ended; NULL if there is none. Borrowed until
- * the next search_apply. Quick, but for a copy of a search. */
+ * the next search_apply. */
 const struct search_call *search_find_call(const struct search *search, const char *key);
 
 /* Whether a text can be the key of a call: printable ASCII without spaces. */
@@ -373,8 +370,8 @@ double search_call_usd(const struct search_call *call);
 /* Whether a path is relative and has no ".." in it: search_document.path. */
 bool search_path_stays_inside(const char *path);
 
-/* Makes search_find_call quick, for a search that did not come from events. STATUS_INVALID if two
- * calls that were not lost have one key. */
+/* Lets search_find_call find them, for a search that did not come from events. STATUS_INVALID if
+ * two calls that were not lost have one key. */
 enum status search_index_calls(struct search *search, struct error *err);
 
 /* Lists what has ended and finds the best, for a search that did not come from events. */

@@ -1,35 +1,12 @@
 /* Events of what the agents work with and found out: prompts, the brief, documents, why cases of a
  * round failed, and how far they plan ahead. */
 #include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
 
 #include "base/mem.h"
 #include "tree/search_event.h"
 
 enum { AHEAD_MAX = 1000000 };
-
-void search_prompt_fini(struct search_prompt *prompt)
-{
-    free(prompt->name);
-    free(prompt->hash);
-    free(prompt->text);
-    memset(prompt, 0, sizeof(*prompt));
-}
-
-void search_document_fini(struct search_document *document)
-{
-    free(document->kind);
-    free(document->source);
-    free(document->id);
-    free(document->title);
-    free(document->url);
-    free(document->licence);
-    free(document->text);
-    free(document->note);
-    free(document->path);
-    memset(document, 0, sizeof(*document));
-}
 
 /* The array of the event, of at most `max` items; NULL with a problem otherwise. */
 static const cJSON *require_list(struct event *event, const char *key, int max)
@@ -66,11 +43,12 @@ static int32_t find_prompt(const struct search_prompt *prompts, int32_t count, c
     return -1;
 }
 
-static enum status read_prompts(const struct search *search, struct event *event,
+static enum status read_prompts(struct search *search, struct event *event,
                                 struct search_prompt out[SEARCH_PROMPTS_MAX], int32_t *count,
                                 struct error *err)
 {
     const size_t max = SEARCH_TEXT_MAX_BYTES;
+    struct arena *arena = &search->arena;
     const cJSON *list = require_list(event, "prompts", SEARCH_PROMPTS_MAX);
     const cJSON *item = NULL;
     int32_t added = 0;
@@ -79,9 +57,9 @@ static enum status read_prompts(const struct search *search, struct event *event
         struct search_prompt *to = &out[*count];
         item_reader(event, "prompts", *count, item, &reader);
         (*count)++;
-        TRY(search_read_text(&reader, "name", true, SEARCH_LINE_MAX_BYTES, &to->name, err));
-        TRY(search_read_text(&reader, "hash", true, SEARCH_LINE_MAX_BYTES, &to->hash, err));
-        TRY(search_read_text(&reader, "text", true, max, &to->text, err));
+        TRY(search_read_text(&reader, "name", true, SEARCH_LINE_MAX_BYTES, arena, &to->name, err));
+        TRY(search_read_text(&reader, "hash", true, SEARCH_LINE_MAX_BYTES, arena, &to->hash, err));
+        TRY(search_read_text(&reader, "text", true, max, arena, &to->text, err));
         TRY(event_check(event, err)); /* the names are then there */
         if (find_prompt(out, *count - 1, to->name) >= 0) {
             json_problems_add(&event->problems, "/prompts", "%s is there twice", to->name);
@@ -97,30 +75,19 @@ static enum status read_prompts(const struct search *search, struct event *event
 
 enum status search_apply_prompts(struct search *search, struct event *event, struct error *err)
 {
-    enum status status = STATUS_OK;
     struct search_prompt read[SEARCH_PROMPTS_MAX] = {0};
     int32_t count = 0;
     void *list = search->prompts;
-    TRY_CLEANUP(read_prompts(search, event, read, &count, err));
-    TRY_CLEANUP(event_reserve(&list, search->prompt_count, count, &search->prompt_capacity,
-                              sizeof(read[0]), "prompts", err));
+    TRY(read_prompts(search, event, read, &count, err));
+    TRY(event_reserve(&list, search->prompt_count, count, &search->prompt_capacity, sizeof(read[0]),
+                      "prompts", err));
     search->prompts = list;
     for (int32_t i = 0; i < count; i++) {
         int32_t at = find_prompt(search->prompts, search->prompt_count, read[i].name);
-        if (at >= 0) {
-            search_prompt_fini(&search->prompts[at]);
-        } else {
-            at = search->prompt_count++;
-        }
+        at = at >= 0 ? at : search->prompt_count++;
         search->prompts[at] = read[i];
     }
     return STATUS_OK;
-
-cleanup:
-    for (int32_t i = 0; i < count; i++) {
-        search_prompt_fini(&read[i]);
-    }
-    return status;
 }
 
 /* ---- the brief ---- */
@@ -128,13 +95,9 @@ cleanup:
 enum status search_apply_brief(struct search *search, struct event *event, struct error *err)
 {
     char *brief = NULL;
-    TRY(search_read_json(&event->reader, "brief", false, SEARCH_TEXT_MAX_BYTES, &brief, err));
-    enum status status = event_check(event, err);
-    if (status != STATUS_OK) {
-        free(brief);
-        return status;
-    }
-    free(search->brief);
+    TRY(search_read_json(&event->reader, "brief", false, SEARCH_TEXT_MAX_BYTES, &search->arena,
+                         &brief, err));
+    TRY(event_check(event, err));
     search->brief = brief;
     return STATUS_OK;
 }
@@ -173,7 +136,8 @@ bool search_path_stays_inside(const char *path)
 }
 
 static enum status read_document(struct event *event, const cJSON *item, int32_t index,
-                                 struct search_document *out, struct error *err)
+                                 struct arena *arena, struct search_document *out,
+                                 struct error *err)
 {
     static const char *const kinds[] = {"literature", "data", NULL};
     const size_t line = SEARCH_LINE_MAX_BYTES;
@@ -181,22 +145,22 @@ static enum status read_document(struct event *event, const cJSON *item, int32_t
     struct json_reader reader;
     item_reader(event, "documents", index, item, &reader);
     json_require(&reader, "kind", "\"literature\" or \"data\"");
-    out->kind = mem_strdup(kinds[json_read_choice(&reader, "kind", kinds, 0)]);
+    out->kind = arena_strdup(arena, kinds[json_read_choice(&reader, "kind", kinds, 0)]);
     if (out->kind == NULL) {
         return mem_fail(err, 16, "the kind of a document");
     }
-    TRY(search_read_text(&reader, "source", true, line, &out->source, err));
-    TRY(search_read_text(&reader, "id", true, line, &out->id, err));
-    TRY(search_read_text(&reader, "title", true, line, &out->title, err));
-    TRY(search_read_text(&reader, "url", false, line, &out->url, err));
-    TRY(search_read_text(&reader, "licence", false, line, &out->licence, err));
-    TRY(search_read_text(&reader, "text", false, text, &out->text, err));
-    TRY(search_read_text(&reader, "note", false, text, &out->note, err));
+    TRY(search_read_text(&reader, "source", true, line, arena, &out->source, err));
+    TRY(search_read_text(&reader, "id", true, line, arena, &out->id, err));
+    TRY(search_read_text(&reader, "title", true, line, arena, &out->title, err));
+    TRY(search_read_text(&reader, "url", false, line, arena, &out->url, err));
+    TRY(search_read_text(&reader, "licence", false, line, arena, &out->licence, err));
+    TRY(search_read_text(&reader, "text", false, text, arena, &out->text, err));
+    TRY(search_read_text(&reader, "note", false, text, arena, &out->note, err));
     out->rows = json_read_int(&reader, "rows", 0, 0, INT64_C(1) << 53);
     if (json_read_any(&reader, "path") == NULL) {
         return STATUS_OK;
     }
-    TRY(search_read_text(&reader, "path", true, line, &out->path, err));
+    TRY(search_read_text(&reader, "path", true, line, arena, &out->path, err));
     if (out->path != NULL && !search_path_stays_inside(out->path)) {
         json_problems_add(&event->problems, "/documents",
                           "found the path %s, allowed is one below "
@@ -206,7 +170,7 @@ static enum status read_document(struct event *event, const cJSON *item, int32_t
     return STATUS_OK;
 }
 
-static enum status read_documents(const struct search *search, struct event *event,
+static enum status read_documents(struct search *search, struct event *event,
                                   struct search_document out[SEARCH_DOCUMENTS_MAX], int32_t *count,
                                   struct error *err)
 {
@@ -215,7 +179,7 @@ static enum status read_documents(const struct search *search, struct event *eve
     int32_t added = 0;
     cJSON_ArrayForEach (item, list) {
         struct search_document *to = &out[*count];
-        TRY(read_document(event, item, (*count)++, to, err));
+        TRY(read_document(event, item, (*count)++, &search->arena, to, err));
         TRY(event_check(event, err)); /* the texts are then there */
         if (find_document(out, *count - 1, to) >= 0) {
             json_problems_add(&event->problems, "/documents", "%s %s is there twice", to->source,
@@ -232,30 +196,19 @@ static enum status read_documents(const struct search *search, struct event *eve
 
 enum status search_apply_documents(struct search *search, struct event *event, struct error *err)
 {
-    enum status status = STATUS_OK;
     struct search_document read[SEARCH_DOCUMENTS_MAX] = {0};
     int32_t count = 0;
     void *list = search->documents;
-    TRY_CLEANUP(read_documents(search, event, read, &count, err));
-    TRY_CLEANUP(event_reserve(&list, search->document_count, count, &search->document_capacity,
-                              sizeof(read[0]), "documents", err));
+    TRY(read_documents(search, event, read, &count, err));
+    TRY(event_reserve(&list, search->document_count, count, &search->document_capacity,
+                      sizeof(read[0]), "documents", err));
     search->documents = list;
     for (int32_t i = 0; i < count; i++) {
         int32_t at = find_document(search->documents, search->document_count, &read[i]);
-        if (at >= 0) {
-            search_document_fini(&search->documents[at]);
-        } else {
-            at = search->document_count++;
-        }
+        at = at >= 0 ? at : search->document_count++;
         search->documents[at] = read[i];
     }
     return STATUS_OK;
-
-cleanup:
-    for (int32_t i = 0; i < count; i++) {
-        search_document_fini(&read[i]);
-    }
-    return status;
 }
 
 /* ---- why cases failed ---- */
@@ -298,33 +251,24 @@ static void read_retired(struct search *search, struct event *event, bool apply)
 enum status search_apply_node_diagnosed(struct search *search, struct event *event,
                                         struct error *err)
 {
-    enum status status = STATUS_OK;
     struct event_insights insights = {.count = 0};
     char *diagnosis = NULL;
     char *causes = NULL;
     int32_t id = read_ended_node(search, event);
-    TRY_CLEANUP(search_read_text(&event->reader, "diagnosis", true, SEARCH_TEXT_MAX_BYTES,
-                                 &diagnosis, err));
-    TRY_CLEANUP(
-        search_read_json(&event->reader, "causes", true, SEARCH_TEXT_MAX_BYTES, &causes, err));
-    TRY_CLEANUP(event_read_insights(search, event, &insights, err));
+    TRY(search_read_text(&event->reader, "diagnosis", true, SEARCH_TEXT_MAX_BYTES, &search->arena,
+                         &diagnosis, err));
+    TRY(search_read_json(&event->reader, "causes", true, SEARCH_TEXT_MAX_BYTES, &search->arena,
+                         &causes, err));
+    TRY(event_read_insights(search, event, &insights, err));
     read_retired(search, event, false);
-    TRY_CLEANUP(event_check(event, err));
-    TRY_CLEANUP(event_reserve_insights(search, &insights, err));
+    TRY(event_check(event, err));
+    TRY(event_reserve_insights(search, &insights, err));
 
     read_retired(search, event, true);
     event_take_insights(search, &insights);
-    free(search->nodes[id].diagnosis);
-    free(search->nodes[id].causes);
     search->nodes[id].diagnosis = diagnosis;
     search->nodes[id].causes = causes;
     return STATUS_OK;
-
-cleanup:
-    event_insights_fini(&insights);
-    free(diagnosis);
-    free(causes);
-    return status;
 }
 
 /* ---- planning ahead ---- */

@@ -2,21 +2,12 @@
  * it. They are on disk before they come here, and no decision hangs on them: where a list is full
  * or a text too long, less is kept, and the search goes on. */
 #include <math.h>
-#include <stdlib.h>
 #include <string.h>
 
 #include "base/mem.h"
 #include "tree/search_event.h"
 
 /* ---- allocations ---- */
-
-void search_allocation_fini(struct search_allocation *allocation)
-{
-    free(allocation->job);
-    free(allocation->host);
-    free(allocation->end);
-    memset(allocation, 0, sizeof(*allocation));
-}
 
 static int32_t read_count(struct event *event, const char *key, int32_t fallback, int32_t max)
 {
@@ -29,8 +20,8 @@ static double read_span(struct event *event, const char *key)
     return json_read_number(&event->reader, key, NAN, 0.0, SEARCH_SECONDS_MAX);
 }
 
-static enum status read_allocation(struct event *event, struct search_allocation *out,
-                                   struct error *err)
+static enum status read_allocation(struct event *event, struct arena *arena,
+                                   struct search_allocation *out, struct error *err)
 {
     out->started_s = event->time_s;
     out->ranks = (int32_t)event_require_int(event, "ranks", 1, INT32_MAX);
@@ -41,9 +32,9 @@ static enum status read_allocation(struct event *event, struct search_allocation
     out->restarts = read_count(event, "restarts", 0, INT32_MAX);
     out->predicted_s = NAN;
     out->safe_s = NAN;
-    TRY(event_read_line(event, "job", false, &out->job, err));
-    TRY(event_read_line(event, "host", false, &out->host, err));
-    out->end = mem_strdup("");
+    TRY(event_read_line(event, "job", false, arena, &out->job, err));
+    TRY(event_read_line(event, "host", false, arena, &out->host, err));
+    out->end = arena_strdup(arena, "");
     if (out->end == NULL) {
         return mem_fail(err, 1, "an allocation");
     }
@@ -53,23 +44,18 @@ static enum status read_allocation(struct event *event, struct search_allocation
 enum status search_apply_allocation_started(struct search *search, struct event *event,
                                             struct error *err)
 {
-    enum status status = STATUS_OK;
     struct search_allocation allocation = {0};
     void *list = search->allocations;
-    TRY_CLEANUP(read_allocation(event, &allocation, err));
-    TRY_CLEANUP(event_reserve(&list, search->allocation_count, 1, &search->allocation_capacity,
-                              sizeof(allocation), "allocations", err));
+    TRY(read_allocation(event, &search->arena, &allocation, err));
+    TRY(event_reserve(&list, search->allocation_count, 1, &search->allocation_capacity,
+                      sizeof(allocation), "allocations", err));
     search->allocations = list;
     if (search->allocation_count == SEARCH_ALLOCATIONS_MAX) {
-        search_allocation_fini(&search->allocations[--search->allocation_count]);
+        search->allocation_count--;
     }
     search->allocations[search->allocation_count++] = allocation;
     search->earlier_seconds = search->allocation_seconds;
     return STATUS_OK;
-
-cleanup:
-    search_allocation_fini(&allocation);
-    return status;
 }
 
 /* The allocation that is running; NULL with a problem if none is. */
@@ -101,16 +87,11 @@ enum status search_apply_allocation_ended(struct search *search, struct event *e
     double predicted_s = read_span(event, "predicted_s");
     double safe_s = read_span(event, "safe_s");
     char *reason = NULL;
-    TRY(event_read_line(event, "reason", true, &reason, err));
+    TRY(event_read_line(event, "reason", true, &search->arena, &reason, err));
     if (reason != NULL && reason[0] == '\0') {
         json_problems_add(&event->problems, "/reason", "found an empty text, allowed is a reason");
     }
-    enum status status = event_check(event, err);
-    if (status != STATUS_OK) {
-        free(reason);
-        return status;
-    }
-    free(allocation->end);
+    TRY(event_check(event, err));
     allocation->end = reason;
     allocation->predicted_s = predicted_s;
     allocation->safe_s = safe_s;
@@ -118,13 +99,6 @@ enum status search_apply_allocation_ended(struct search *search, struct event *e
 }
 
 /* ---- incidents ---- */
-
-void search_incident_fini(struct search_incident *incident)
-{
-    free(incident->kind);
-    free(incident->message);
-    memset(incident, 0, sizeof(*incident));
-}
 
 static bool is_given(struct event *event, const char *key)
 {
@@ -162,12 +136,12 @@ static enum status read_incident(struct search *search, struct event *event,
     out->allocation = search->allocation_count - 1;
     read_subject(search, event, out, blamed);
     out->lost_s = read_span(event, "lost_s");
-    TRY(event_read_line(event, "kind", true, &out->kind, err));
-    TRY(event_read_line(event, "message", true, &out->message, err));
+    TRY(event_read_line(event, "kind", true, &search->arena, &out->kind, err));
+    TRY(event_read_line(event, "message", true, &search->arena, &out->message, err));
     return event_check(event, err);
 }
 
-enum status search_add_incident(struct search *search, struct search_incident *incident,
+enum status search_add_incident(struct search *search, const struct search_incident *incident,
                                 struct error *err)
 {
     void *list = search->incidents;
@@ -176,7 +150,6 @@ enum status search_add_incident(struct search *search, struct search_incident *i
                           sizeof(*incident), "incidents", err));
         search->incidents = list;
         search->incidents[search->incident_count++] = *incident;
-        memset(incident, 0, sizeof(*incident));
     }
     search->incidents_seen++;
     return STATUS_OK;
@@ -184,16 +157,12 @@ enum status search_add_incident(struct search *search, struct search_incident *i
 
 enum status search_apply_incident(struct search *search, struct event *event, struct error *err)
 {
-    enum status status = STATUS_OK;
     struct search_incident incident = {0};
     struct candidate *blamed = NULL;
-    TRY_CLEANUP(read_incident(search, event, &incident, &blamed, err));
-    TRY_CLEANUP(search_add_incident(search, &incident, err));
+    TRY(read_incident(search, event, &incident, &blamed, err));
+    TRY(search_add_incident(search, &incident, err));
     if (blamed != NULL) {
         blamed->kills++;
     }
-
-cleanup:
-    search_incident_fini(&incident);
-    return status;
+    return STATUS_OK;
 }

@@ -9,20 +9,6 @@
 #define CALL_USD_MAX 1e9 /* of one call */
 enum { CALL_ATTEMPTS_MAX = 1000000, SLOTS_FIRST_COUNT = 64 };
 
-void search_call_fini(struct search_call *call)
-{
-    free(call->key);
-    free(call->purpose);
-    free(call->kind);
-    free(call->body);
-    free(call->reply);
-    free(call->provider);
-    free(call->model);
-    free(call->host);
-    free(call->error);
-    memset(call, 0, sizeof(*call));
-}
-
 /* ---- what a call costs ---- */
 
 int64_t search_call_tokens(const struct search_call *call)
@@ -105,20 +91,17 @@ const struct search_call *search_find_call(const struct search *search, const ch
     if (search->call_slots != NULL) {
         int32_t slot = *find_slot(search, key);
         found = slot != 0 ? &search->calls[slot - 1] : NULL;
-    } else {
-        for (int32_t i = search->call_count - 1; i >= 0 && found == NULL; i--) {
-            found = strcmp(search->calls[i].key, key) == 0 ? &search->calls[i] : NULL;
-        }
     }
     return found != NULL && !found->lost ? found : NULL;
 }
 
 /* ---- a call is asked ---- */
 
-static enum status read_key(const struct search *search, struct event *event, char **out,
+static enum status read_key(struct search *search, struct event *event, char **out,
                             struct error *err)
 {
-    TRY(search_read_text(&event->reader, "key", true, SEARCH_CALL_KEY_BYTES - 1, out, err));
+    TRY(search_read_text(&event->reader, "key", true, SEARCH_CALL_KEY_BYTES - 1, &search->arena,
+                         out, err));
     if (*out == NULL) {
         return STATUS_OK;
     }
@@ -149,10 +132,11 @@ static double read_usd(struct event *event, const char *key)
     return json_read_number(&event->reader, key, NAN, 0.0, CALL_USD_MAX);
 }
 
-static enum status read_started(const struct search *search, struct event *event,
-                                struct search_call *out, struct error *err)
+static enum status read_started(struct search *search, struct event *event, struct search_call *out,
+                                struct error *err)
 {
     static const char *const kinds[] = {"chat", "source", "dry", NULL};
+    struct arena *arena = &search->arena;
     int64_t id = event_require_int(event, "call", 0, SEARCH_CALLS_MAX);
     if (event->problems.count == 0 && id != search->call_count) {
         json_problems_add(&event->problems, "/call", "found %lld, allowed is the next, %d",
@@ -167,31 +151,30 @@ static enum status read_started(const struct search *search, struct event *event
     out->cost_usd = NAN;
     out->started_s = event->time_s;
     TRY(read_key(search, event, &out->key, err));
-    TRY(event_read_line(event, "purpose", true, &out->purpose, err));
+    TRY(event_read_line(event, "purpose", true, arena, &out->purpose, err));
     json_require(&event->reader, "kind", "\"chat\", \"source\" or \"dry\"");
-    out->kind = mem_strdup(kinds[json_read_choice(&event->reader, "kind", kinds, 0)]);
+    out->kind = arena_strdup(arena, kinds[json_read_choice(&event->reader, "kind", kinds, 0)]);
     if (out->kind == NULL) {
         return mem_fail(err, 8, "the kind of a call");
     }
-    TRY(search_read_json(&event->reader, "body", false, SEARCH_CALL_TEXT_MAX_BYTES, &out->body,
-                         err));
+    TRY(search_read_json(&event->reader, "body", false, SEARCH_CALL_TEXT_MAX_BYTES, arena,
+                         &out->body, err));
     return event_check(event, err);
 }
 
 enum status search_apply_call_started(struct search *search, struct event *event, struct error *err)
 {
-    enum status status = STATUS_OK;
     struct search_call call = {0};
     void *list = search->calls;
     if (search->call_count >= SEARCH_CALLS_MAX) {
         return FAIL(err, STATUS_LIMIT, "%s: a search has at most %d calls", event->name,
                     SEARCH_CALLS_MAX);
     }
-    TRY_CLEANUP(read_started(search, event, &call, err));
-    TRY_CLEANUP(event_reserve(&list, search->call_count, 1, &search->call_capacity, sizeof(call),
-                              "calls", err));
+    TRY(read_started(search, event, &call, err));
+    TRY(event_reserve(&list, search->call_count, 1, &search->call_capacity, sizeof(call), "calls",
+                      err));
     search->calls = list;
-    TRY_CLEANUP(reserve_slot(search, err));
+    TRY(reserve_slot(search, err));
 
     int32_t *slot = find_slot(search, call.key);
     search->calls[search->call_count++] = call;
@@ -199,10 +182,6 @@ enum status search_apply_call_started(struct search *search, struct event *event
     search->agent_tokens += search_call_tokens(&call);
     search->agent_usd += search_call_usd(&call);
     return STATUS_OK;
-
-cleanup:
-    search_call_fini(&call);
-    return status;
 }
 
 /* ---- a call has ended ---- */
@@ -223,7 +202,8 @@ static struct search_call *read_open_call(struct search *search, struct event *e
 }
 
 /* What is told of the end, into an empty call. */
-static enum status read_end(struct event *event, struct search_call *out, struct error *err)
+static enum status read_end(struct event *event, struct arena *arena, struct search_call *out,
+                            struct error *err)
 {
     struct json_reader *reader = &event->reader;
     bool replied = cJSON_IsString(json_read_any(reader, "reply"));
@@ -238,13 +218,14 @@ static enum status read_end(struct event *event, struct search_call *out, struct
     out->cost_usd = read_usd(event, "cost_usd");
     out->seconds = event_require_seconds(event, "seconds");
     out->attempts = (int32_t)json_read_int(reader, "attempts", 0, 0, CALL_ATTEMPTS_MAX);
-    TRY(event_read_line(event, "provider", false, &out->provider, err));
-    TRY(event_read_line(event, "model", false, &out->model, err));
-    TRY(event_read_line(event, "host", false, &out->host, err));
+    TRY(event_read_line(event, "provider", false, arena, &out->provider, err));
+    TRY(event_read_line(event, "model", false, arena, &out->model, err));
+    TRY(event_read_line(event, "host", false, arena, &out->host, err));
     if (replied) {
-        TRY(search_read_text(reader, "reply", true, SEARCH_CALL_TEXT_MAX_BYTES, &out->reply, err));
+        TRY(search_read_text(reader, "reply", true, SEARCH_CALL_TEXT_MAX_BYTES, arena, &out->reply,
+                             err));
     } else {
-        TRY(event_read_line(event, "error", true, &out->error, err));
+        TRY(event_read_line(event, "error", true, arena, &out->error, err));
     }
     return event_check(event, err);
 }
@@ -277,11 +258,7 @@ enum status search_apply_call_ended(struct search *search, struct event *event, 
 {
     struct search_call end = {0};
     struct search_call *call = read_open_call(search, event);
-    enum status status = read_end(event, &end, err);
-    if (status != STATUS_OK) {
-        search_call_fini(&end);
-        return status;
-    }
+    TRY(read_end(event, &search->arena, &end, err));
     end_call(search, call, &end);
     return STATUS_OK;
 }

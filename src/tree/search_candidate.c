@@ -1,6 +1,5 @@
 /* Events of candidates: started, suspended, finished, failed, and what comes after. */
 #include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
 
 #include "base/mem.h"
@@ -122,37 +121,29 @@ static void update_best(const struct search *search, struct search_node *node)
 enum status search_apply_candidate_finished(struct search *search, struct event *event,
                                             struct error *err)
 {
-    enum status status = STATUS_OK;
-    struct candidate result;
+    struct candidate result = {0};
     char *report = NULL;
     int32_t id = -1;
-    memset(&result, 0, sizeof(result));
     struct candidate *candidate =
         event_candidate(search, event, EVENT_STATE(CANDIDATE_RUNNING), &id);
     json_require(&event->reader, "result", "an object");
     const cJSON *object = json_read_object(&event->reader, "result");
     if (object != NULL) {
-        TRY_CLEANUP(search_result_read(object, "/result", &event->problems, &result, &report, err));
+        TRY(search_result_read(object, "/result", &event->problems, &search->arena, &result,
+                               &report, err));
     }
     result.weights_kept = json_read_bool(&event->reader, "weights_kept", false);
-    TRY_CLEANUP(event_check(event, err));
-    TRY_CLEANUP(search_reserve_settled(search, err));
+    TRY(event_check(event, err));
+    TRY(search_reserve_settled(search, err));
 
     take_result(search, candidate, &result);
     struct search_node *node = &search->nodes[id];
     if (node->recipe_report == NULL) {
         node->recipe_report = report;
-        report = NULL;
     }
     update_best(search, node);
     search_settle(search, id, (int32_t)(candidate - node->candidates));
-    free(report);
     return STATUS_OK;
-
-cleanup:
-    candidate_fini(&result);
-    free(report);
-    return status;
 }
 
 /* The error of a failed candidate, into zeroed memory. Its code is a name ("STATUS_DIVERGED") or a
@@ -185,32 +176,25 @@ enum status search_apply_candidate_failed(struct search *search, struct event *e
                                           struct error *err)
 {
     int32_t id = -1;
-    enum status status = STATUS_OK;
-    struct error *error = NULL;
     char *log_tail = NULL;
     struct candidate *candidate = event_candidate(search, event, ACTIVE_STATES, &id);
     double rank_seconds =
         json_read_number(&event->reader, "rank_seconds", 0.0, 0.0, SEARCH_SECONDS_MAX);
-    error = mem_calloc(1, sizeof(*error));
+    struct error *error = arena_alloc(&search->arena, 1, sizeof(*error));
     if (error == NULL) {
         return mem_fail(err, sizeof(*error), "the error of a candidate");
     }
     read_error(event, error);
-    TRY_CLEANUP(
-        search_read_text(&event->reader, "log_tail", false, SEARCH_TEXT_MAX_BYTES, &log_tail, err));
-    TRY_CLEANUP(event_check(event, err));
-    TRY_CLEANUP(search_reserve_settled(search, err));
+    TRY(search_read_text(&event->reader, "log_tail", false, SEARCH_TEXT_MAX_BYTES, &search->arena,
+                         &log_tail, err));
+    TRY(event_check(event, err));
+    TRY(search_reserve_settled(search, err));
     candidate->state = CANDIDATE_FAILED;
     candidate->error = error;
     candidate->log_tail = log_tail;
     add_cost(search, candidate, rank_seconds);
     search_settle(search, id, (int32_t)(candidate - search->nodes[id].candidates));
     return STATUS_OK;
-
-cleanup:
-    free(log_tail);
-    free(error);
-    return status;
 }
 
 enum status search_apply_weights_dropped(struct search *search, struct event *event,

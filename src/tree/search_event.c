@@ -26,7 +26,7 @@ double event_require_seconds(struct event *event, const char *key)
     return json_read_number(&event->reader, key, 0.0, 0.0, SEARCH_SECONDS_MAX);
 }
 
-enum status event_copy_line(const char *text, char **out, struct error *err)
+enum status event_copy_line(const char *text, struct arena *arena, char **out, struct error *err)
 {
     size_t length = strlen(text);
     if (length > SEARCH_LINE_MAX_BYTES) {
@@ -35,21 +35,16 @@ enum status event_copy_line(const char *text, char **out, struct error *err)
             length--;
         }
     }
-    *out = mem_strndup(text, length);
+    *out = arena_strndup(arena, text, length);
     return *out != NULL ? STATUS_OK : mem_fail(err, length, "a text of an event");
 }
 
-enum status event_read_line(struct event *event, const char *key, bool required, char **out,
-                            struct error *err)
+enum status event_read_line(struct event *event, const char *key, bool required,
+                            struct arena *arena, char **out, struct error *err)
 {
-    TRY(search_read_text(&event->reader, key, required, SEARCH_TEXT_MAX_BYTES, out, err));
-    if (*out == NULL || strlen(*out) <= SEARCH_LINE_MAX_BYTES) {
-        return STATUS_OK;
-    }
-    char *whole = *out;
-    enum status status = event_copy_line(whole, out, err);
-    free(whole);
-    return status;
+    TRY(search_read_text(&event->reader, key, required, SEARCH_TEXT_MAX_BYTES, arena, out, err));
+    bool long_line = *out != NULL && strlen(*out) > SEARCH_LINE_MAX_BYTES;
+    return long_line ? event_copy_line(*out, arena, out, err) : STATUS_OK;
 }
 
 enum status event_reserve(void **list, int32_t count, int32_t more, int32_t *capacity,
@@ -75,25 +70,25 @@ enum status event_reserve(void **list, int32_t count, int32_t more, int32_t *cap
 
 /* ---- the search as a whole ---- */
 
-static enum status read_job(struct event *event, char **out, struct error *err)
+static enum status read_job(struct event *event, struct arena *arena, char **out, struct error *err)
 {
     const cJSON *job = cJSON_GetObjectItemCaseSensitive(event->object, "job");
     if (cJSON_IsString(job)) {
-        return search_read_text(&event->reader, "job", true, SEARCH_JOB_MAX_BYTES, out, err);
+        return search_read_text(&event->reader, "job", true, SEARCH_JOB_MAX_BYTES, arena, out, err);
     }
-    return search_read_json(&event->reader, "job", false, SEARCH_JOB_MAX_BYTES, out, err);
+    return search_read_json(&event->reader, "job", false, SEARCH_JOB_MAX_BYTES, arena, out, err);
 }
 
-static enum status read_identity(struct event *event, struct search_identity *out,
-                                 struct error *err)
+static enum status read_identity(struct event *event, struct arena *arena,
+                                 struct search_identity *out, struct error *err)
 {
     struct json_reader *reader = &event->reader;
     const size_t max = SEARCH_TEXT_MAX_BYTES;
-    TRY(read_job(event, &out->job, err));
-    TRY(search_read_text(reader, "model_hash", true, max, &out->model_hash, err));
-    TRY(search_read_text(reader, "task_hash", true, max, &out->task_hash, err));
-    TRY(search_read_text(reader, "metric", true, max, &out->metric, err));
-    TRY(search_read_text(reader, "version", true, max, &out->version, err));
+    TRY(read_job(event, arena, &out->job, err));
+    TRY(search_read_text(reader, "model_hash", true, max, arena, &out->model_hash, err));
+    TRY(search_read_text(reader, "task_hash", true, max, arena, &out->task_hash, err));
+    TRY(search_read_text(reader, "metric", true, max, arena, &out->metric, err));
+    TRY(search_read_text(reader, "version", true, max, arena, &out->version, err));
     json_require(reader, "larger_is_better", "true or false");
     out->larger_is_better = json_read_bool(reader, "larger_is_better", true);
     out->seed = (uint64_t)event_require_int(event, "seed", 0, INT64_C(1) << 53);
@@ -102,13 +97,8 @@ static enum status read_identity(struct event *event, struct search_identity *ou
 
 static enum status apply_started(struct search *search, struct event *event, struct error *err)
 {
-    struct search_identity identity;
-    memset(&identity, 0, sizeof(identity));
-    enum status status = read_identity(event, &identity, err);
-    if (status != STATUS_OK) {
-        search_identity_fini(&identity);
-        return status;
-    }
+    struct search_identity identity = {0};
+    TRY(read_identity(event, &search->arena, &identity, err));
     search->identity = identity;
     return STATUS_OK;
 }
@@ -116,15 +106,8 @@ static enum status apply_started(struct search *search, struct event *event, str
 static enum status apply_job_resolved(struct search *search, struct event *event, struct error *err)
 {
     char *job = NULL;
-    enum status status = read_job(event, &job, err);
-    if (status == STATUS_OK) {
-        status = event_check(event, err);
-    }
-    if (status != STATUS_OK) {
-        free(job);
-        return status;
-    }
-    free(search->identity.job);
+    TRY(read_job(event, &search->arena, &job, err));
+    TRY(event_check(event, err));
     search->identity.job = job;
     return STATUS_OK;
 }
@@ -143,12 +126,9 @@ static enum status apply_finished(struct search *search, struct event *event, st
                           (int)node, (int)candidate);
     }
     char *reason = NULL;
-    TRY(search_read_text(&event->reader, "reason", true, SEARCH_TEXT_MAX_BYTES, &reason, err));
-    enum status status = event_check(event, err);
-    if (status != STATUS_OK) {
-        free(reason);
-        return status;
-    }
+    TRY(search_read_text(&event->reader, "reason", true, SEARCH_TEXT_MAX_BYTES, &search->arena,
+                         &reason, err));
+    TRY(event_check(event, err));
     search->end = SEARCH_FINISHED;
     search->end_reason = reason;
     search->winner_node = node;
@@ -167,7 +147,8 @@ static enum status reserve_node(struct search *search, struct error *err)
     return STATUS_OK;
 }
 
-static enum status read_configs(struct event *event, struct search_node *out, struct error *err)
+static enum status read_configs(struct event *event, struct arena *arena, struct search_node *out,
+                                struct error *err)
 {
     json_require(&event->reader, "configs", "an array of 1 to 5 objects");
     const cJSON *configs = json_read_array(&event->reader, "configs");
@@ -185,8 +166,8 @@ static enum status read_configs(struct event *event, struct search_node *out, st
             return STATUS_OK;
         }
         char *line = json_print_line(config);
-        char *copy = line != NULL ? mem_strdup(line) : NULL;
         size_t length = line != NULL ? strlen(line) : 0;
+        char *copy = line != NULL ? arena_strndup(arena, line, length) : NULL;
         cJSON_free(line);
         if (copy == NULL) {
             return mem_fail(err, length, "a configuration");
@@ -204,6 +185,7 @@ static enum status read_plan(struct search *search, struct event *event, struct 
                              int32_t *parent, struct error *err)
 {
     struct json_reader *reader = &event->reader;
+    struct arena *arena = &search->arena;
     const size_t max = SEARCH_TEXT_MAX_BYTES;
     int64_t id = event_require_int(event, "node", 0, TREE_NODES_MAX);
     if (event->problems.count == 0 && id != search->tree.count) {
@@ -211,12 +193,12 @@ static enum status read_plan(struct search *search, struct event *event, struct 
                           (long long)id, (int)search->tree.count);
     }
     *parent = (int32_t)event_require_int(event, "parent", -1, TREE_NODES_MAX);
-    TRY(search_read_text(reader, "strategy", true, max, &out->strategy, err));
-    TRY(search_read_text(reader, "goal", true, max, &out->goal, err));
-    TRY(search_read_text(reader, "rationale", true, max, &out->rationale, err));
-    TRY(search_read_text(reader, "researcher", true, max, &out->researcher, err));
-    TRY(search_read_json(reader, "recipe", true, max, &out->recipe, err));
-    TRY(read_configs(event, out, err));
+    TRY(search_read_text(reader, "strategy", true, max, arena, &out->strategy, err));
+    TRY(search_read_text(reader, "goal", true, max, arena, &out->goal, err));
+    TRY(search_read_text(reader, "rationale", true, max, arena, &out->rationale, err));
+    TRY(search_read_text(reader, "researcher", true, max, arena, &out->researcher, err));
+    TRY(search_read_json(reader, "recipe", true, max, arena, &out->recipe, err));
+    TRY(read_configs(event, arena, out, err));
     out->best = -1;
     out->planned_at_s = event->time_s;
     return event_check(event, err);
@@ -224,24 +206,18 @@ static enum status read_plan(struct search *search, struct event *event, struct 
 
 static enum status apply_node_planned(struct search *search, struct event *event, struct error *err)
 {
-    enum status status = STATUS_OK;
-    struct search_node node;
+    struct search_node node = {0};
     int32_t parent = -1;
     int32_t id = -1;
-    memset(&node, 0, sizeof(node));
-    TRY_CLEANUP(read_plan(search, event, &node, &parent, err));
-    TRY_CLEANUP(reserve_node(search, err));
-    status = tree_add(&search->tree, parent, &id, err);
+    TRY(read_plan(search, event, &node, &parent, err));
+    TRY(reserve_node(search, err));
+    enum status status = tree_add(&search->tree, parent, &id, err);
     if (status != STATUS_OK) {
         error_context(err, "%s", event->name);
-        goto cleanup;
+        return status;
     }
     search->nodes[id] = node;
     return STATUS_OK;
-
-cleanup:
-    search_node_fini(&node);
-    return status;
 }
 
 /* Node of the event, whose candidates are all over and which is still open; -1 with a problem
@@ -281,16 +257,15 @@ static void close_node(struct search *search, int32_t id)
 
 static enum status apply_node_closed(struct search *search, struct event *event, struct error *err)
 {
-    enum status status = STATUS_OK;
     struct event_insights insights = {.count = 0};
     char *diagnosis = NULL;
     int32_t id = read_closing_node(search, event);
-    TRY_CLEANUP(search_read_text(&event->reader, "diagnosis", true, SEARCH_TEXT_MAX_BYTES,
-                                 &diagnosis, err));
-    TRY_CLEANUP(event_read_insights(search, event, &insights, err));
-    TRY_CLEANUP(event_check(event, err));
-    TRY_CLEANUP(event_reserve_insights(search, &insights, err));
-    TRY_CLEANUP(search_reserve_settled(search, err));
+    TRY(search_read_text(&event->reader, "diagnosis", true, SEARCH_TEXT_MAX_BYTES, &search->arena,
+                         &diagnosis, err));
+    TRY(event_read_insights(search, event, &insights, err));
+    TRY(event_check(event, err));
+    TRY(event_reserve_insights(search, &insights, err));
+    TRY(search_reserve_settled(search, err));
 
     event_take_insights(search, &insights);
     search->nodes[id].diagnosis = diagnosis;
@@ -298,11 +273,6 @@ static enum status apply_node_closed(struct search *search, struct event *event,
     close_node(search, id);
     search_settle(search, id, -1);
     return STATUS_OK;
-
-cleanup:
-    event_insights_fini(&insights);
-    free(diagnosis);
-    return status;
 }
 
 /* ---- the table ---- */
@@ -381,9 +351,6 @@ static enum status read_header(const struct search *search, struct event *event,
 
 enum status search_apply(struct search *search, const cJSON *object, struct error *err)
 {
-    if (search->arena.head != NULL) {
-        return FAIL(err, STATUS_INTERNAL, "a copy of a search is only read");
-    }
     struct event event = {.object = object, .name = "event"};
     const struct event_kind *kind = NULL;
     json_problems_init(&event.problems);

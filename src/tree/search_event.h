@@ -32,13 +32,12 @@ double event_require_seconds(struct event *event, const char *key);
 
 /* A text of one line or a few, cut between two characters where it is too long; "" if it is absent
  * and not `required`. A mistake goes to the problems and gives NULL. The second cuts any text. */
-enum status event_read_line(struct event *event, const char *key, bool required, char **out,
-                            struct error *err);
-enum status event_copy_line(const char *text, char **out, struct error *err);
+enum status event_read_line(struct event *event, const char *key, bool required,
+                            struct arena *arena, char **out, struct error *err);
+enum status event_copy_line(const char *text, struct arena *arena, char **out, struct error *err);
 
-/* Adds an incident, or counts it where there is no room for more. What was kept is the search's,
- * and *incident then empty. */
-enum status search_add_incident(struct search *search, struct search_incident *incident,
+/* Adds an incident, or counts it where there is no room for more. */
+enum status search_add_incident(struct search *search, const struct search_incident *incident,
                                 struct error *err);
 
 /* Makes room for `more` items in a list that the search owns; their number is not changed. */
@@ -50,12 +49,11 @@ struct event_insights {
     struct search_insight items[SEARCH_INSIGHTS_MAX];
     int32_t count;
 };
-enum status event_read_insights(const struct search *search, struct event *event,
+enum status event_read_insights(struct search *search, struct event *event,
                                 struct event_insights *out, struct error *err);
 enum status event_reserve_insights(struct search *search, const struct event_insights *insights,
                                    struct error *err);
-void event_take_insights(struct search *search, struct event_insights *insights);
-void event_insights_fini(struct event_insights *insights);
+void event_take_insights(struct search *search, const struct event_insights *insights);
 
 /* Candidate of the event, in one of the states (a bit each, see EVENT_STATE); NULL with a problem
  * otherwise. */

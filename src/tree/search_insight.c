@@ -1,17 +1,17 @@
 /* Insights: what was learned across nodes. A round that closes brings some, and an agent that looks
  * closer brings more and retires others. */
 #include <math.h>
-#include <stdlib.h>
 #include <string.h>
 
 #include "tree/search_event.h"
 
-static enum status read_insight(const struct search *search, struct event *event,
-                                const cJSON *object, struct search_insight *out, struct error *err)
+static enum status read_insight(struct search *search, struct event *event, const cJSON *object,
+                                struct search_insight *out, struct error *err)
 {
     struct json_reader reader;
     json_reader_init(&reader, object, "/insights", &event->problems);
-    TRY(search_read_text(&reader, "text", true, SEARCH_TEXT_MAX_BYTES, &out->text, err));
+    TRY(search_read_text(&reader, "text", true, SEARCH_TEXT_MAX_BYTES, &search->arena, &out->text,
+                         err));
     const cJSON *nodes = json_read_array(&reader, "nodes");
     const cJSON *node = NULL;
     cJSON_ArrayForEach (node, nodes) {
@@ -28,7 +28,7 @@ static enum status read_insight(const struct search *search, struct event *event
     return STATUS_OK;
 }
 
-enum status event_read_insights(const struct search *search, struct event *event,
+enum status event_read_insights(struct search *search, struct event *event,
                                 struct event_insights *out, struct error *err)
 {
     const cJSON *list = json_read_array(&event->reader, "insights");
@@ -56,20 +56,11 @@ enum status event_reserve_insights(struct search *search, const struct event_ins
     return STATUS_OK;
 }
 
-void event_take_insights(struct search *search, struct event_insights *insights)
+void event_take_insights(struct search *search, const struct event_insights *insights)
 {
     if (insights->count > 0) {
         memcpy(search->insights + search->insight_count, insights->items,
                (size_t)insights->count * sizeof(insights->items[0]));
     }
     search->insight_count += insights->count;
-    insights->count = 0;
-}
-
-void event_insights_fini(struct event_insights *insights)
-{
-    for (int32_t i = 0; i < insights->count; i++) {
-        free(insights->items[i].text);
-    }
-    insights->count = 0;
 }

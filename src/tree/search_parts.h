@@ -9,16 +9,7 @@
 #define SEARCH_SECONDS_MAX 1e15
 enum { SEARCH_THREADS_MAX = 1 << 16 /* or GPUs, of a rank */ };
 
-/* Free what a part owns and leave it zeroed. */
-void candidate_fini(struct candidate *candidate);
 bool candidate_is_over(const struct candidate *candidate);
-void search_node_fini(struct search_node *node);
-void search_identity_fini(struct search_identity *identity);
-void search_allocation_fini(struct search_allocation *allocation);
-void search_incident_fini(struct search_incident *incident);
-void search_call_fini(struct search_call *call);
-void search_document_fini(struct search_document *document);
-void search_prompt_fini(struct search_prompt *prompt);
 
 /* Makes room for one more search_settle: the candidate (-1: the whole round) has ended. */
 enum status search_reserve_settled(struct search *search, struct error *err);
@@ -27,24 +18,24 @@ void search_settle(struct search *search, int32_t node, int32_t candidate);
 /* Whether value a of the metric is better than b. */
 bool search_value_better(double a, double b, bool larger_is_better);
 
-/* Heap copy of a string member, of at most max_bytes; "" if it is absent and not `required`. A
- * mistake goes to the reader's problems and gives NULL in *out; STATUS_NO_MEMORY otherwise. */
+/* Copy of a string member in the arena, of at most max_bytes; "" if it is absent and not
+ * `required`. A mistake goes to the reader's problems and gives NULL in *out; STATUS_NO_MEMORY
+ * otherwise. */
 enum status search_read_text(struct json_reader *reader, const char *key, bool required,
-                             size_t max_bytes, char **out, struct error *err);
+                             size_t max_bytes, struct arena *arena, char **out, struct error *err);
 
 /* One line of JSON of an array (of an object) member; the same rules. */
 enum status search_read_json(struct json_reader *reader, const char *key, bool array,
-                             size_t max_bytes, char **out, struct error *err);
+                             size_t max_bytes, struct arena *arena, char **out, struct error *err);
 
 /* Reads a score object under `pointer`; mistakes go to the problems. */
 void search_score_read(const cJSON *object, const char *pointer, struct json_problems *problems,
                        struct search_score *out);
 
 /* Reads the result object of candidate_finished into the measured members of an empty *out, and the
- * recipe report ("" if there is none). Mistakes go to the problems; *out is always safe to pass to
- * candidate_fini. */
+ * recipe report (NULL if there is none). Mistakes go to the problems. */
 enum status search_result_read(const cJSON *object, const char *pointer,
-                               struct json_problems *problems, struct candidate *out,
-                               char **recipe_report, struct error *err);
+                               struct json_problems *problems, struct arena *arena,
+                               struct candidate *out, char **recipe_report, struct error *err);
 
 #endif

@@ -2,7 +2,6 @@
 #include <float.h>
 #include <math.h>
 #include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
 
 #include "base/mem.h"
@@ -13,7 +12,7 @@ static const int64_t COUNT_MAX = INT64_C(1) << 53; /* beyond it JSON numbers are
 /* ---- strings ---- */
 
 enum status search_read_text(struct json_reader *reader, const char *key, bool required,
-                             size_t max_bytes, char **out, struct error *err)
+                             size_t max_bytes, struct arena *arena, char **out, struct error *err)
 {
     int mistakes = reader->problems->count;
     const char *text = json_read_string(reader, key, "");
@@ -32,12 +31,12 @@ enum status search_read_text(struct json_reader *reader, const char *key, bool r
                           max_bytes);
         return STATUS_OK;
     }
-    *out = mem_strndup(text, length);
+    *out = arena_strndup(arena, text, length);
     return *out != NULL ? STATUS_OK : mem_fail(err, length, key);
 }
 
 enum status search_read_json(struct json_reader *reader, const char *key, bool array,
-                             size_t max_bytes, char **out, struct error *err)
+                             size_t max_bytes, struct arena *arena, char **out, struct error *err)
 {
     int mistakes = reader->problems->count;
     const cJSON *value = array ? json_read_array(reader, key) : json_read_object(reader, key);
@@ -57,7 +56,7 @@ enum status search_read_json(struct json_reader *reader, const char *key, bool a
         json_problems_add(reader->problems, pointer, "found %zu bytes of JSON, allowed are %zu",
                           length, max_bytes);
     } else {
-        *out = mem_strndup(line, length);
+        *out = arena_strndup(arena, line, length);
     }
     cJSON_free(line);
     return *out != NULL || length > max_bytes ? STATUS_OK : mem_fail(err, length, key);
@@ -146,14 +145,15 @@ static void read_curve_point(const cJSON *row, const char *pointer, struct json_
                                        values[4],          values[5],          values[6]};
 }
 
-static enum status read_curve(struct json_reader *reader, struct candidate *out, struct error *err)
+static enum status read_curve(struct json_reader *reader, struct arena *arena,
+                              struct candidate *out, struct error *err)
 {
     const cJSON *items = NULL;
     int32_t count = list_count(reader, "curve", SEARCH_CURVE_MAX, &items);
     if (count <= 0) {
         return STATUS_OK;
     }
-    out->curve = mem_calloc((size_t)count, sizeof(*out->curve));
+    out->curve = arena_alloc(arena, (size_t)count, sizeof(*out->curve));
     if (out->curve == NULL) {
         return mem_fail(err, (size_t)count * sizeof(*out->curve), "a curve");
     }
@@ -166,14 +166,15 @@ static enum status read_curve(struct json_reader *reader, struct candidate *out,
     return STATUS_OK;
 }
 
-static enum status read_cases(struct json_reader *reader, struct candidate *out, struct error *err)
+static enum status read_cases(struct json_reader *reader, struct arena *arena,
+                              struct candidate *out, struct error *err)
 {
     const cJSON *items = NULL;
     int32_t count = list_count(reader, "cases", SEARCH_CASES_MAX, &items);
     if (count <= 0) {
         return STATUS_OK;
     }
-    out->cases = mem_calloc((size_t)count, sizeof(*out->cases));
+    out->cases = arena_alloc(arena, (size_t)count, sizeof(*out->cases));
     if (out->cases == NULL) {
         return mem_fail(err, (size_t)count * sizeof(*out->cases), "failed cases");
     }
@@ -186,22 +187,25 @@ static enum status read_cases(struct json_reader *reader, struct candidate *out,
         struct search_case *to = &out->cases[out->case_count++];
         to->row = read_count(&one, "row");
         to->score = json_read_number(&one, "score", 0.0, -DBL_MAX, DBL_MAX);
-        TRY(search_read_text(&one, "prompt", false, SEARCH_TEXT_MAX_BYTES, &to->prompt, err));
-        TRY(search_read_text(&one, "answer", false, SEARCH_TEXT_MAX_BYTES, &to->answer, err));
-        TRY(search_read_text(&one, "output", false, SEARCH_TEXT_MAX_BYTES, &to->output, err));
+        TRY(search_read_text(&one, "prompt", false, SEARCH_TEXT_MAX_BYTES, arena, &to->prompt,
+                             err));
+        TRY(search_read_text(&one, "answer", false, SEARCH_TEXT_MAX_BYTES, arena, &to->answer,
+                             err));
+        TRY(search_read_text(&one, "output", false, SEARCH_TEXT_MAX_BYTES, arena, &to->output,
+                             err));
     }
     return STATUS_OK;
 }
 
-static enum status read_confusions(struct json_reader *reader, struct candidate *out,
-                                   struct error *err)
+static enum status read_confusions(struct json_reader *reader, struct arena *arena,
+                                   struct candidate *out, struct error *err)
 {
     const cJSON *items = NULL;
     int32_t count = list_count(reader, "confusions", SEARCH_CONFUSIONS_MAX, &items);
     if (count <= 0) {
         return STATUS_OK;
     }
-    out->confusions = mem_calloc((size_t)count, sizeof(*out->confusions));
+    out->confusions = arena_alloc(arena, (size_t)count, sizeof(*out->confusions));
     if (out->confusions == NULL) {
         return mem_fail(err, (size_t)count * sizeof(*out->confusions), "confusions");
     }
@@ -213,8 +217,9 @@ static enum status read_confusions(struct json_reader *reader, struct candidate 
         json_reader_init(&one, item, pointer, reader->problems);
         struct search_confusion *to = &out->confusions[out->confusion_count++];
         to->count = read_count(&one, "count");
-        TRY(search_read_text(&one, "expected", true, SEARCH_TEXT_MAX_BYTES, &to->expected, err));
-        TRY(search_read_text(&one, "found", true, SEARCH_TEXT_MAX_BYTES, &to->found, err));
+        TRY(search_read_text(&one, "expected", true, SEARCH_TEXT_MAX_BYTES, arena, &to->expected,
+                             err));
+        TRY(search_read_text(&one, "found", true, SEARCH_TEXT_MAX_BYTES, arena, &to->found, err));
     }
     return STATUS_OK;
 }
@@ -222,8 +227,8 @@ static enum status read_confusions(struct json_reader *reader, struct candidate 
 /* ---- the whole ---- */
 
 enum status search_result_read(const cJSON *object, const char *pointer,
-                               struct json_problems *problems, struct candidate *out,
-                               char **recipe_report, struct error *err)
+                               struct json_problems *problems, struct arena *arena,
+                               struct candidate *out, char **recipe_report, struct error *err)
 {
     struct json_reader reader;
     json_reader_init(&reader, object, pointer, problems);
@@ -236,16 +241,16 @@ enum status search_result_read(const cJSON *object, const char *pointer,
     out->samples = read_count(&reader, "samples");
     out->tokens = read_count(&reader, "tokens");
     out->rank_seconds = json_read_number(&reader, "rank_seconds", 0.0, 0.0, SEARCH_SECONDS_MAX);
-    TRY(read_curve(&reader, out, err));
-    TRY(read_cases(&reader, out, err));
-    TRY(read_confusions(&reader, out, err));
-    TRY(search_read_text(&reader, "end", false, SEARCH_TEXT_MAX_BYTES, &out->end, err));
+    TRY(read_curve(&reader, arena, out, err));
+    TRY(read_cases(&reader, arena, out, err));
+    TRY(read_confusions(&reader, arena, out, err));
+    TRY(search_read_text(&reader, "end", false, SEARCH_TEXT_MAX_BYTES, arena, &out->end, err));
     if (cJSON_GetArraySize(json_read_array(&reader, "recipe_report")) == 0) {
         *recipe_report = NULL;
         return STATUS_OK;
     }
-    return search_read_json(&reader, "recipe_report", true, SEARCH_TEXT_MAX_BYTES, recipe_report,
-                            err);
+    return search_read_json(&reader, "recipe_report", true, SEARCH_TEXT_MAX_BYTES, arena,
+                            recipe_report, err);
 }
 
 cJSON *search_score_to_json(const struct search_score *score)
@@ -270,17 +275,18 @@ cJSON *search_score_to_json(const struct search_score *score)
 
 enum status search_result_check(const cJSON *result, struct error *err)
 {
-    struct candidate candidate;
+    struct arena arena;
+    struct candidate candidate = {0};
     struct json_problems problems;
     char *report = NULL;
-    memset(&candidate, 0, sizeof(candidate));
+    arena_init(&arena, SIZE_MAX);
     json_problems_init(&problems);
-    enum status status = search_result_read(result, "/result", &problems, &candidate, &report, err);
+    enum status status =
+        search_result_read(result, "/result", &problems, &arena, &candidate, &report, err);
     if (status == STATUS_OK) {
         status = json_problems_check(&problems, "result", err);
     }
-    candidate_fini(&candidate);
-    free(report);
+    arena_fini(&arena);
     json_problems_fini(&problems);
     return status;
 }

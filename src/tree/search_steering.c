@@ -2,7 +2,6 @@
  * values, and makes an incident for the reader that nobody reads back. */
 #include <math.h>
 #include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
 
 #include "tree/search_event.h"
@@ -16,42 +15,31 @@ bool search_halt_id_fits(const char *id)
 }
 
 /* "<what>, by <by>". */
-static enum status read_telling(struct event *event, const char *what_key, char **message,
-                                struct error *err)
+static enum status read_telling(struct event *event, const char *what_key, struct arena *arena,
+                                char **message, struct error *err)
 {
-    enum status status = STATUS_OK;
     char line[2 * SEARCH_LINE_MAX_BYTES + 8];
     char *what = NULL;
     char *by = NULL;
-    TRY_CLEANUP(event_read_line(event, what_key, true, &what, err));
-    TRY_CLEANUP(event_read_line(event, "by", true, &by, err));
+    TRY(event_read_line(event, what_key, true, arena, &what, err));
+    TRY(event_read_line(event, "by", true, arena, &by, err));
     snprintf(line, sizeof(line), "%s, by %s", search_text(what), search_text(by));
-    TRY_CLEANUP(event_copy_line(line, message, err));
-
-cleanup:
-    free(what);
-    free(by);
-    return status;
+    return event_copy_line(line, arena, message, err);
 }
 
 /* Reads what is told, sees that the whole event was right, and adds the incident. */
 static enum status add_telling(struct search *search, struct event *event, const char *kind,
                                const char *what_key, struct error *err)
 {
-    enum status status = STATUS_OK;
     struct search_incident incident = {.time_s = event->time_s,
                                        .allocation = search->allocation_count - 1,
                                        .node = -1,
                                        .candidate = -1,
                                        .lost_s = NAN};
-    TRY_CLEANUP(event_copy_line(kind, &incident.kind, err));
-    TRY_CLEANUP(read_telling(event, what_key, &incident.message, err));
-    TRY_CLEANUP(event_check(event, err));
-    TRY_CLEANUP(search_add_incident(search, &incident, err));
-
-cleanup:
-    search_incident_fini(&incident);
-    return status;
+    TRY(event_copy_line(kind, &search->arena, &incident.kind, err));
+    TRY(read_telling(event, what_key, &search->arena, &incident.message, err));
+    TRY(event_check(event, err));
+    return search_add_incident(search, &incident, err);
 }
 
 enum status search_apply_limits_set(struct search *search, struct event *event, struct error *err)

@@ -147,9 +147,8 @@ static void test_control_characters(void **state)
     char run[FILE_PATH_BYTES];
     sample_search(&search, 20);
     struct search_case *one = &search.nodes[0].candidates[0].cases[0];
-    free(one->output);
-    one->output = mem_strdup("a\033[2Jb\rc\xC2\x9B"
-                             "d\x7F");
+    one->output = arena_strdup(&search.arena, "a\033[2Jb\rc\xC2\x9B"
+                                              "d\x7F");
     sample_path(f->folder, "hostile", run);
     assert_int_equal(file_make_folders(run, NULL), STATUS_OK);
     assert_int_equal(store_run_save(run, &search, NULL), STATUS_OK);

@@ -1,5 +1,5 @@
-/* The controller's own work: selection in a tree of 100,000 nodes, events a second, copies for
- * snapshots. Prints one line of JSON; times are medians. */
+/* The controller's own work: selection in a tree of 100,000 nodes, events a second. Prints one line
+ * of JSON; times are medians. */
 #include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -9,7 +9,7 @@
 #include "base/mem.h"
 #include "tree/search.h"
 
-enum { TREE_NODES = 100000, COPY_NODES = 10000, SELECTIONS = 301, COPIES = 5, CURVE_POINTS = 20 };
+enum { TREE_NODES = 100000, EVENT_NODES = 10000, SELECTIONS = 301, CURVE_POINTS = 20 };
 
 static int compare(const void *a, const void *b)
 {
@@ -154,7 +154,7 @@ static void bench_events(void)
     struct search search;
     struct error err;
     struct rng rng;
-    const int64_t count = 4 * COPY_NODES;
+    const int64_t count = 4 * EVENT_NODES;
     cJSON **events = mem_calloc((size_t)count + 1, sizeof(*events));
     if (events == NULL) {
         exit(1);
@@ -179,18 +179,6 @@ static void bench_events(void)
     }
     double apply_s = clock_monotonic_s() - start_s;
     printf(", \"events_per_second\": %.0f", (double)(count + 1) / apply_s);
-
-    double times[COPIES];
-    for (int i = 0; i < COPIES; i++) {
-        struct search copy;
-        start_s = clock_monotonic_s();
-        if (search_copy(&search, &copy, &err) != STATUS_OK) {
-            stop(&err);
-        }
-        times[i] = clock_monotonic_s() - start_s;
-        search_fini(&copy);
-    }
-    printf(", \"copy_nodes\": %d, \"copy_ms\": %.2f", COPY_NODES, 1e3 * median(times, COPIES));
     for (int64_t i = 0; i <= count; i++) {
         cJSON_Delete(events[i]);
     }

@@ -43,7 +43,6 @@ static enum status run_search(const char *folder, struct error *err)
     struct store_lock *lock = NULL;
     struct search search;
     char note[256];
-    bool started = false;
     int64_t durable = 0;
     TRY(lock_take(folder, &(struct lock_options){0.2, 2.0}, &lock, err));
     search_init(&search);
@@ -58,7 +57,7 @@ static enum status run_search(const char *folder, struct error *err)
         sample_advance(&search, next);
         write_mark(folder, durable);
         if (next % SNAPSHOT_EVERY == 0) {
-            TRY_CLEANUP(snapshot_start(snapshot, &search, &started, err));
+            snapshot_start(snapshot, search.last_sequence);
             TRY_CLEANUP(snapshot_wait(snapshot, err));
         }
     }

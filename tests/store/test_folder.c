@@ -116,17 +116,12 @@ static void make_run(const char *folder)
     struct store_lock *lock = NULL;
     struct journal *journal = NULL;
     struct snapshot *snapshot = NULL;
-    struct search search;
-    bool started = false;
     assert_int_equal(store_folder_lock(folder, &lock, NULL), STATUS_OK);
     assert_int_equal(journal_open(folder, lock, 0, &journal, NULL), STATUS_OK);
     assert_int_equal(snapshot_create(folder, journal, &snapshot, NULL), STATUS_OK);
     sample_append(journal, 1, LAST);
     for (int64_t last = 8; last <= LAST; last += 6) {
-        sample_search(&search, last);
-        assert_int_equal(snapshot_start(snapshot, &search, &started, NULL), STATUS_OK);
-        assert_true(started);
-        search_fini(&search); /* the snapshot has its own copy */
+        assert_true(snapshot_start(snapshot, last));
         assert_int_equal(snapshot_wait(snapshot, NULL), STATUS_OK);
     }
     snapshot_destroy(snapshot);
@@ -194,18 +189,17 @@ static void test_verify_finds(void **state)
 /* While one is being written, no second one starts; a failure is told once. */
 static void test_snapshot(void **state)
 {
+    struct journal *journal = NULL;
     struct snapshot *snapshot = NULL;
-    struct search search;
     struct error err = {0};
-    bool started = false;
     char path[FILE_PATH_BYTES];
-    sample_search(&search, 200);
-    assert_int_equal(snapshot_create(*state, NULL, &snapshot, &err), STATUS_OK);
+    assert_int_equal(journal_open(*state, NULL, 0, &journal, &err), STATUS_OK);
+    sample_append(journal, 1, 200);
+    assert_int_equal(snapshot_create(*state, journal, &snapshot, &err), STATUS_OK);
     assert_true(snapshot_seconds(snapshot) == 0.0);
     int starts = 0;
     for (int i = 0; i < 50; i++) {
-        assert_int_equal(snapshot_start(snapshot, &search, &started, &err), STATUS_OK);
-        starts += started;
+        starts += snapshot_start(snapshot, 200);
     }
     assert_true(starts >= 1 && starts < 50);
     assert_int_equal(snapshot_wait(snapshot, &err), STATUS_OK);
@@ -213,16 +207,16 @@ static void test_snapshot(void **state)
     assert_folder_holds(*state, 200, 200);
 
     sample_remove(*state);
-    assert_int_equal(snapshot_start(snapshot, &search, &started, &err), STATUS_OK);
+    assert_true(snapshot_start(snapshot, 200));
     assert_int_equal(snapshot_wait(snapshot, &err), STATUS_NOT_FOUND);
     assert_int_equal(snapshot_check(snapshot, &err), STATUS_OK);
     assert_int_equal(file_make_folders(*state, NULL), STATUS_OK);
-    assert_int_equal(snapshot_start(snapshot, &search, &started, &err), STATUS_OK);
+    assert_true(snapshot_start(snapshot, 200));
     snapshot_destroy(snapshot); /* waits for it */
     sample_path(*state, "run.h5", path);
     assert_true(file_exists(path));
     snapshot_destroy(NULL);
-    search_fini(&search);
+    journal_close(journal);
 }
 
 int main(void)

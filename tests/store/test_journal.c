@@ -63,6 +63,25 @@ static void test_wrong_sequence_is_refused(void **state)
     assert_non_null(strstr(err.message, "journal.jsonl"));
 }
 
+/* What is on disk comes back, in order, and nothing else does. */
+static void test_events_are_given_back(void **state)
+{
+    struct journal *journal = open_journal(*state, 0);
+    assert_null(journal_take(journal));
+    sample_append(journal, 1, 30);
+    assert_int_equal(journal_flush(journal, NULL), STATUS_OK);
+    for (int64_t i = 1; i <= 20; i++) {
+        cJSON *event = journal_take(journal);
+        cJSON *wanted = sample_event(i);
+        assert_true(cJSON_Compare(event, wanted, true));
+        cJSON_Delete(event);
+        cJSON_Delete(wanted);
+    }
+    sample_append(journal, 31, 40); /* the rest is freed with the journal */
+    journal_close(journal);
+    assert_folder_holds(*state, 40, 40);
+}
+
 static void test_close_flushes(void **state)
 {
     struct journal *journal = open_journal(*state, 0);
@@ -303,6 +322,9 @@ static enum status write_to_full_disk(const char *folder, struct error *err)
     if (journal_durable(journal, &durable, &again) != status || durable != 10) {
         return STATUS_INTERNAL;
     }
+    if (journal_take(journal) != NULL) {
+        return STATUS_INTERNAL; /* not on disk */
+    }
     journal_close(journal);
     return status;
 }
@@ -335,6 +357,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         IN_FOLDER(test_events_come_back),
         IN_FOLDER(test_wrong_sequence_is_refused),
+        IN_FOLDER(test_events_are_given_back),
         IN_FOLDER(test_close_flushes),
         IN_FOLDER(test_lines_are_json),
         IN_FOLDER(test_text_that_is_not_utf8),

@@ -343,8 +343,7 @@ static enum status write_until(struct search_run *run, int64_t last, struct erro
 
 static enum status take_snapshot(struct search_run *run, struct error *err)
 {
-    bool started = false;
-    TRY(snapshot_start(run->snapshot, &run->search, &started, err));
+    snapshot_start(run->snapshot, run->search.last_sequence);
     return snapshot_wait(run->snapshot, err);
 }
 

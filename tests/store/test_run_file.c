@@ -350,9 +350,8 @@ static void forge(struct search *search, enum forgery forgery)
         search->nodes[0].best = 3;
         break;
     case FORGE_CURVE:
-        free(first->curve);
         first->curve_count = SEARCH_CURVE_MAX + 1;
-        first->curve = calloc((size_t)first->curve_count, sizeof(*first->curve));
+        first->curve = arena_alloc(&search->arena, SEARCH_CURVE_MAX + 1, sizeof(*first->curve));
         break;
     case FORGE_INSIGHT:
         search->insights[0].nodes[0] = 5000;

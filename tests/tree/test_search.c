@@ -72,28 +72,18 @@ static void test_whole_life(void **state)
     search_fini(&search);
 }
 
-static void test_replay_and_copy_are_equal(void **state)
+static void test_replay_is_equal(void **state)
 {
     (void)state;
     for (int count = 0; count <= LIFE_EVENTS; count++) {
         struct search first;
         struct search second;
-        struct search copy;
-        struct error err;
         live(&first, count);
         live(&second, count);
         char *a = dump_search(&first);
         char *b = dump_search(&second);
         assert_string_equal(a, b);
-        assert_int_equal(search_copy(&first, &copy, &err), STATUS_OK);
-        search_fini(&first); /* the copy does not lean on it */
-        free(b);
-        b = dump_search(&copy);
-        assert_string_equal(a, b);
-        if (count > 0 && count < LIFE_EVENTS) {
-            assert_int_equal(apply(&copy, whole_life[count], &err), STATUS_INTERNAL);
-        }
-        search_fini(&copy);
+        search_fini(&first);
         search_fini(&second);
         free(a);
         free(b);
@@ -408,13 +398,6 @@ static void test_without_memory(void **state)
         }
         cJSON_Delete(event);
         free(before);
-        struct search copy;
-        mem_fail_nth(1);
-        assert_int_equal(search_copy(&search, &copy, &err),
-                         search.last_sequence > 0 ? STATUS_NO_MEMORY : STATUS_OK);
-        mem_fail_nth(0);
-        assert_int_equal(copy.tree.count, 0);
-        search_fini(&copy);
         search_fini(&search);
     }
 }
@@ -485,7 +468,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_whole_life),
-        cmocka_unit_test(test_replay_and_copy_are_equal),
+        cmocka_unit_test(test_replay_is_equal),
         cmocka_unit_test(test_smaller_is_better),
         cmocka_unit_test(test_bad_headers),
         cmocka_unit_test(test_sequence),
