@@ -213,4 +213,58 @@ static inline struct lm_answer lm_fixture_ask(struct lm_fixture *fixture)
     return answer;
 }
 
+/* ---- what is expected ---- */
+
+/* (CMocka's own is of float.) */
+static inline void lm_fixture_near(double value, double expected)
+{
+    assert_true(fabs(value - expected) <= 1e-12);
+}
+
+static inline void lm_fixture_check(const struct lm_answer *answer, enum status status,
+                                    int attempts, const char *words)
+{
+    const char *text = answer->status == STATUS_OK ? answer->text : answer->error.message;
+    if (answer->status != status || answer->attempts != attempts || strstr(text, words) == NULL) {
+        fail_msg("%s after %d attempts: \"%.300s\", not %s after %d with \"%s\"",
+                 status_name(answer->status), answer->attempts, text, status_name(status), attempts,
+                 words);
+    }
+}
+
+/* Asks once, and expects this. */
+static inline void lm_fixture_expect(struct lm_fixture *fixture, enum status status, int attempts,
+                                     const char *words)
+{
+    struct lm_answer answer = lm_fixture_ask(fixture);
+    lm_fixture_check(&answer, status, attempts, words);
+    lm_answer_fini(&answer);
+}
+
+/* The first request of a site gets this, the others what it had. */
+static inline struct step *lm_fixture_fail_first(struct site *site)
+{
+    site->steps[1] = site->steps[0];
+    site->step_count = 2;
+    memset(&site->steps[0], 0, sizeof(site->steps[0]));
+    return &site->steps[0];
+}
+
+static inline void lm_fixture_restart(struct lm_fixture *fixture)
+{
+    lm_destroy(fixture->lm);
+    fixture->lm = NULL;
+    for (int i = 0; i < 2; i++) {
+        struct site *site = &fixture->sites[i];
+        memset(site->steps, 0, sizeof(site->steps));
+        site->steps[0].wire = (struct wire){.text = "fine", .tokens_in = 100, .tokens_out = 10};
+        site->step_count = 1;
+        site->count = 0;
+        for (int k = 0; k < STEPS_MAX; k++) {
+            free(site->bodies[k]);
+            site->bodies[k] = NULL;
+        }
+    }
+}
+
 #endif

@@ -1,58 +1,6 @@
-/* Questions to endpoints that fail in each way that is known. */
-#include "net/lm_fixture.h"
-
+/* Questions to endpoints: which is asked, how often, in what form, and what it costs. */
 #include "base/json.h"
-
-/* (CMocka's own is of float.) */
-static void assert_near(double value, double expected)
-{
-    assert_true(fabs(value - expected) <= 1e-12);
-}
-
-static void check(const struct lm_answer *answer, enum status status, int attempts,
-                  const char *words)
-{
-    const char *text = answer->status == STATUS_OK ? answer->text : answer->error.message;
-    if (answer->status != status || answer->attempts != attempts || strstr(text, words) == NULL) {
-        fail_msg("%s after %d attempts: \"%.300s\", not %s after %d with \"%s\"",
-                 status_name(answer->status), answer->attempts, text, status_name(status), attempts,
-                 words);
-    }
-}
-
-/* Asks once, and expects this. */
-static void expect(struct lm_fixture *fixture, enum status status, int attempts, const char *words)
-{
-    struct lm_answer answer = lm_fixture_ask(fixture);
-    check(&answer, status, attempts, words);
-    lm_answer_fini(&answer);
-}
-
-/* The first request of a site gets this, the others what it had. */
-static struct step *fail_first(struct site *site)
-{
-    site->steps[1] = site->steps[0];
-    site->step_count = 2;
-    memset(&site->steps[0], 0, sizeof(site->steps[0]));
-    return &site->steps[0];
-}
-
-static void restart(struct lm_fixture *fixture)
-{
-    lm_destroy(fixture->lm);
-    fixture->lm = NULL;
-    for (int i = 0; i < 2; i++) {
-        struct site *site = &fixture->sites[i];
-        memset(site->steps, 0, sizeof(site->steps));
-        site->steps[0].wire = (struct wire){.text = "fine", .tokens_in = 100, .tokens_out = 10};
-        site->step_count = 1;
-        site->count = 0;
-        for (int k = 0; k < STEPS_MAX; k++) {
-            free(site->bodies[k]);
-            site->bodies[k] = NULL;
-        }
-    }
-}
+#include "net/lm_fixture.h"
 
 /* ---- what works ---- */
 
@@ -61,7 +9,7 @@ static void test_an_answer(void **state)
     struct lm_fixture *fixture = *state;
     fixture->sites[0].steps[0].wire.model = "first-2026";
     struct lm_answer answer = lm_fixture_ask(fixture);
-    check(&answer, STATUS_OK, 1, "fine");
+    lm_fixture_check(&answer, STATUS_OK, 1, "fine");
     assert_string_equal(answer.text, "fine");
     assert_false(answer.cut);
     assert_string_equal(answer.model, "first-2026");
@@ -69,7 +17,7 @@ static void test_an_answer(void **state)
     assert_non_null(strstr(fixture->sites[0].url, answer.host));
     assert_int_equal(answer.tokens_in, 100);
     assert_int_equal(answer.tokens_out, 10);
-    assert_near(answer.cost_usd, (100 * 2 + 10 * 8) / 1e6);
+    lm_fixture_near(answer.cost_usd, (100 * 2 + 10 * 8) / 1e6);
     assert_true(answer.seconds > 0);
     lm_answer_fini(&answer);
     assert_string_equal(fixture->sites[0].path, "/v1/chat/completions");
@@ -82,48 +30,16 @@ static void test_other_forms_of_an_answer(void **state)
     struct lm_fixture *fixture = *state;
     struct step *step = &fixture->sites[0].steps[0];
     step->wire.whole = true;
-    expect(fixture, STATUS_OK, 1, "fine");
+    lm_fixture_expect(fixture, STATUS_OK, 1, "fine");
     step->wire.whole = false;
     step->wire.text = "";
-    expect(fixture, STATUS_OK, 1, "");
+    lm_fixture_expect(fixture, STATUS_OK, 1, "");
     step->wire.text = "a text that was go";
     step->wire.finish = "length";
     struct lm_answer answer = lm_fixture_ask(fixture);
-    check(&answer, STATUS_OK, 1, "a text that was go");
+    lm_fixture_check(&answer, STATUS_OK, 1, "a text that was go");
     assert_true(answer.cut);
     lm_answer_fini(&answer);
-}
-
-static void test_wrong_characters(void **state)
-{
-    struct lm_fixture *fixture = *state;
-    static const char *const events[][2] = {
-        {"data: {\"choices\":[{\"delta\":{\"content\":\"a\\u0000b\"},\"finish_reason\":\"stop\"}]}",
-         "a\xef\xbf\xbd"
-         "b"},
-        {"data: {\"choices\":[{\"delta\":{\"content\":\"a\\ud83d "
-         "b\"},\"finish_reason\":\"stop\"}]}",
-         "a\xef\xbf\xbd b"},
-        {"data: {\"choices\":[{\"delta\":{\"content\":\"\\ud83d\\ude00\\\\u0000\"},"
-         "\"finish_reason\":\"stop\"}]}",
-         "\xf0\x9f\x98\x80\\u0000"},
-        {"data:{\"choices\":[{\"delta\":{\"content\":\"a\xff"
-         "b\"},\"finish_reason\":\"stop\"}]}",
-         "a\xef\xbf\xbd"
-         "b"},
-        {"\xef\xbb\xbf: a comment\rdata: {\"choices\":\rdata: [{\"delta\":{\"content\":\"cr\"},"
-         "\"finish_reason\":\"stop\"}]}\r\revent: x\rid: 1\r",
-         "cr"},
-    };
-    for (size_t i = 0; i < sizeof(events) / sizeof(events[0]); i++) {
-        restart(fixture);
-        fixture->sites[0].steps[0].wire.text = NULL;
-        fixture->sites[0].steps[0].body = events[i][0];
-        struct lm_answer answer = lm_fixture_ask(fixture);
-        check(&answer, STATUS_OK, 1, events[i][1]);
-        assert_string_equal(answer.text, events[i][1]);
-        lm_answer_fini(&answer);
-    }
 }
 
 /* ---- codes ---- */
@@ -137,11 +53,11 @@ static void test_the_requests_own_fault(void **state)
     } cases[] = {{400, STATUS_INVALID}, {413, STATUS_LIMIT}, {422, STATUS_INVALID}};
     fixture->options.endpoint_count = 2;
     for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
-        restart(fixture);
-        struct step *step = fail_first(&fixture->sites[0]);
+        lm_fixture_restart(fixture);
+        struct step *step = lm_fixture_fail_first(&fixture->sites[0]);
         step->answer.code = cases[i].code;
         step->body = "{\"error\": {\"message\": \"too long by far\", \"type\": \"bad\"}}";
-        expect(fixture, cases[i].status, 1, "too long by far");
+        lm_fixture_expect(fixture, cases[i].status, 1, "too long by far");
         assert_int_equal(fixture->sites[0].count, 1);
         assert_int_equal(fixture->sites[1].count, 0);
     }
@@ -161,16 +77,16 @@ static void test_it_fails_there_for_good(void **state)
     };
     for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
         for (int endpoints = 1; endpoints <= 2; endpoints++) {
-            restart(fixture);
+            lm_fixture_restart(fixture);
             fixture->options.endpoint_count = endpoints;
-            struct step *step = fail_first(&fixture->sites[0]);
+            struct step *step = lm_fixture_fail_first(&fixture->sites[0]);
             step->answer.code = cases[i].code;
             snprintf(step->answer.headers, 64, "Location: http://127.0.0.1:1/\r\n");
             step->body = "no";
             if (endpoints == 1) {
-                expect(fixture, cases[i].status, 1, cases[i].words);
+                lm_fixture_expect(fixture, cases[i].status, 1, cases[i].words);
             } else {
-                expect(fixture, STATUS_OK, 2, "fine");
+                lm_fixture_expect(fixture, STATUS_OK, 2, "fine");
                 assert_int_equal(fixture->sites[1].count, 1);
             }
             assert_int_equal(fixture->sites[0].count, 1);
@@ -183,10 +99,10 @@ static void test_codes_that_pass(void **state)
     struct lm_fixture *fixture = *state;
     static const int codes[] = {408, 425, 429, 500, 502, 503, 504, 529};
     for (size_t i = 0; i < sizeof(codes) / sizeof(codes[0]); i++) {
-        restart(fixture);
-        fail_first(&fixture->sites[0])->answer.code = codes[i];
+        lm_fixture_restart(fixture);
+        lm_fixture_fail_first(&fixture->sites[0])->answer.code = codes[i];
         struct lm_answer answer = lm_fixture_ask(fixture);
-        check(&answer, STATUS_OK, 2, "fine");
+        lm_fixture_check(&answer, STATUS_OK, 2, "fine");
         assert_int_equal(answer.tokens_in, 100); /* such a code costs nothing */
         lm_answer_fini(&answer);
     }
@@ -195,16 +111,16 @@ static void test_codes_that_pass(void **state)
 static void test_an_empty_account_does_not_pass(void **state)
 {
     struct lm_fixture *fixture = *state;
-    struct step *step = fail_first(&fixture->sites[0]);
+    struct step *step = lm_fixture_fail_first(&fixture->sites[0]);
     step->answer.code = 429;
     step->body = " {\"error\": {\"message\": \"no money\", \"code\": \"insufficient_quota\"}}";
-    expect(fixture, STATUS_EXTERNAL, 1, "no money");
-    restart(fixture);
-    step = fail_first(&fixture->sites[0]);
+    lm_fixture_expect(fixture, STATUS_EXTERNAL, 1, "no money");
+    lm_fixture_restart(fixture);
+    step = lm_fixture_fail_first(&fixture->sites[0]);
     step->answer.code = 400;
     step->body = "[{\"error\": {\"code\": 400, \"message\": \"API key not valid.\", "
                  "\"status\": \"INVALID_ARGUMENT\"}}]";
-    expect(fixture, STATUS_INVALID, 1, "check the key");
+    lm_fixture_expect(fixture, STATUS_INVALID, 1, "check the key");
 }
 
 static void test_all_tries_fail(void **state)
@@ -213,9 +129,9 @@ static void test_all_tries_fail(void **state)
     struct site *site = &fixture->sites[0];
     fixture->options.pause_s = 0.1;
     fixture->options.pause_max_s = 0.3;
-    fail_first(site)->answer.code = 500;
+    lm_fixture_fail_first(site)->answer.code = 500;
     site->step_count = 1;
-    expect(fixture, STATUS_EXTERNAL, 4, "after 4 attempts: 127.0.0.1");
+    lm_fixture_expect(fixture, STATUS_EXTERNAL, 4, "after 4 attempts: 127.0.0.1");
     assert_int_equal(site->count, 4);
     static const double pauses_s[] = {0.1, 0.2, 0.3}; /* it doubles, up to the most */
     for (int i = 0; i < 3; i++) {
@@ -227,19 +143,19 @@ static void test_when_to_come_back(void **state)
 {
     struct lm_fixture *fixture = *state;
     struct site *site = &fixture->sites[0];
-    struct step *step = fail_first(site);
+    struct step *step = lm_fixture_fail_first(site);
     step->answer.code = 429;
     snprintf(step->answer.headers, 64, "Retry-After: 1\r\n");
     fixture->options.pause_max_s = 30;
-    expect(fixture, STATUS_OK, 2, "fine");
+    lm_fixture_expect(fixture, STATUS_OK, 2, "fine");
     assert_true(site->times_s[1] - site->times_s[0] >= 0.95);
 
-    restart(fixture);
-    step = fail_first(site);
+    lm_fixture_restart(fixture);
+    step = lm_fixture_fail_first(site);
     step->answer.code = 429;
     snprintf(step->answer.headers, 64, "Retry-After: 86400\r\n");
     fixture->options.pause_max_s = 0.3; /* the ceiling */
-    expect(fixture, STATUS_OK, 2, "fine");
+    lm_fixture_expect(fixture, STATUS_OK, 2, "fine");
     assert_true(site->times_s[1] - site->times_s[0] >= 0.25);
 }
 
@@ -252,11 +168,11 @@ static void test_a_long_complaint(void **state)
         strcat(body, "\xe4\xbd\xa0");
     }
     strcat(body, "\", \"no\": \"end\"}");
-    struct step *step = fail_first(&fixture->sites[0]);
+    struct step *step = lm_fixture_fail_first(&fixture->sites[0]);
     step->answer.code = 400;
     step->body = body;
     struct lm_answer answer = lm_fixture_ask(fixture);
-    check(&answer, STATUS_INVALID, 1, "HTTP 400: a\xe4\xbd\xa0");
+    lm_fixture_check(&answer, STATUS_INVALID, 1, "HTTP 400: a\xe4\xbd\xa0");
     assert_true(json_utf8_valid(answer.error.message, strlen(answer.error.message)));
     assert_true(strlen(answer.error.message) < 500);
     lm_answer_fini(&answer);
@@ -269,16 +185,16 @@ static void test_the_next_endpoint(void **state)
     struct lm_fixture *fixture = *state;
     fixture->options.endpoint_count = 2;
     fixture->options.pause_max_s = 60;
-    fail_first(&fixture->sites[0])->answer.code = 503;
+    lm_fixture_fail_first(&fixture->sites[0])->answer.code = 503;
     fixture->sites[0].step_count = 1;
     struct lm_answer answer = lm_fixture_ask(fixture);
-    check(&answer, STATUS_OK, 3, "fine"); /* twice at the first, then the second */
+    lm_fixture_check(&answer, STATUS_OK, 3, "fine"); /* twice at the first, then the second */
     assert_string_equal(answer.model, "scripted");
     assert_non_null(strstr(fixture->sites[1].url, answer.host));
     lm_answer_fini(&answer);
     assert_int_equal(fixture->sites[0].count, 2);
     /* For a while the first is not asked first. */
-    expect(fixture, STATUS_OK, 1, "fine");
+    lm_fixture_expect(fixture, STATUS_OK, 1, "fine");
     assert_int_equal(fixture->sites[0].count, 2);
 }
 
@@ -291,9 +207,9 @@ static void test_no_endpoint_is_there(void **state)
         fixture->sites[i].server = NULL;
     }
     struct lm_answer answer = lm_fixture_ask(fixture);
-    check(&answer, STATUS_EXTERNAL, 4, "after 4 attempts");
+    lm_fixture_check(&answer, STATUS_EXTERNAL, 4, "after 4 attempts");
     assert_int_equal(answer.tokens_in, 0);
-    assert_near(answer.cost_usd, 0);
+    lm_fixture_near(answer.cost_usd, 0);
     lm_answer_fini(&answer);
     for (int i = 0; i < 2; i++) {
         fixture->sites[i].server = server_start(lm_fixture_handle, &fixture->sites[i]);
@@ -305,169 +221,19 @@ static void test_declined(void **state)
     struct lm_fixture *fixture = *state;
     for (int filter = 0; filter <= 1; filter++) {
         for (int endpoints = 1; endpoints <= 2; endpoints++) {
-            restart(fixture);
+            lm_fixture_restart(fixture);
             fixture->options.endpoint_count = endpoints;
-            struct step *step = fail_first(&fixture->sites[0]);
+            struct step *step = lm_fixture_fail_first(&fixture->sites[0]);
             step->wire = (struct wire){.text = "I cannot", .tokens_in = 50, .tokens_out = 5};
             step->wire.refusal = filter == 0;
             step->wire.finish = filter == 1 ? "content_filter" : NULL;
             struct lm_answer answer = lm_fixture_ask(fixture);
-            check(&answer, endpoints == 1 ? STATUS_EXTERNAL : STATUS_OK, endpoints,
-                  endpoints == 1 ? "declined" : "fine");
+            lm_fixture_check(&answer, endpoints == 1 ? STATUS_EXTERNAL : STATUS_OK, endpoints,
+                             endpoints == 1 ? "declined" : "fine");
             assert_int_equal(answer.tokens_in, endpoints == 1 ? 50 : 150); /* it was paid for */
             lm_answer_fini(&answer);
         }
     }
-}
-
-/* ---- streams that break ---- */
-
-static void test_stalls(void **state)
-{
-    struct lm_fixture *fixture = *state;
-    fixture->options.stall_s = 0.5;
-    static const int ends[] = {-1, 0, 200};
-    for (int i = 0; i < 3; i++) {
-        restart(fixture);
-        struct step *step = fail_first(&fixture->sites[0]);
-        step->wire = fixture->sites[0].steps[1].wire;
-        step->answer.stall = true;
-        step->answer.end_bytes = ends[i];
-        struct lm_answer answer = lm_fixture_ask(fixture);
-        check(&answer, STATUS_OK, 2, "fine");
-        assert_true(answer.tokens_in > 100); /* the first may have been served */
-        lm_answer_fini(&answer);
-        restart(fixture);
-        fixture->options.tries = 1;
-        step = fail_first(&fixture->sites[0]);
-        step->answer.stall = true;
-        step->answer.end_bytes = -1;
-        expect(fixture, STATUS_TIMEOUT, 1, "not a byte for 0.5 s");
-        fixture->options.tries = 4;
-    }
-}
-
-static void test_cut_streams(void **state)
-{
-    struct lm_fixture *fixture = *state;
-    static const int ends[] = {-1, 0, 100, 300};
-    for (int i = 0; i < 4; i++) {
-        restart(fixture);
-        struct step *step = fail_first(&fixture->sites[0]);
-        step->wire = fixture->sites[0].steps[1].wire;
-        step->answer.cut = true;
-        step->answer.end_bytes = ends[i];
-        expect(fixture, STATUS_OK, 2, "fine");
-    }
-    /* The connection ends well, but the answer had no end. */
-    restart(fixture);
-    struct step *step = fail_first(&fixture->sites[0]);
-    step->wire = (struct wire){.text = "half", .finish = ""};
-    fixture->options.tries = 1;
-    expect(fixture, STATUS_EXTERNAL, 1, "ended in the middle");
-}
-
-static void test_answers_that_are_none(void **state)
-{
-    struct lm_fixture *fixture = *state;
-    static const char *const bodies[][2] = {
-        {"", "without a reply"},
-        {"<html>Log in</html>", "without a reply"},
-        {"{}", "without a reply"},
-        {"[]", "without a reply"},
-        {"{\"choices\": 3}", "without a reply"},
-        {"{\"choices\": []}", "without a reply"},
-        {"{\"choices\": [{\"message\": 7}]}", "in the middle"},
-        {"{\"choices\": [", "not JSON"},
-        {"{\"choices\"\x01: [", "not JSON"},
-        {"data: {\"choices\"\n\n", "not JSON"},
-        {"data: nothing\n\n", "not JSON"},
-        {"data: [DONE]\n\n", "without a reply"},
-        {": comment\n\n: comment\n\n", "without a reply"},
-        {"data: {\"choices\": [{\"delta\": {\"content\": 5}}]}\n\n", "in the middle"},
-        {"data: {\"choices\": {\"delta\": {\"content\": \"x\"}}}\n\n", "in the middle"},
-        {"\x1f\x8b\x08 packed", "without a reply"},
-        {"data: \xff\xfe\n\n", "not JSON"},
-        {"error: {\"message\": \"slot is gone\"}\n", "slot is gone"},
-        {"data: {\"error\": \"only a text\"}\n\n", "only a text"},
-        {"{\"object\": \"error\", \"message\": \"as vLLM had it\", \"code\": 500}", "as vLLM"},
-    };
-    fixture->options.tries = 2;
-    for (size_t i = 0; i < sizeof(bodies) / sizeof(bodies[0]); i++) {
-        restart(fixture);
-        fixture->sites[0].steps[0].wire.text = NULL;
-        fixture->sites[0].steps[0].body = bodies[i][0];
-        struct lm_answer answer = lm_fixture_ask(fixture);
-        assert_true(answer.status == STATUS_FORMAT || answer.status == STATUS_EXTERNAL);
-        check(&answer, answer.status, 2, bodies[i][1]);
-        lm_answer_fini(&answer);
-    }
-    /* So deep that reading it would need a stack of its own. */
-    enum { DEEP = 100000 };
-    char *deep = mem_calloc(DEEP + 1, 1);
-    memset(deep, '[', DEEP);
-    restart(fixture);
-    fixture->sites[0].steps[0].wire.text = NULL;
-    fixture->sites[0].steps[0].body = deep;
-    expect(fixture, STATUS_FORMAT, 2, "not JSON");
-    restart(fixture);
-    fixture->sites[0].steps[0].answer.bad_chunks = true;
-    expect(fixture, STATUS_EXTERNAL, 2, "127.0.0.1");
-    free(deep);
-}
-
-static void test_errors_in_a_stream(void **state)
-{
-    struct lm_fixture *fixture = *state;
-    static const char *const passing[] = {"server_error", "overloaded_error", "rate_limit_error",
-                                          "unheard_of"};
-    for (int i = 0; i < 4; i++) {
-        restart(fixture);
-        struct step *step = fail_first(&fixture->sites[0]);
-        step->wire = (struct wire){.text = "half a text", .problem = passing[i]};
-        expect(fixture, STATUS_OK, 2, "fine");
-    }
-    static const char *const lasting[] = {"invalid_request_error", "authentication_error",
-                                          "insufficient_quota"};
-    for (int i = 0; i < 3; i++) {
-        restart(fixture);
-        struct step *step = fail_first(&fixture->sites[0]);
-        step->wire = (struct wire){.text = "half a text", .problem = lasting[i]};
-        expect(fixture, STATUS_EXTERNAL, 1, lasting[i]);
-    }
-}
-
-static void test_replies_too_long(void **state)
-{
-    struct lm_fixture *fixture = *state;
-    enum { MEBIBYTE = 1 << 20 };
-    static const char event[] =
-        "data: {\"choices\":[{\"delta\":{\"content\":\"0123456789abcdef0123456789abcdef\"}}]}\n\n";
-    struct step *step = &fixture->sites[0].steps[0];
-    step->wire.text = NULL;
-    step->body = event;
-    step->answer.repeat = -1;
-    step->answer.chunked = true;
-    expect(fixture, STATUS_LIMIT, 1, "the reply is larger than");
-    /* 50 MB in one event, then as no stream, then as thoughts that nobody keeps, for ever. */
-    restart(fixture);
-    step->wire.text = NULL;
-    step->body = "data: endless and without an end of line ";
-    step->answer.repeat = 50 * MEBIBYTE / 40;
-    expect(fixture, STATUS_LIMIT, 1, "a line of the answer");
-    restart(fixture);
-    step->wire.text = NULL;
-    step->body = "[\"a whole answer that is far too long\",";
-    step->answer.repeat = 50 * MEBIBYTE / 40;
-    expect(fixture, STATUS_LIMIT, 1, "the answer is larger than");
-    restart(fixture);
-    fixture->options.total_s = 1;
-    fixture->options.tries = 1;
-    step->wire.text = NULL;
-    step->body = ": only a comment\n\n";
-    step->answer.repeat = -1;
-    step->answer.piece_delay_s = 0.05;
-    expect(fixture, STATUS_TIMEOUT, 1, "not done within 1 s");
 }
 
 /* ---- forms ---- */
@@ -476,18 +242,18 @@ static void test_a_schema_is_refused(void **state)
 {
     struct lm_fixture *fixture = *state;
     struct site *site = &fixture->sites[0];
-    struct step *step = fail_first(site);
+    struct step *step = lm_fixture_fail_first(site);
     step->answer.code = 400;
     step->body = "{\"error\": {\"message\": \"response_format is not supported\"}}";
-    expect(fixture, STATUS_OK, 2, "fine");
+    lm_fixture_expect(fixture, STATUS_OK, 2, "fine");
     assert_non_null(strstr(site->bodies[0], "\"json_schema\""));
     assert_null(strstr(site->bodies[1], "\"json_schema\""));
     assert_non_null(strstr(site->bodies[1], "\"seed\":7"));
     /* It is not tried again. */
-    expect(fixture, STATUS_OK, 1, "fine");
+    lm_fixture_expect(fixture, STATUS_OK, 1, "fine");
     assert_null(strstr(site->bodies[2], "\"json_schema\""));
 
-    restart(fixture);
+    lm_fixture_restart(fixture);
     site->steps[2] = site->steps[0];
     site->step_count = 3;
     for (int i = 0; i < 2; i++) {
@@ -496,18 +262,18 @@ static void test_a_schema_is_refused(void **state)
     }
     site->steps[0].body = "{\"detail\": \"Extra inputs are not permitted: response_format\"}";
     site->steps[1].body = "{\"detail\": \"Extra inputs are not permitted: seed\"}";
-    expect(fixture, STATUS_OK, 3, "fine");
+    lm_fixture_expect(fixture, STATUS_OK, 3, "fine");
     assert_null(strstr(site->bodies[2], "\"seed\""));
     assert_null(strstr(site->bodies[2], "\"temperature\""));
 
     /* That is all that can be left out; and a refusal is not remembered where it did not help. */
-    restart(fixture);
+    lm_fixture_restart(fixture);
     site->steps[0].wire.text = NULL;
     site->steps[0].answer.code = 400;
     site->steps[0].body = "{\"detail\": \"schema, seed\"}";
-    expect(fixture, STATUS_INVALID, 3, "schema, seed");
+    lm_fixture_expect(fixture, STATUS_INVALID, 3, "schema, seed");
     site->steps[0].wire.text = "fine";
-    expect(fixture, STATUS_OK, 1, "fine");
+    lm_fixture_expect(fixture, STATUS_OK, 1, "fine");
     assert_non_null(strstr(site->bodies[3], "\"json_schema\""));
 }
 
@@ -515,13 +281,13 @@ static void test_a_schema_is_not_asked_for(void **state)
 {
     struct lm_fixture *fixture = *state;
     fixture->options.endpoints[0].structured = false;
-    expect(fixture, STATUS_OK, 1, "fine");
+    lm_fixture_expect(fixture, STATUS_OK, 1, "fine");
     assert_null(strstr(fixture->sites[0].bodies[0], "json_schema"));
-    restart(fixture);
+    lm_fixture_restart(fixture);
     fixture->options.endpoints[0].structured = true;
     fixture->question.schema = NULL;
     fixture->question.seed = -1;
-    expect(fixture, STATUS_OK, 1, "fine");
+    lm_fixture_expect(fixture, STATUS_OK, 1, "fine");
     assert_null(strstr(fixture->sites[0].bodies[0], "json_schema"));
     assert_null(strstr(fixture->sites[0].bodies[0], "seed"));
 }
@@ -538,7 +304,7 @@ static void test_tokens_that_are_not_said(void **state)
         step->wire.no_usage = i == 0;
         step->wire.tokens_in = step->wire.tokens_out = said[i];
         struct lm_answer answer = lm_fixture_ask(fixture);
-        check(&answer, STATUS_OK, 1, "forty");
+        lm_fixture_check(&answer, STATUS_OK, 1, "forty");
         assert_true(answer.tokens_out >= 10 && answer.tokens_out <= 41);
         assert_true(answer.tokens_in >= 10 && answer.tokens_in <= 400);
         int64_t most = 0;
@@ -557,9 +323,9 @@ static void test_prices(void **state)
     double in_usd = 0;
     double out_usd = 0;
     assert_true(lm_price("openai", "gpt-4o-mini-2024-07-18", &in_usd, &out_usd));
-    assert_near(in_usd, 0.15);
+    lm_fixture_near(in_usd, 0.15);
     assert_true(lm_price("openai", "gpt-4o-2024", &in_usd, &out_usd));
-    assert_near(in_usd, 2.5);
+    lm_fixture_near(in_usd, 2.5);
     assert_false(lm_price("anthropic", "gpt-4o", &in_usd, &out_usd));
     int64_t tokens = 0;
     double usd = 0;
@@ -574,63 +340,7 @@ static void test_prices(void **state)
     lm_answer_fini(&answer);
     endpoint->model = "gpt-4o";
     lm_bound(&fixture->options, &fixture->question, &tokens, &usd);
-    assert_near(usd, 4 * ((double)(tokens / 4 - 500) * 2.5 + 500 * 10) / 1e6);
-}
-
-/* ---- keys ---- */
-
-static void test_a_key_is_sent_back(void **state)
-{
-    struct lm_fixture *fixture = *state;
-    static const int codes[] = {200, 400, 401, 503};
-    static const char *const bodies[] = {
-        "{\"error\": {\"message\": \"your key is " CANARY " or Bearer " CANARY "\"}}",
-        "{\"error\": {\"message\": \"half of it: canary-4b1d9e7f2a6\", \"type\": \"" CANARY "\"}}",
-        "your key is " CANARY,
-        "\"" CANARY,
-        "{\"detail\": \"" CANARY "\"}",
-        "data: {\"error\": \"" CANARY "\"}\n\n",
-        "data: {\"model\": \"" CANARY "\", \"choices\": [{\"delta\": {\"content\": \"" CANARY
-        "\"}, \"finish_reason\": \"stop\"}]}\n\n",
-    };
-    for (size_t i = 0; i < sizeof(codes) / sizeof(codes[0]); i++) {
-        for (size_t k = 0; k < sizeof(bodies) / sizeof(bodies[0]); k++) {
-            restart(fixture);
-            struct step *step = &fixture->sites[0].steps[0];
-            step->wire.text = NULL;
-            step->answer.code = codes[i];
-            step->body = bodies[k];
-            struct lm_answer answer = lm_fixture_ask(fixture); /* which looks for it */
-            lm_answer_fini(&answer);
-        }
-    }
-    char text[] = "<" CANARY "> " CANARY;
-    lm_hide_keys(fixture->lm, text);
-    assert_string_equal(text, "<**************************> **************************");
-}
-
-static void test_keys_that_are_words(void **state)
-{
-    struct lm_fixture *fixture = *state;
-    static const char *const keys[] = {"x", "EMPTY", "sk-no-key-required"};
-    for (int i = 0; i < 3; i++) {
-        restart(fixture);
-        setenv("LM_TEST_KEY", keys[i], 1);
-        fixture->sites[0].steps[0].wire.text = "x is EMPTY, but required";
-        expect(fixture, STATUS_OK, 1, "x is EMPTY, but required");
-    }
-    fixture->sites[0].steps[0].wire.text = "as sk-no-key-required said";
-    expect(fixture, STATUS_OK, 1, "as ****************** said");
-}
-
-static void test_a_usual_key_is_for_its_own_host(void **state)
-{
-    struct lm_fixture *fixture = *state;
-    setenv("OPENAI_API_KEY", CANARY, 1);
-    fixture->options.endpoints[0].key_env = "";
-    expect(fixture, STATUS_OK, 1, "fine");
-    assert_string_equal(fixture->sites[0].authorization, "");
-    unsetenv("OPENAI_API_KEY");
+    lm_fixture_near(usd, 4 * ((double)(tokens / 4 - 500) * 2.5 + 500 * 10) / 1e6);
 }
 
 /* ---- what is refused ---- */
@@ -688,7 +398,7 @@ static void test_clients_that_cannot_be(void **state)
     fixture->options = good;
     setenv("LM_TEST_BAD", "\n " CANARY "\n", 1); /* what a shell's $(cat) leaves */
     endpoint->key_env = "LM_TEST_BAD";
-    expect(fixture, STATUS_OK, 1, "fine");
+    lm_fixture_expect(fixture, STATUS_OK, 1, "fine");
     assert_string_equal(fixture->sites[0].authorization, "Bearer " CANARY);
 }
 
@@ -739,7 +449,7 @@ static void test_concurrency(void **state)
     }
     for (int i = 0; i < COUNT; i++) {
         struct lm_answer answer = lm_fixture_wait(fixture, ids[i]);
-        check(&answer, STATUS_OK, 1, "fine");
+        lm_fixture_check(&answer, STATUS_OK, 1, "fine");
         lm_answer_fini(&answer);
     }
     assert_int_equal(server_most_open(fixture->sites[0].server), 3);
@@ -766,7 +476,7 @@ static void test_cancelled(void **state)
     /* The place is free again. */
     memset(&fixture->sites[0].steps[0].answer, 0, sizeof(struct server_answer));
     answer = lm_fixture_ask(fixture);
-    check(&answer, STATUS_OK, 1, "fine");
+    lm_fixture_check(&answer, STATUS_OK, 1, "fine");
     lm_answer_fini(&answer);
     lm_fixture_start(fixture); /* the end comes while it is under way */
     assert_int_equal(lm_turn(fixture->lm, &err), STATUS_OK);
@@ -835,7 +545,6 @@ int main(void)
     const struct CMUnitTest tests[] = {
         TEST(test_an_answer),
         TEST(test_other_forms_of_an_answer),
-        TEST(test_wrong_characters),
         TEST(test_the_requests_own_fault),
         TEST(test_it_fails_there_for_good),
         TEST(test_codes_that_pass),
@@ -846,18 +555,10 @@ int main(void)
         TEST(test_the_next_endpoint),
         TEST(test_no_endpoint_is_there),
         TEST(test_declined),
-        TEST(test_stalls),
-        TEST(test_cut_streams),
-        TEST(test_answers_that_are_none),
-        TEST(test_errors_in_a_stream),
-        TEST(test_replies_too_long),
         TEST(test_a_schema_is_refused),
         TEST(test_a_schema_is_not_asked_for),
         TEST(test_tokens_that_are_not_said),
         TEST(test_prices),
-        TEST(test_a_key_is_sent_back),
-        TEST(test_keys_that_are_words),
-        TEST(test_a_usual_key_is_for_its_own_host),
         TEST(test_clients_that_cannot_be),
         TEST(test_questions_that_are_none),
         TEST(test_concurrency),
