@@ -306,7 +306,7 @@ static void test_watch_sees_the_end(void **state)
     pid_t child = fork();
     assert_true(child >= 0);
     if (child == 0) {
-        clock_sleep_s(0.7);
+        clock_sleep_s(3.0); /* it has looked by then, and again */
         append_event(f, "{\"event\":\"finished\",\"reason\":\"all rounds are done\","
                         "\"winner_node\":-1,\"winner_candidate\":-1");
         _exit(0);

@@ -73,7 +73,7 @@ static void watched_body(void)
     stop_install_rank(0);
     stop_watch(0.5);
     stop_watch(3600.0);
-    expect(alarm(0) == 3600, 1);
+    expect(alarm(0) > 3500, 1);
     stop_watch(1.0);
     stop_watch(0.0);
     expect(alarm(0) == 0, 2);

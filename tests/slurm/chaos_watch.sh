@@ -19,6 +19,9 @@ sampling_s=0.2
 poll_s=0.05
 turns=0           # of poll
 
+exec {quiet}<> <(:)
+nap() { read -rt "$1" -u "$quiet" || true; } # SECONDS; a sleep that is no process
+
 now_ms() { echo $((${EPOCHREALTIME/./} / 1000)); }
 seconds() { awk "BEGIN { printf \"%.2f\", $* }"; }
 before() { awk -v a="$1" -v b="$2" 'BEGIN { exit !(a < b) }'; }
@@ -46,33 +49,38 @@ rank_list() { # one a line: PID RANK START
 }
 
 # How much of a core's time each rank has had by now.
-take_sample() {
+take_sample() { # [LIST of the ranks]
     local pid rank from stat
     while read -r pid rank from; do
-        { read -r stat < "/proc/$pid/stat"; } 2> /dev/null || continue
+        { [ -n "$pid" ] && read -r stat < "/proc/$pid/stat"; } 2> /dev/null || continue
         stat=(${stat##*) })
         echo "$EPOCHREALTIME $from $rank $((stat[11] + stat[12]))"
-    done < <(rank_list) >> samples
+    done < <(printf '%s\n' "${1-$(rank_list)}") >> samples
 }
 
 # Ranks that train yield to everything else on this machine: what faults need is not how far a training gets.
-yield_cores() {
+yield_cores() { # LIST of the ranks
     local pid rank
     while read -r pid rank _; do
-        [ "$rank" != 0 ] || continue
+        [ "${rank:-0}" != 0 ] || continue
         turns_of[$pid]=$((${turns_of[$pid]:-0} + 1))
         [ ${turns_of[$pid]} != 5 ] || renice -n 10 -p "$pid" > /dev/null
-    done < <(rank_list)
+    done <<< "$1"
 }
 
 # In the background: samples, and who was given which candidate.
 watch_ranks() {
-    local last=0
+    local last=0 list
     declare -A turns_of
     set +e
+    : > looked
     while :; do
-        take_sample
-        yield_cores
+        nap $sampling_s
+        list=$(rank_list)
+        take_sample "$list"
+        yield_cores "$list"
+        [ "$run/journal.jsonl" -nt looked ] || continue
+        : > looked
         grep -h '"event":"candidate_started"' "$run/journal.jsonl" 2> /dev/null |
             sed -nE 's/.*"node":([0-9]+),"candidate":([0-9]+),"rank":([0-9]+),"sequence":([0-9]+),"time_s":([0-9.]+).*/\4 \1 \2 \3 \5/p' |
             awk -v last="$last" '$1 > last { printf "n%04d-c%d %d %f %d\n", $2, $3, $4, $5, $1 }' > fresh
@@ -80,7 +88,6 @@ watch_ranks() {
             cat fresh >> given
             last=$(awk 'END { print $4 }' fresh)
         fi
-        sleep $sampling_s
     done
 }
 
@@ -98,6 +105,7 @@ saved_at() { stat -c %.Y "$run/inflight/$1.h5" 2> /dev/null || echo 0; } # NAME
 # Candidates that died with their job twice and have saved nothing since: one more death and they may be set aside.
 unsafe() {
     local name rank since count=0
+    [[ " ${stuck[*]} " == *" "[2-9]* ]] || { echo 0; return; }
     while read -r name rank since; do
         [ "${stuck[$name]:-0}" -ge 2 ] && before "$(saved_at "$name")" "$since" && count=$((count + 1))
     done < <(in_training)
@@ -162,7 +170,7 @@ read_logs() {
 }
 
 poll() {
-    sleep $poll_s
+    nap $poll_s
     read_logs
     turns=$((turns + 1))
     [ $((turns % 40)) != 0 ] || [ -n "${ending-}" ] || ! is_over "$job" ||

@@ -285,7 +285,9 @@ static void follow_from(const char *folder, int flags, const char *fault, bool w
     waitpid(child, NULL, 0);
     assert_int_equal(result, RESULT_WON);
     assert_int_equal(status, STATUS_BUSY);
-    clock_sleep_s(0.3); /* an inner process is not our child: until it is gone */
+    for (int i = 0; i < 50 && kill(-child, 0) == 0; i++) {
+        clock_sleep_s(0.1); /* an inner process is not our child: until it is gone */
+    }
     double begun_s = clock_monotonic_s();
     lock = take(folder, waits ? &quick : &endless);
     assert_true(!waits || clock_monotonic_s() - begun_s >= quick.silence_s);
@@ -752,7 +754,7 @@ static void test_check_finds_what_happened(void **state)
     assert_int_equal(store_lock_check(lock, &err), STATUS_BUSY);
     assert_non_null(strstr(err.message, "is gone"));
     /* Its beats fail meanwhile, and who takes over is told why. */
-    clock_sleep_s(0.5);
+    clock_sleep_s(10.0 * quick.beat_s);
     write_owner(*state, "2", FOREIGN);
     assert_int_equal(store_lock_check(lock, &err), STATUS_BUSY);
     assert_non_null(strstr(err.message, "lock/1"));
