@@ -26,6 +26,17 @@ static enum status check_job(const struct job *job, struct error *err)
     return STATUS_OK;
 }
 
+/* Wrong endpoints and keys that are not there are told now, and not when the search has begun. */
+static enum status check_endpoints(const struct asking *asking, struct error *err)
+{
+    struct call_transport transport;
+    struct call_direct_options options = asking->options;
+    options.lm.log = NULL; /* it is opened again */
+    TRY(call_direct_open(&options, &transport, err));
+    transport.close(transport.state);
+    return STATUS_OK;
+}
+
 static enum status wait_for_folder(const char *folder, struct log *log, struct error *err)
 {
     if (!file_is_folder(folder)) {
@@ -63,12 +74,13 @@ static enum status relay(const struct relay_options *options, struct job *job, s
     struct call_relay_state state = {0};
     TRY(check_job(job, err));
     TRY(asking_options(job, log, &asking, err));
+    TRY(check_endpoints(&asking, err));
     TRY(wait_for_folder(job->output, log, err));
     TRY(serve(options, &asking, job->output, log, &state, err));
     log_write(log, LOG_INFO, "relay",
-              "answered %" PRId64 " requests; this run folder's relays have spent %.0f tokens and "
+              "answered %" PRId64 " request%s; this run folder's relays have spent %.0f tokens and "
               "%.4f USD%s",
-              state.served, state.tokens, state.usd,
+              state.served, state.served == 1 ? "" : "s", state.tokens, state.usd,
               state.open > 0 ? "; what is open is asked again by the next relay" : "");
     return STATUS_OK;
 }

@@ -6,7 +6,7 @@ make_task
 expect 2 'usage: trex' "$trex"
 expect 0 'usage: trex' "$trex" --help
 expect 2 'no command "serach"' "$trex" serach
-for command in check search train eval generate data tokenize sources init version; do
+for command in check search train eval generate data tokenize sources relay init version; do
     expect 0 'example: ' "$trex" $command --help
 done
 for command in status show best export verify; do
