@@ -315,6 +315,72 @@ static void test_off(void **state)
     assert_non_null(strstr(calls_find(&world->search, "a")->error, "researcher.network"));
 }
 
+/* A rank of the job that answers. */
+static enum status rank_ask(void *context, int32_t id, const cJSON *body, struct error *err)
+{
+    int32_t *asked = context;
+    (void)err;
+    *asked = cJSON_GetObjectItem(body, "messages") != NULL ? id : -1;
+    return STATUS_OK;
+}
+
+static bool rank_take(void *context, struct call_answer *out)
+{
+    int32_t *asked = context;
+    if (*asked < 0) {
+        return false;
+    }
+    *out = (struct call_answer){
+        .id = *asked, .text = mem_strdup("by a rank"), .tokens_in = 3, .tokens_out = 4};
+    *asked = -1;
+    return true;
+}
+
+static void rank_cancel(void *context, int32_t id)
+{
+    (void)context;
+    (void)id;
+}
+
+static void test_local(void **state)
+{
+    struct world *world = *state;
+    struct error err = {0};
+    struct call_transport transport;
+    int32_t asked = -1;
+    const char *const folders[] = {TEST_SOURCE_DIR "/net/golden/local/reviews", NULL};
+    const struct call_local_options options = {
+        .ask = rank_ask,
+        .take = rank_take,
+        .cancel = rank_cancel,
+        .context = &asked,
+        .model = "models/small",
+        .direct = {.sources = {.offline = true, .folders = folders, .log = &world->log}},
+    };
+    assert_int_equal(call_local_open(&options, &transport, &err), STATUS_OK);
+    world_open(world, &transport, 8);
+    world->usd_cap = 0;
+    world_ask(world, "a");
+    world_settle(world);
+    world_settle(world);
+    const struct search_call *call = calls_find(&world->search, "a");
+    assert_string_equal(call->reply, "by a rank");
+    assert_string_equal(call->provider, "local");
+    assert_string_equal(call->model, "models/small");
+    assert_true(call->cost_usd == 0.0);
+    assert_true(call->reserved_tokens >= 51); /* max_tokens and the prompt: tokens have a cap */
+    assert_int_equal(world->search.agent_tokens, 7);
+    world->token_cap = 8;
+    expect_refused(world, "b", "agent_tokens");
+    cJSON *search = cJSON_Parse("{\"do\":\"search\",\"source\":\"local\",\"text\":\"reviews\","
+                                "\"count\":3}");
+    assert_int_equal(world_try(world, "source/local/1", CALL_SOURCE, search, &err), STATUS_OK);
+    for (int i = 0; i < 1000 && calls_find(&world->search, "source/local/1") == NULL; i++) {
+        world_settle(world);
+    }
+    assert_non_null(strstr(reply_of(world, "source/local/1"), "\"documents\""));
+}
+
 static void test_answers_that_are_wrong(void **state)
 {
     struct world *world = *state;
@@ -457,6 +523,7 @@ int main(void)
         IN_WORLD(test_the_end_takes_back),
         IN_WORLD(test_what_cannot_start),
         IN_WORLD(test_off),
+        IN_WORLD(test_local),
         IN_WORLD(test_answers_that_are_wrong),
         IN_WORLD(test_bodies_that_are_none),
         IN_WORLD(test_no_memory),
