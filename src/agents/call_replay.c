@@ -184,6 +184,17 @@ static enum status copy_file(const char *from_folder, const char *to_folder, con
     return status;
 }
 
+/* An answer names its file as the program saw it then; rows lie in sources/ of the run folder. */
+static const char *path_in_run(const char *path)
+{
+    static const char folder[] = "sources/";
+    const char *last = path;
+    for (const char *at = strstr(path, folder); at != NULL; at = strstr(at + 1, folder)) {
+        last = at == path || at[-1] == '/' ? at : last;
+    }
+    return last;
+}
+
 static enum status copy_download(const struct search_call *call, const char *from_folder,
                                  const char *to_folder, struct error *err)
 {
@@ -193,8 +204,11 @@ static enum status copy_download(const struct search_call *call, const char *fro
     const cJSON *document = NULL;
     cJSON_ArrayForEach (document, cJSON_GetObjectItemCaseSensitive(reply, "documents")) {
         const char *path = cJSON_GetStringValue(cJSON_GetObjectItemCaseSensitive(document, "path"));
-        if (path != NULL && path[0] != '\0' && status == STATUS_OK) {
-            status = copy_file(from_folder, to_folder, path, err);
+        const char *source =
+            cJSON_GetStringValue(cJSON_GetObjectItemCaseSensitive(document, "source"));
+        bool stays = source != NULL && strcmp(source, "local") == 0; /* a folder of the job */
+        if (path != NULL && path[0] != '\0' && !stays && status == STATUS_OK) {
+            status = copy_file(from_folder, to_folder, path_in_run(path), err);
         }
     }
     cJSON_Delete(reply);

@@ -272,14 +272,24 @@ void model_add_files(const struct search *search, struct model_values *values)
 
 /* ---- what is left, and what can be said ---- */
 
+static double most_rounds(const struct model *model, const struct search *search)
+{
+    double set = search->limits[SEARCH_LIMIT_ROUNDS];
+    return isfinite(set) ? set : (double)model->facts->rounds;
+}
+
+double model_rounds_left(const struct model *model, const struct search *search)
+{
+    double begun = (double)(search->tree.count > 0 ? search->tree.count - 1 : 0);
+    return fmax(most_rounds(model, search) - begun, 0.0);
+}
+
 void model_add_budget(struct model *model, const struct search *search, struct model_values *values)
 {
     struct buffer text;
     buffer_init(&text, MODEL_TEXT_MAX_BYTES);
-    double set = search->limits[SEARCH_LIMIT_ROUNDS];
-    double rounds = isfinite(set) ? set : (double)model->facts->rounds;
-    double done = (double)(search->tree.count > 0 ? search->tree.count - 1 : 0);
-    buffer_printf(&text, "%.0f of %.0f rounds", fmax(rounds - done, 0.0), rounds);
+    buffer_printf(&text, "%.0f of %.0f rounds", model_rounds_left(model, search),
+                  most_rounds(model, search));
     model_add_value(values, "budget", &text, MODEL_OURS, 0);
 }
 

@@ -307,7 +307,10 @@ enum status model_diagnose(struct model *model, const struct search *search, str
     for (int i = 0; i < model->request_count; i++) {
         want(model, model->requests[i].parent);
     }
-    int32_t oldest = count > MODEL_LOOKS_BACK ? count - MODEL_LOOKS_BACK : 0;
+    /* After the last round nobody reads any more: the search ends. */
+    int32_t oldest = model_rounds_left(model, search) < 1.0 ? count
+                     : count > MODEL_LOOKS_BACK             ? count - MODEL_LOOKS_BACK
+                                                            : 0;
     for (int32_t node = count - 1; node >= oldest && model->wanted_count < MODEL_LOOKS_MAX;
          node--) {
         if (current(model, search, node) == LOOK_NONE && is_worth(search, node)) {

@@ -195,6 +195,7 @@ void model_add_job(struct model *model, const struct search *search, struct mode
 void model_add_samples(struct model *model, struct model_values *values, int trim);
 void model_add_brief(const struct search *search, struct model_values *values, int trim);
 void model_add_sources(struct model_values *values, int kind);
+double model_rounds_left(const struct model *model, const struct search *search);
 void model_add_budget(struct model *model, const struct search *search,
                       struct model_values *values);
 void model_add_documents(const struct search *search, struct model_values *values, int trim);
