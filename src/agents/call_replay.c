@@ -34,10 +34,26 @@ static void replay_close(void *state)
     }
 }
 
+/* A call that was lost and not asked again had no answer when the recorded search ended. */
+static const struct search_call *find_recorded(const struct replay *replay, const char *key)
+{
+    const struct search *recorded = replay->recorded;
+    const struct search_call *found = search_find_call(recorded, key);
+    for (int32_t i = recorded->call_count - 1; i >= 0 && found == NULL; i--) {
+        found = strcmp(recorded->calls[i].key, key) == 0 ? &recorded->calls[i] : NULL;
+    }
+    return found;
+}
+
+static bool was_answered(const struct search_call *recorded)
+{
+    return recorded->ended && !recorded->lost;
+}
+
 static enum status replay_start(void *state, const struct call *call, struct error *err)
 {
     struct replay *replay = state;
-    const struct search_call *recorded = search_find_call(replay->recorded, call->key);
+    const struct search_call *recorded = find_recorded(replay, call->key);
     if (recorded == NULL) {
         return FAIL(err, STATUS_NOT_FOUND, "the recorded search has no call %s", call->key);
     }
@@ -65,7 +81,8 @@ static void remove_call(struct replay *replay, int index)
 /* What the recorded search waited for when it ended comes last. */
 static bool comes_before(const struct search_call *a, const struct search_call *b)
 {
-    return a->ended != b->ended ? a->ended : a->ended && a->outcomes < b->outcomes;
+    return was_answered(a) != was_answered(b) ? was_answered(a)
+                                              : was_answered(a) && a->outcomes < b->outcomes;
 }
 
 static enum status give(struct replay *replay, const struct replay_call *call, struct error *err)
@@ -79,7 +96,7 @@ static enum status give(struct replay *replay, const struct replay_call *call, s
     answer.tokens_out = recorded->tokens_out;
     answer.seconds = recorded->seconds;
     answer.attempts = recorded->attempts;
-    if (!recorded->ended) {
+    if (!was_answered(recorded)) {
         answer.status = FAIL(&answer.error, STATUS_NOT_FOUND,
                              "the recorded search ended before the answer came");
     } else if (recorded->reply == NULL) {
@@ -105,7 +122,7 @@ static enum status replay_turn(void *state, int64_t outcomes, bool idle, struct 
         first = comes_before(replay->calls[i].recorded, replay->calls[first].recorded) ? i : first;
     }
     const struct replay_call call = replay->calls[first];
-    bool due = call.recorded->ended && outcomes >= call.recorded->outcomes;
+    bool due = was_answered(call.recorded) && outcomes >= call.recorded->outcomes;
     if (!due && !idle) {
         return STATUS_OK;
     }
@@ -135,7 +152,7 @@ static enum status replay_bound(const void *state, const struct call *call, int6
                                 double *usd, struct error *err)
 {
     const struct replay *replay = state;
-    if (search_find_call(replay->recorded, call->key) == NULL) {
+    if (find_recorded(replay, call->key) == NULL) {
         return FAIL(err, STATUS_LIMIT,
                     "a replay asks nothing new, and the recorded search has no "
                     "call %s",

@@ -482,7 +482,7 @@ static enum status receive(struct calls *calls, struct error *err)
 }
 
 /* The search has ended: nobody waits for an answer. What was sent may still be charged. */
-static enum status take_back(struct calls *calls, struct error *err)
+enum status calls_take_back(struct calls *calls, struct error *err)
 {
     for (int i = 0; i < calls->entry_count; i++) {
         struct entry *entry = &calls->entries[i];
@@ -505,9 +505,6 @@ enum status calls_turn(struct calls *calls, const struct search *search, bool id
                        struct error *err)
 {
     forget_ended(calls, search);
-    if (search->end == SEARCH_FINISHED) {
-        return take_back(calls, err);
-    }
     TRY(send(calls, search, err));
     bool waiting = count_phase(calls, ENTRY_SENT) == calls->entry_count;
     TRY(calls->transport.turn(calls->transport.state, search->outcomes, idle && waiting, err));

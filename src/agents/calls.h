@@ -64,10 +64,13 @@ bool calls_is_open(const struct calls *calls, const char *key);
 /* Sends what is on disk, receives. Never blocks. After search_apply, each turn. Answers come into
  * the search one after the other, each on disk before the next, so that a replay can give them as
  * they came. idle: nothing else can happen before an answer comes (no candidate, no dry run, no
- * event on its way to the disk): a replay that went another way goes on. Of a search that has
- * ended, what is still asked is taken back. */
+ * event on its way to the disk): a replay that went another way goes on. */
 enum status calls_turn(struct calls *calls, const struct search *search, bool idle,
                        struct error *err);
+
+/* The search ends: what is still asked is taken back, and recorded as lost if it may be charged.
+ * Before its "finished". */
+enum status calls_take_back(struct calls *calls, struct error *err);
 
 /* Once after a search was loaded: calls that were under way when the job before ended go on where
  * the transport can (relay), and are ended as lost elsewhere. */

@@ -168,6 +168,14 @@ enum status controller_turn_agents(struct controller *c, struct error *err)
     return take_events(c, err);
 }
 
+enum status controller_end_agents(struct controller *c, struct error *err)
+{
+    if (c->calls != NULL) {
+        TRY(calls_take_back(c->calls, err));
+    }
+    return take_events(c, err);
+}
+
 bool controller_is_prefetched(const struct controller *c)
 {
     return c->options.prefetch && c->search.last_sequence > 0 && c->first_pending == NULL &&

@@ -88,6 +88,7 @@ static enum status send_test(struct controller *c, int32_t node, int32_t candida
 
 static enum status record_finish(struct controller *c, struct error *err)
 {
+    TRY(controller_end_agents(c, err));
     TRY(controller_record_end(c, "finished", NAN, NAN, err));
     cJSON *event = controller_event("finished", -1, -1);
     cJSON_AddStringToObject(event, "reason", c->end_reason);

@@ -398,11 +398,8 @@ static void test_the_search_ends(void **state)
     world_ask(post->world, "a");
     world_settle(post->world);
     wait_for_files(post->folders.requests, ".json", 1, NULL);
-    cJSON *event = new_event("finished", -1, -1);
-    cJSON_AddStringToObject(event, "reason", "rounds");
-    cJSON_AddNumberToObject(event, "winner_node", -1);
-    cJSON_AddNumberToObject(event, "winner_candidate", -1);
-    apply_event(&post->world->search, event);
+    struct error err = {0};
+    assert_int_equal(calls_take_back(post->world->calls, &err), STATUS_OK);
     world_settle(post->world);
     wait_for_files(post->folders.requests, ".json", 0, NULL);
 }
