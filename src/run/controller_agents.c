@@ -153,8 +153,8 @@ static enum status take_events(struct controller *c, struct error *err)
 enum status controller_turn_agents(struct controller *c, struct error *err)
 {
     bool wanted = c->end_reason == NULL && !c->no_new_rounds;
-    if (c->finish_recorded) {
-        return STATUS_OK;
+    if (c->finish_recorded && c->search.end != SEARCH_FINISHED) {
+        return STATUS_OK; /* nothing may come between its last words */
     }
     if (!wanted && !c->stopping) {
         forget_plans(c);
@@ -162,7 +162,8 @@ enum status controller_turn_agents(struct controller *c, struct error *err)
     if (c->calls != NULL) { /* what was paid for is recorded, also while it stops */
         TRY(calls_turn(c->calls, &c->search, waits_for_answers(c), err));
     }
-    if (wanted && !c->stopping && c->search.last_sequence > 0) {
+    bool goes_on = c->search.end == SEARCH_RUNNING && !c->stopping;
+    if (wanted && goes_on && c->search.last_sequence > 0) {
         TRY(researcher_turn(c->researcher, &c->search, err));
     }
     return take_events(c, err);

@@ -124,6 +124,12 @@ void controller_report_end(struct controller *c)
 {
     const struct search *search = &c->search;
     struct log *log = c->options.log;
+    if (c->options.prefetch && !c->stopping) {
+        log_write(log, LOG_INFO, "run", "prefetched into %s: brief %s, %d documents; %lld tokens",
+                  c->options.job->output, search->brief != NULL ? "written" : "given up",
+                  search->document_count, (long long)search->agent_tokens);
+        return;
+    }
     if (c->search.end != SEARCH_FINISHED) {
         log_write(log, LOG_INFO, "run", "stopped; everything is in %s. The same command goes on",
                   c->options.job->output);

@@ -174,8 +174,10 @@ static enum status record_end(struct controller *c, struct error *err)
 /* Everything to disk, workers home. */
 static enum status end_run(struct controller *c, enum status outcome, struct error *err)
 {
+    bool prefetched = c->options.prefetch && !c->stopping;
     if (!c->finish_recorded) {
-        TRY(record_end(c, err));
+        TRY(prefetched ? controller_record_end(c, "prefetched", NAN, NAN, err)
+                       : record_end(c, err));
     }
     TRY(journal_flush(c->journal, err));
     TRY(controller_apply_durable(c, err));
@@ -224,7 +226,6 @@ enum status controller_check_end(struct controller *c, struct error *err)
         return end_run(c, STATUS_OK, err);
     }
     if (!c->stopping && controller_is_prefetched(c)) {
-        TRY(controller_begin_stop(c, NULL, err, "prefetched"));
         return end_run(c, STATUS_OK, err);
     }
     if (!c->stopping && out_of_time(c)) {
