@@ -114,13 +114,13 @@ bool controller_died_in_call(const struct controller *c, const struct search_cal
     return end[0] == '\0' || strncmp(end, "failed", strlen("failed")) == 0;
 }
 
-/* Whether this dry run was under way when a job died. */
+/* Whether this dry run was under way when a job died; that it is lost may not be on disk yet. */
 static bool ended_a_job(const struct controller *c, const char *key)
 {
     for (int32_t i = 0; i < c->search.call_count; i++) {
         const struct search_call *call = &c->search.calls[i];
-        if (call->lost && strcmp(search_text(call->key), key) == 0 &&
-            controller_died_in_call(c, call)) {
+        bool cut = call->lost || !call->ended;
+        if (cut && strcmp(search_text(call->key), key) == 0 && controller_died_in_call(c, call)) {
             return true;
         }
     }
