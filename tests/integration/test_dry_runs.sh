@@ -14,7 +14,7 @@ plan() { # LAST CONFIGURATION'S KEYS
              {"method": "full", "learning_rate": 0.00{{n}}2, "epochs": 1$1}]}
 JSON
 }
-plan '' > replies/plan.json
+plan '' | tee replies/plan.json > replies/repair.json
 echo '{"new": [], "merged": [], "retired": []}' > replies/insights.json
 : > faults.txt
 "$server" --port-file port --replies replies --log chats.jsonl --faults faults.txt > server.txt 2>&1 &
@@ -56,6 +56,8 @@ expect 0 'the search has ended' mpirun -n 5 "$trex" search group.json --out grou
 plan ', "sequence_length": 1' > replies/plan.json
 expect 0 'the search has ended' "$trex" search job.json --out bad
 [ "$(finished bad | wc -l)" = 7 ] || { "$tree" show bad; die "a plan that fails was not replaced"; }
+dry_calls bad | grep -q failed || die "nothing failed: $(dry_calls bad)"
+dry_calls bad | grep -q '/dry/1/.* answered' || die "no repaired plan was run dry: $(dry_calls bad)"
 plan '' > replies/plan.json
 
 # ---- dry runs that end their job ----
