@@ -304,7 +304,8 @@ enum status model_diagnose(struct model *model, const struct search *search, str
 {
     int32_t count = search->tree.count;
     TRY(reserve_looks(model, count, err));
-    for (int i = 0; i < model->request_count; i++) {
+    for (int i = 0; i < model->request_count; i++) { /* however old: its plan waits for it */
+        (void)current(model, search, model->requests[i].parent);
         want(model, model->requests[i].parent);
     }
     /* After the last round nobody reads any more: the search ends. */
