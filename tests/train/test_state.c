@@ -1,4 +1,4 @@
-/* 20 steps are 10 steps, the state out, a new trainer, the state in, 10 steps: to the bit. And
+/* 10 steps are 5 steps, the state out, a new trainer, the state in, 5 steps: to the bit. And
  * states that are foreign, damaged or not whole are refused. */
 #include <setjmp.h>
 #include <stdarg.h>
@@ -9,7 +9,7 @@
 
 #include "tiny.h"
 
-enum { ROWS = 13, CURVE_SECONDS = 6 };
+enum { ROWS = 13, CURVE_SECONDS = 6, HALF = 5 };
 
 /* The seconds of the curve are the clock's, all else is compared bit by bit. */
 static void mask_seconds(struct tiny_state *state)
@@ -63,7 +63,7 @@ static void resume_to_the_bit(enum train_method method, enum train_precision pre
     tiny.config.accumulation =
         2; /* an epoch is an odd number of micro-batches: steps cross its end */
     tiny.config.epochs = 100.0;
-    tiny.config.max_steps = 20;
+    tiny.config.max_steps = 2 * HALF;
     tiny.config.validations = 7;
     tiny.config.patience = patience;
     tiny.config.learning_rate = 1e-2;
@@ -74,15 +74,15 @@ static void resume_to_the_bit(enum train_method method, enum train_precision pre
     struct tiny_state expected;
     struct tiny_state found;
     struct error err;
-    tiny_run(whole, 20);
+    tiny_run(whole, 2 * HALF);
     tiny_state_save(whole, &expected);
-    tiny_run(first, 10);
+    tiny_run(first, HALF);
     tiny_state_save(first, &middle);
     trainer_destroy(first);
     assert_int_equal(tiny_state_find(&middle, "best_parameters") >= 0, patience > 0);
     assert_int_equal(tiny_state_load(second, &middle, &err), STATUS_OK);
-    assert_int_equal(trainer_steps_done(second), 10);
-    tiny_run(second, 10);
+    assert_int_equal(trainer_steps_done(second), HALF);
+    tiny_run(second, HALF);
     tiny_state_save(second, &found);
     assert_same_state(&found, &expected);
     assert_same_network(second, whole);
