@@ -22,9 +22,11 @@
 #include <string.h>
 
 #include "agents/evidence.h"
+#include "agents/plan.h"
 
 enum { MEMORY_INSIGHTS_MAX = 48 };
-enum { PATH_MAX_NODES = 64, CASES_SHOWN = 4, CASE_TEXT_BYTES = 300, RENDER_MAX_BYTES = 4 << 20 };
+enum { PATH_MAX_NODES = 64, CASES_SHOWN = 4, CASE_TEXT_BYTES = 300, WHY_BYTES = 2000 };
+enum { RENDER_MAX_BYTES = 4 << 20 };
 
 /* ---- choosing ---- */
 
@@ -166,20 +168,39 @@ static void append_cut(struct buffer *out, const char *text, size_t max_bytes)
     }
 }
 
+/* The best in full, the others by what sets them apart from it. */
+static void append_config(const struct search_node *node, int32_t index, struct buffer *out)
+{
+    const char *text = search_text(node->candidates[index].config);
+    struct train_config best;
+    struct train_config config;
+    bool apart = node->best >= 0 && node->best != index &&
+                 plan_config_read(node->candidates[node->best].config, &best) &&
+                 plan_config_read(text, &config);
+    if (!apart) {
+        buffer_append_text(out, text);
+    } else if (plan_config_differences(&config, &best, out) == 0) {
+        buffer_append_text(out, "as the best");
+    }
+}
+
 static void append_configs(const struct search_node *node, int32_t id, struct buffer *out)
 {
     for (int32_t i = 0; i < node->candidate_count; i++) {
         const struct candidate *candidate = &node->candidates[i];
         char name[SEARCH_NAME_BYTES];
         search_candidate_name(id, i, name);
-        buffer_printf(out, "  %s: %s", name, candidate_state_name(candidate->state));
+        buffer_printf(out, "  %s%s: %s", name, i == node->best ? " (best)" : "",
+                      candidate_state_name(candidate->state));
         if (candidate->validation.present) {
             buffer_printf(out, " with %.4g ± %.2g", candidate->validation.value,
                           candidate->validation.standard_error);
         } else if (candidate->state == CANDIDATE_FAILED) {
             buffer_printf(out, " (%s)", status_text(candidate->error->code));
         }
-        buffer_printf(out, ": %s\n", search_text(candidate->config));
+        buffer_append_text(out, ": ");
+        append_config(node, i, out);
+        buffer_append_char(out, '\n');
     }
 }
 
@@ -216,8 +237,9 @@ static void append_node(const struct search *search, int32_t id, enum node_detai
     append_cut(out, search_text(node->goal), CASE_TEXT_BYTES);
     buffer_append_char(out, '\n');
     if (detail >= DETAIL_PLAN) {
-        buffer_printf(out, "  why: %s\n  recipe: %s\n", search_text(node->rationale),
-                      search_text(node->recipe));
+        buffer_append_text(out, "  why: ");
+        append_cut(out, search_text(node->rationale), WHY_BYTES);
+        buffer_printf(out, "\n  recipe: %s\n", search_text(node->recipe));
         append_configs(node, id, out);
     }
     if (detail >= DETAIL_DIAGNOSIS && node->diagnosis != NULL) {

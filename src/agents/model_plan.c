@@ -112,6 +112,7 @@ static void fill_plan(struct model *model, const struct search *search, void *co
              best != NULL ? best->validation.standard_error : 0.0);
     model_add_text(values, "standard_error", number, MODEL_OURS, 0);
     add_base(&planning->base, values);
+    model_add_samples(model, values, 7);
     model_add_keys(values, 4);
     model_add_operators(model, values, 2);
     model_add_files(search, values);

@@ -179,11 +179,8 @@ static enum status prepare_part(const struct prompt_value *value, struct part *o
     if (value->foreign) {
         append_quoted(valid, &quoted);
     } else {
-        buffer_append_text(&quoted, valid);
-        if (quoted.len_bytes > 0 && quoted.data[quoted.len_bytes - 1] != '\n' &&
-            strchr(valid, '\n') != NULL) {
-            buffer_append_char(&quoted, '\n');
-        }
+        size_t bytes = strlen(valid);
+        buffer_append(&quoted, valid, bytes - (bytes > 0 && valid[bytes - 1] == '\n'));
     }
     free(valid);
     buffer_append_text(&quoted, ""); /* so that there is a text, also an empty one */

@@ -238,7 +238,11 @@ static enum status push_floor(struct model *model, const struct search *search, 
                              "used: ");
         model_append_line(&text, why, MODEL_WHY_BYTES);
         buffer_printf(&text, "\n%s", search_text(plan.rationale));
-        char *rationale = mem_strdup(buffer_text(&text));
+        /* A message of an error may have been cut in the middle of a character. */
+        char *rationale = mem_calloc(3 * text.len_bytes + 1, 1);
+        if (rationale != NULL) {
+            text_repair(buffer_text(&text), text.len_bytes, rationale);
+        }
         buffer_fini(&text);
         plan.subject = mem_strdup(subject);
         if (rationale == NULL || plan.subject == NULL) {

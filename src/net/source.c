@@ -36,9 +36,8 @@ static const struct source_service *const services[SOURCE_COUNT] = {
 };
 
 enum {
-    WORKS_MAX = 256, /* questions at once */
-    TEXT_MAX_BYTES = 1024,
-    NAME_MAX_BYTES = 128,
+    WORKS_MAX = 256,  /* questions at once */
+    CACHED_STEPS = 8, /* of a question in one turn */
     KEY_MAX_BYTES = 512,
     TRIES = 4,
     CONNECT_S = 15,
@@ -94,6 +93,11 @@ struct sources {
     int64_t last_id, last_ticket;
 };
 
+const struct source_service *source_service_at(enum source_index source)
+{
+    return services[source];
+}
+
 const struct source_info *source_list(void)
 {
     return infos;
@@ -142,10 +146,7 @@ static void free_entry(struct entry *entry)
         entry->work.free_state(entry->work.state);
     }
     cJSON_Delete(entry->work.documents);
-    free(entry->work.question.text);
-    free(entry->work.question.id);
-    free(entry->work.question.config);
-    free(entry->work.question.split);
+    source_question_fini(&entry->work.question);
     source_answer_fini(&entry->answer);
     free(entry);
 }
@@ -182,101 +183,6 @@ void source_answer_fini(struct source_answer *answer)
 
 /* ---- questions ---- */
 
-static void read_text(struct json_reader *reader, const char *key, const char *allowed,
-                      size_t max_bytes, char **out)
-{
-    const char *text = json_read_string(reader, key, "");
-    if (strlen(text) > max_bytes || (text[0] == '\0' && allowed != NULL)) {
-        char pointer[JSON_POINTER_BYTES];
-        json_reader_pointer(reader, key, pointer);
-        json_problems_add(reader->problems, pointer,
-                          "found %zu bytes, allowed %s, at most %zu bytes", strlen(text),
-                          allowed != NULL ? allowed : "a name", max_bytes);
-    }
-    *out = mem_strdup(strlen(text) <= max_bytes ? text : "");
-}
-
-static void read_fields(struct json_reader *reader, int64_t rows_max, struct source_question *out)
-{
-    if (out->what == SOURCE_SEARCH) {
-        read_text(reader, "text", "what to look for", TEXT_MAX_BYTES, &out->text);
-        out->count = (int)json_read_int(reader, "count", 5, 1, SOURCE_DOCUMENTS_MAX);
-        return;
-    }
-    read_text(reader, "id", "the id of a data set", SOURCE_ID_BYTES, &out->id);
-    read_text(reader, "config", NULL, NAME_MAX_BYTES - 1, &out->config);
-    read_text(reader, "split", NULL, NAME_MAX_BYTES - 1, &out->split);
-    if (out->split != NULL && out->split[0] != '\0' && source_rate_split(out->split) == 0) {
-        json_problems_add(reader->problems, "/split",
-                          "found \"%.60s\", allowed all but splits for tests", out->split);
-    }
-    if (out->what == SOURCE_DOWNLOAD) {
-        int64_t rows = json_read_int(reader, "rows", rows_max, 1, INT64_C(1) << 40);
-        out->rows = rows < rows_max ? rows : rows_max;
-    }
-}
-
-static bool find_source(const char *name, struct entry *entry)
-{
-    for (int i = 0; i < SOURCE_COUNT; i++) {
-        if (strcmp(infos[i].name, name) == 0) {
-            entry->info = &infos[i];
-            entry->service = services[i];
-            return true;
-        }
-    }
-    return false;
-}
-
-static enum status read_question(const struct sources *sources, const cJSON *question,
-                                 struct entry *entry, struct error *err)
-{
-    struct source_question *out = &entry->work.question;
-    static const char *const whats[] = {"search", "card", "download", NULL};
-    struct json_problems problems;
-    struct json_reader reader;
-    json_problems_init(&problems);
-    json_reader_init(&reader, question, "", &problems);
-    json_require(&reader, "do", "search, card, download");
-    json_require(&reader, "source", "the name of a source");
-    out->what = (enum source_do)json_read_choice(&reader, "do", whats, SOURCE_SEARCH);
-    const char *name = json_read_string(&reader, "source", "");
-    if (!find_source(name, entry)) {
-        json_problems_add(&problems, "/source", "found \"%.60s\", allowed a name of the table",
-                          name);
-    } else if ((out->what == SOURCE_CARD && !entry->service->card) ||
-               (out->what == SOURCE_DOWNLOAD && !entry->service->download)) {
-        json_problems_add(&problems, "/do", "found \"%s\", allowed \"search\" alone for %s",
-                          whats[out->what], name);
-    }
-    read_fields(&reader, sources->options.rows_max, out);
-    if (entry->info != NULL && entry->info->network && out->id != NULL &&
-        !source_id_valid(out->id)) {
-        json_problems_add(&problems, "/id", "found \"%.60s\", allowed \"name\" or \"org/name\"",
-                          out->id);
-    }
-    json_reader_finish(&reader);
-    enum status status = json_problems_check(&problems, "question", err);
-    json_problems_fini(&problems);
-    return status;
-}
-
-/* What this search may not do at all. */
-static enum status check_allowed(const struct sources *sources, const struct entry *entry,
-                                 struct error *err)
-{
-    const struct source_options *options = &sources->options;
-    bool network = entry->info->network;
-    if (entry->work.question.what == SOURCE_DOWNLOAD && network &&
-        (options->download_folder == NULL || options->rows_max <= 0)) {
-        return FAIL(err, STATUS_LIMIT, "no rows may be downloaded here (download_rows is 0)");
-    }
-    if (network && !options->offline && sources->http == NULL) {
-        return FAIL(err, STATUS_UNSUPPORTED, "%s needs a network", entry->info->name);
-    }
-    return STATUS_OK;
-}
-
 enum status sources_ask(struct sources *sources, const cJSON *question, int64_t *id,
                         struct error *err)
 {
@@ -287,23 +193,23 @@ enum status sources_ask(struct sources *sources, const cJSON *question, int64_t 
     if (entry == NULL) {
         return mem_fail(err, sizeof(*entry), "a question");
     }
-    struct source_question *read = &entry->work.question;
-    enum status status = read_question(sources, question, entry, err);
-    if (status == STATUS_OK) {
-        status = check_allowed(sources, entry, err);
+    enum source_index source = SOURCE_COUNT;
+    enum status status =
+        source_read_question(question, &sources->options, &source, &entry->work.question, err);
+    if (status == STATUS_OK && infos[source].network && !sources->options.offline &&
+        sources->http == NULL) {
+        status = FAIL(err, STATUS_UNSUPPORTED, "%s needs a network", infos[source].name);
     }
     entry->work.documents = cJSON_CreateArray();
-    bool whole = entry->work.documents != NULL &&
-                 (read->what == SOURCE_SEARCH
-                      ? read->text != NULL
-                      : read->id != NULL && read->config != NULL && read->split != NULL);
-    if (status == STATUS_OK && !whole) {
+    if (status == STATUS_OK && entry->work.documents == NULL) {
         status = mem_fail(err, sizeof(*entry), "a question");
     }
     if (status != STATUS_OK) {
         free_entry(entry);
         return status;
     }
+    entry->info = &infos[source];
+    entry->service = services[source];
     entry->id = ++sources->last_id;
     entry->work.options = &sources->options;
     entry->began_s = clock_monotonic_s();
@@ -631,7 +537,7 @@ enum status sources_turn(struct sources *sources, struct error *err)
         if (entry->state == WORK_ASKED) {
             turn_asked(sources, entry);
         }
-        if (entry->state == WORK_STEP) {
+        for (int k = 0; k < CACHED_STEPS && entry->state == WORK_STEP; k++) {
             turn_step(sources, entry);
         }
     }

@@ -28,49 +28,46 @@ static bool is_there(const cJSON *documents, const char *id)
     return false;
 }
 
-static void add_clean(cJSON *object, const char *key, const char *text, bool lines,
-                      size_t max_bytes, struct buffer *scratch)
+/* False without memory. */
+static bool add_clean(cJSON *object, const char *key, const char *text, bool lines,
+                      size_t max_bytes)
 {
-    buffer_clear(scratch);
-    source_clean(text, lines, max_bytes, scratch);
-    cJSON_AddStringToObject(object, key, buffer_text(scratch));
+    struct buffer cleaned;
+    buffer_init(&cleaned, max_bytes + 1);
+    source_clean(text, lines, max_bytes, &cleaned);
+    bool added =
+        !cleaned.failed && cJSON_AddStringToObject(object, key, buffer_text(&cleaned)) != NULL;
+    buffer_fini(&cleaned);
+    return added;
 }
 
 enum status source_add(enum source_index source, const struct source_document *document, int count,
                        cJSON *documents, cJSON **added, struct error *err)
 {
-    if (added != NULL) {
-        *added = NULL;
-    }
     const struct source_info *info = &source_list()[source];
-    struct buffer scratch;
-    buffer_init(&scratch, SOURCE_CARD_BYTES + 64);
+    const char *kind = info->kind == SOURCE_LITERATURE ? "literature" : "data";
+    const char *text = document->text != NULL ? document->text : "";
     cJSON *object = cJSON_CreateObject();
-    cJSON_AddStringToObject(object, "kind",
-                            info->kind == SOURCE_LITERATURE ? "literature" : "data");
-    cJSON_AddStringToObject(object, "source", info->name);
-    add_clean(object, "id", document->id, false, SOURCE_ID_BYTES, &scratch);
-    add_clean(object, "title", document->title, false, TITLE_BYTES, &scratch);
-    cJSON_AddStringToObject(object, "url", document->url);
-    if (document->year > 0) {
-        cJSON_AddNumberToObject(object, "year", document->year);
-    }
-    cJSON_AddStringToObject(object, "licence", document->licence);
-    add_clean(object, "text", document->text != NULL ? document->text : "", document->lines,
-              document->text_bytes, &scratch);
-    bool short_of_memory = scratch.failed || cJSON_GetObjectItem(object, "text") == NULL;
-    buffer_fini(&scratch);
+    bool whole =
+        cJSON_AddStringToObject(object, "kind", kind) != NULL &&
+        cJSON_AddStringToObject(object, "source", info->name) != NULL &&
+        add_clean(object, "id", document->id, false, SOURCE_ID_BYTES) &&
+        add_clean(object, "title", document->title, false, TITLE_BYTES) &&
+        cJSON_AddStringToObject(object, "url", document->url) != NULL &&
+        (document->year == 0 || cJSON_AddNumberToObject(object, "year", document->year) != NULL) &&
+        cJSON_AddStringToObject(object, "licence", document->licence) != NULL &&
+        add_clean(object, "text", text, document->lines, document->text_bytes);
     const char *id = source_string(object, "id");
     bool wanted = id[0] != '\0' && source_string(object, "title")[0] != '\0' &&
                   cJSON_GetArraySize(documents) < count && !is_there(documents, id);
-    if (short_of_memory || !wanted || !cJSON_AddItemToArray(documents, object)) {
+    bool kept = whole && wanted && cJSON_AddItemToArray(documents, object);
+    if (!kept) {
         cJSON_Delete(object);
-        return short_of_memory ? mem_fail(err, SOURCE_CARD_BYTES, "a document") : STATUS_OK;
     }
     if (added != NULL) {
-        *added = object;
+        *added = kept ? object : NULL;
     }
-    return STATUS_OK;
+    return whole ? STATUS_OK : mem_fail(err, document->text_bytes, "a document");
 }
 
 enum status source_print(const cJSON *documents, char **out, struct error *err)

@@ -198,7 +198,12 @@ static enum status read_card_file(const char *folder, char **out, struct error *
     struct buffer text;
     buffer_init(&text, CARD_FILE_BYTES);
     TRY(file_join(folder, "README.md", path, err));
-    if (file_read(path, &text, NULL) != STATUS_OK) {
+    enum status status = file_read(path, &text, err);
+    if (status == STATUS_NO_MEMORY) {
+        buffer_fini(&text);
+        return status;
+    }
+    if (status != STATUS_OK) {
         buffer_clear(&text); /* none, or too long to be one */
     }
     *out = mem_strdup(buffer_text(&text));
@@ -298,6 +303,11 @@ static enum status add_files(const char *folder, cJSON *document, bool samples, 
     cJSON *splits = cJSON_AddArrayToObject(document, "splits");
     cJSON *rows = cJSON_CreateArray();
     int best = 0;
+    if (splits == NULL || rows == NULL) {
+        cJSON_Delete(rows);
+        free_names(&names);
+        return mem_fail(err, sizeof(*rows), "splits");
+    }
     for (int i = 0; i < names.count; i++) {
         const char *name = names.names[i];
         char path[FILE_PATH_BYTES];
@@ -440,6 +450,10 @@ static enum status advance(struct source_work *work, const char *body, size_t le
         goto cleanup;
     }
     TRY_CLEANUP(add_document(set, 1, work->documents, &document, err));
+    if (document == NULL) {
+        status = FAIL(err, STATUS_NOT_FOUND, "%s is no data set that has a name", set->folder);
+        goto cleanup;
+    }
     bool card = work->question.what == SOURCE_CARD;
     TRY_CLEANUP(add_files(set->folder, document, card, err));
     if (!card) {

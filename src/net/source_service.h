@@ -13,7 +13,7 @@
 enum {
     SOURCE_DOCUMENTS_MAX = 25,        /* of an answer */
     SOURCE_ANSWER_MAX_BYTES = 131072, /* of an answer, as JSON */
-    SOURCE_BODY_MAX_BYTES = 16 << 20, /* of what a service sends */
+    SOURCE_BODY_MAX_BYTES = 8 << 20,  /* of what a service sends */
     SOURCE_ABSTRACT_BYTES = 3000,
     SOURCE_CARD_BYTES = 8000,
     SOURCE_LICENCE_BYTES = 128,
@@ -89,6 +89,17 @@ enum source_index {
     SOURCE_LOCAL,
     SOURCE_COUNT
 };
+
+const struct source_service *source_service_at(enum source_index source); /* source.c */
+
+/* ---- source_question.c ---- */
+
+/* STATUS_INVALID with all mistakes; STATUS_LIMIT where the options allow no download. *out is
+ * filled as far as it goes, whatever the outcome. */
+enum status source_read_question(const cJSON *json, const struct source_options *options,
+                                 enum source_index *source, struct source_question *out,
+                                 struct error *err);
+void source_question_fini(struct source_question *question);
 
 /* ---- bodies to documents, appended to an array, `count` at most ---- */
 

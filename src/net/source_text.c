@@ -117,21 +117,20 @@ int source_words(const char *text, int max, bool hyphens, const char *before, co
 enum status source_set_path(struct source_step *next, const char *front, const char *text,
                             const char *back, int64_t number, struct error *err)
 {
+    if (text[0] == '\0') {
+        return FAIL(err, STATUS_INVALID, "the text has no words to search for");
+    }
     struct buffer path;
     buffer_init(&path, sizeof(next->path) - 1);
     buffer_append_text(&path, front);
     http_append_escaped(&path, text);
     buffer_printf(&path, "%s%lld", back, (long long)number);
-    bool fits = !path.failed;
-    snprintf(next->path, sizeof(next->path), "%s", fits ? buffer_text(&path) : "");
-    buffer_fini(&path);
-    if (text[0] == '\0' || !fits) {
-        next->path[0] = '\0';
-        return FAIL(err, STATUS_INVALID,
-                    text[0] == '\0' ? "the text has no words to search for"
-                                    : "the text to search for is too long");
+    enum status status = buffer_check(&path, "text to search for", err);
+    if (status == STATUS_OK) {
+        snprintf(next->path, sizeof(next->path), "%s", buffer_text(&path));
     }
-    return STATUS_OK;
+    buffer_fini(&path);
+    return status;
 }
 
 void source_file_part(const char *text, size_t max_bytes, struct buffer *out)

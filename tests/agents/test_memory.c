@@ -193,13 +193,54 @@ static void test_cuts(void **state)
     search_fini(&search);
 }
 
+/* By support, then the newer first; what was retired is gone; no more than a few dozen. */
+static void test_insights(void **state)
+{
+    (void)state;
+    struct search search;
+    struct memory memory;
+    struct buffer text;
+    struct error err = {0};
+    grow(&search);
+    cJSON *event = new_event("node_diagnosed", 1, -1);
+    cJSON_AddStringToObject(event, "diagnosis", "closer");
+    cJSON_AddArrayToObject(event, "causes");
+    cJSON_AddItemToObject(event, "insights",
+                          cJSON_Parse("[{\"text\":\"of three\",\"nodes\":[0,1,2]},"
+                                      "{\"text\":\"of two\",\"nodes\":[1,2]},"
+                                      "{\"text\":\"also of two\",\"nodes\":[2,3]}]"));
+    cJSON_AddItemToObject(event, "retired", cJSON_Parse("[2,4]"));
+    apply_event(&search, event);
+    for (int i = 0; i < 60; i++) {
+        event = new_event("node_diagnosed", 1, -1);
+        cJSON_AddStringToObject(event, "diagnosis", "closer");
+        cJSON_AddArrayToObject(event, "causes");
+        cJSON_AddItemToObject(event, "insights", cJSON_Parse("[{\"text\":\"of none\"}]"));
+        apply_event(&search, event);
+    }
+    memory_select(&search, 4, &memory);
+    buffer_init(&text, 1 << 20);
+    assert_int_equal(memory_render(&search, &memory, 1 << 19, &text, &err), STATUS_OK);
+    assert_null(strstr(buffer_text(&text), "insight of node 2"));
+    assert_null(strstr(buffer_text(&text), "insight of node 4"));
+    assert_non_null(strstr(buffer_text(&text), "Learned so far:\n- of three (3 nodes)\n- also of "
+                                               "two (2 nodes)\n- of two (2 nodes)\n- of none\n"));
+    int lines = 0;
+    for (const char *at = strstr(buffer_text(&text), "\n- "); at != NULL;
+         at = strstr(at + 1, "\n- ")) {
+        lines++;
+    }
+    assert_int_equal(lines, 48);
+    buffer_fini(&text);
+    search_fini(&search);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_selection),
-        cmocka_unit_test(test_deep_and_wide),
-        cmocka_unit_test(test_rendering),
-        cmocka_unit_test(test_cuts),
+        cmocka_unit_test(test_selection), cmocka_unit_test(test_deep_and_wide),
+        cmocka_unit_test(test_rendering), cmocka_unit_test(test_cuts),
+        cmocka_unit_test(test_insights),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -32,7 +32,8 @@ wait
 expect 0 '"id":"2409.01234"' "$trex" sources arxiv "low-rank sentiment" --offline "${kept[@]}"
 expect 0 'from the cache' "$trex" sources openalex "duplicates" --offline "${kept[@]}"
 rm -r rows
-expect 0 '"rows":3,"hash":' "$trex" sources hf_datasets example-org/short-reviews --download --out rows --offline "${kept[@]}"
+expect 0 '"rows":3,"hash":' "$trex" sources hf_datasets example-org/short-reviews --download --out rows --offline \
+    "${kept[@]}"
 expect 2 'offline' "$trex" sources arxiv "something else" --offline "${kept[@]}"
 expect 0 'warm and quick' "$trex" sources local reviews --card --folder "$golden/local" --offline
 grep -q 'test split' out.txt && die "rows of a test split are shown"

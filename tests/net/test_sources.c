@@ -13,6 +13,7 @@
 #include "base/file.h"
 #include "base/hash.h"
 #include "base/json.h"
+#include "base/mem.h"
 #include "net/server.h"
 #include "net/source_service.h"
 
@@ -355,9 +356,9 @@ static void test_xml_bombs(void **state)
     }
     assert_int_equal(read_status(source_arxiv_read, buffer_text(&body), message), STATUS_LIMIT);
 
-    buffer_clear(&body); /* ten thousand entries, with texts of a kilobyte: 25 are read */
+    buffer_clear(&body); /* five thousand entries, with texts of a kilobyte: 25 are read */
     buffer_append_text(&body, feed);
-    for (int i = 0; i < 10000; i++) {
+    for (int i = 0; i < 5000; i++) {
         buffer_printf(&body,
                       "<entry><id>http://arxiv.org/abs/%d.1v1</id><title>T%d</title>"
                       "<summary>%01000d</summary></entry>",
@@ -1249,6 +1250,52 @@ static void test_odd_folders(void **state)
                    STATUS_PERMISSION, "apache-2.0");
 }
 
+/* Each allocation fails in turn: the question fails, or is answered whole. */
+static void test_no_memory(void **state)
+{
+    struct world *world = *state;
+    static const char *const folders[] = {GOLDEN "local", NULL};
+    static const char *const questions[] = {
+        "{\"do\": \"search\", \"source\": \"local\", \"text\": \"review of a house\"}",
+        "{\"do\": \"card\", \"source\": \"local\", \"id\": \"reviews\"}",
+        "{\"do\": \"download\", \"source\": \"local\", \"id\": \"reviews\"}",
+        SET("download"),
+    };
+    cJSON_Delete(ask_documents(world, SET("download"), NULL)); /* into the cache */
+    open_local(world, folders, NULL);
+    for (size_t i = 0; i < sizeof(questions) / sizeof(questions[0]); i++) {
+        int failed = 0;
+        int64_t used = INT64_MAX - 1; /* of a whole run */
+        for (int64_t n = 1; n <= used + 1; n++) {
+            struct error err = {0};
+            struct source_answer answer = {.status = STATUS_OK};
+            int64_t id = 0;
+            int64_t before = mem_allocation_count();
+            cJSON *json = cJSON_Parse(questions[i]);
+            mem_fail_nth(n);
+            enum status status = sources_ask(world->sources, json, &id, &err);
+            if (status == STATUS_OK) {
+                wait_for(world, id, &answer);
+                status = answer.status;
+            }
+            mem_fail_nth(0);
+            if (status == STATUS_OK) {
+                assert_non_null(answer.text);
+                used = mem_allocation_count() - before;
+            } else { /* a cache that cannot be read is no cache */
+                if (status != STATUS_NO_MEMORY && status != STATUS_NOT_FOUND) {
+                    fail_msg("question %zu, allocation %lld: %s %s", i, (long long)n, err.message,
+                             answer.error.message);
+                }
+                failed++;
+            }
+            source_answer_fini(&answer);
+            cJSON_Delete(json);
+        }
+        assert_true(failed > 3);
+    }
+}
+
 static void test_list(void **state)
 {
     (void)state;
@@ -1300,6 +1347,7 @@ int main(void)
         WORLD(test_cancel),
         WORLD(test_local),
         WORLD(test_odd_folders),
+        WORLD(test_no_memory),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
