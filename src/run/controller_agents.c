@@ -199,6 +199,24 @@ int64_t controller_ahead(const struct controller *c)
     return wanted && c->calls != NULL ? c->search.ahead : 0;
 }
 
+/* Before the first candidate has finished, those under way show how long it will take; 0: not yet.
+ */
+static double foreseen_candidate_s(const struct controller *c)
+{
+    const double enough = 0.1; /* of a training: less says little */
+    double sum_s = 0.0;
+    int count = 0;
+    for (int i = 0; i < c->options.leader_count; i++) {
+        const struct controller_worker *worker = &c->workers[i];
+        double share = worker->total > 0 ? (double)worker->done / (double)worker->total : 0.0;
+        bool shows = worker->work == WORK_TRAIN && worker->node > 0 &&
+                     worker->phase == MESSAGE_TRAIN && share >= enough;
+        sum_s += shows ? (worker->heard_s - worker->ordered_s) / share : 0.0;
+        count += shows;
+    }
+    return count > 0 ? sum_s / count : 0.0;
+}
+
 enum status controller_set_ahead(struct controller *c, struct error *err)
 {
     const struct job *job = c->options.job;
@@ -210,8 +228,12 @@ enum status controller_set_ahead(struct controller *c, struct error *err)
         int64_t recorded = call_replay_ahead(&c->replay, c->search.outcomes);
         wanted = recorded >= 0 ? recorded : wanted;
     } else {
+        struct ahead known = c->ahead;
+        if (known.candidates == 0) {
+            known.candidate_s = foreseen_candidate_s(c);
+        }
         wanted = job->researcher.ahead
-                     ? ahead_wanted(&c->ahead, c->options.leader_count, job->configurations, wanted)
+                     ? ahead_wanted(&known, c->options.leader_count, job->configurations, wanted)
                      : 0;
     }
     if (wanted == c->search.ahead) {

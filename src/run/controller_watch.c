@@ -252,6 +252,9 @@ enum status controller_watch(struct controller *c, struct error *err)
         requests_hear(&c->requests, now_s);
     }
     TRY(give_up_plans(c, now_s, err));
+    if (c->ahead.candidates == 0) { /* workers must not run dry once before anything is known */
+        TRY(controller_set_ahead(c, err));
+    }
     if (slept) { /* it was this process that stood still: the others begin anew */
         for (int i = 0; i < c->options.leader_count; i++) {
             c->workers[i].heard_s = now_s;
