@@ -1,0 +1,117 @@
+#!/usr/bin/env bash
+# A whole search by a language model: brief, papers, data, plans with repairs, diagnoses, insights; what it leaves in the
+# run folder; the same again from the record, and through a relay.
+. "$(dirname "$0")/common.sh"
+. "$(dirname "$0")/agents.sh"
+
+mkdir replies
+cat > replies/brief.json <<'J'
+{"summary": "Tell whether the last word of a line goes up or down.", "scoring": "share of right labels",
+ "obstacles": ["the model has not seen the words"], "hypotheses": [
+  {"claim": "a learning rate of 0.01 is enough", "test": "rates around it", "refuted_if": "accuracy stays below 0.6"},
+  {"claim": "the rows repeat", "test": "dedup", "refuted_if": "no row is removed"}]}
+J
+cat > replies/literature.json <<'J'
+{"queries": [{"source": "arxiv", "text": "fine-tuning small language models"}, {"source": "openalex", "text": "sentiment"}]}
+J
+echo '{"notes": [{"document": 1, "note": "short warm-up suffices"}]}' > replies/reading.json
+echo '{"queries": [{"source": "hf_datasets", "text": "short reviews"}]}' > replies/data.json
+cat > replies/choice.json <<'J'
+{"choices": [{"document": 1, "config": "default", "split": "train", "rows": 3, "note": "sentence is the text, label the answer"}]}
+J
+cat > replies/direction.json <<'J'
+{"strategy": "change training", "title": "other rates {{n}}", "hypothesis": "the rate is too low", "why": "loss still fell",
+ "evidence": ["n0000: accuracy near 0.5"]}
+J
+# the first plan names an operator that does not exist and is repaired; later ones are good
+cat > replies/plan.1.json <<'J'
+{"goal": "which rate", "expectation": "0.9", "rationale": "loss still fell", "refuted_if": "below 0.6",
+ "recipe": [{"op": "dedup"}], "configs": [{"learning_rate": "fast"}]}
+J
+cat > replies/repair.json <<'J'
+{"goal": "which rate", "expectation": "0.9", "rationale": "loss still fell", "refuted_if": "below 0.6",
+ "recipe": [{"op": "dedup"}], "configs": [{"learning_rate": 0.01, "max_steps": 30}, {"learning_rate": 0.003, "max_steps": 30}]}
+J
+cat > replies/plan.json <<'J'
+{"goal": "which rate now", "expectation": "0.95", "rationale": "still noise", "refuted_if": "below 0.7",
+ "configs": [{"learning_rate": 0.02, "max_steps": 3{{n}}}, {"learning_rate": 0.006, "max_steps": 3{{n}}}]}
+J
+cat > replies/diagnosis.json <<'J'
+{"summary": "It answers by the label that is more frequent.", "causes": [{"cause": "too few steps", "share": 0.8,
+ "evidence": "rows that say sinks", "remedy": "train longer"}], "compared": "better than n0000 beyond the noise"}
+J
+cat > replies/insights.json <<'J'
+{"new": [{"text": "rates below 0.003 learn nothing here", "nodes": [0]}], "merged": [], "retired": []}
+J
+make_services services
+serve good --replies replies --files services
+rounds=3 make_agents_job
+export TREX_SOURCES_URL=http://127.0.0.1:$port
+
+expect 0 'the search has ended' "$trex" search job.json
+expect 0 'nothing is damaged' "$tree" verify run
+for name in brief literature reading data choice direction plan repair diagnosis insights; do
+    grep -q "\"name\": *\"$name\"" good.log || { cut -c 1-200 good.log; die "$name was never asked for"; }
+done
+ok "brief, papers, data, directions, plans, a repair, diagnoses and insights were asked for"
+! grep -q '"authorized": *false' good.log || die "a request came without the key"
+ok "each with the key"
+"$tree" show run > show.txt
+grep -q 'openai' show.txt && grep -q 'too few steps' show.txt || { cat show.txt; die "the tree does not show the agents' work"; }
+"$tree" show run --json > show.json
+grep -q 'rates below 0.003' show.json || die "no insight in the tree"
+ok "plans, causes and insights stand in the tree"
+[ "$(find run/sources -maxdepth 1 -name '*.jsonl' | wc -l)" = 1 ] || { find run/sources; die "no rows were downloaded"; }
+ok "rows were downloaded"
+
+# every prompt, within its budget
+"$tree" show run --prompts > prompts.txt
+asked=$(grep -c '"name"' good.log)
+[ "$("$tree" show run --calls --json | grep -c '"kind": *"chat"')" = "$asked" ] || die "$asked chats were asked, not all are in the run"
+ok "all $asked chats are in the run"
+python_tokens() { awk -v max="$1" '{ n = length($0) / 3; if (n > most) most = n } END { exit !(most < max) }' "$2"; }
+python_tokens 16000 good.log || die "a prompt is longer than its budget"
+ok "each prompt is within its budget"
+spent=$("$tree" status run --json | sed -n 's/.*"agent_tokens": *\([0-9]*\).*/\1/p' | head -n 1)
+[ "${spent:-0}" -gt 1000 ] || { "$tree" status run --json; die "no tokens in the ledger"; }
+ok "$spent tokens in the ledger"
+
+# replay: no server, the same tree
+kill "$server"; wait "$server" 2> /dev/null || true
+decided run > recorded.txt
+expect 0 'the search has ended' env -u TREX_TEST_KEY "$trex" search job.json --replay run --out again
+decided again > replayed.txt
+diff recorded.txt replayed.txt > diff.txt || { head -40 diff.txt; die "the replay has another tree"; }
+ok "a replay has the same tree, without network and key"
+
+# relay: the job cannot reach any network, the relay can
+serve relayed --replies replies --files services
+export TREX_SOURCES_URL=http://127.0.0.1:$port
+rounds=2 make_agents_job ', "network": "relay"'
+"$trex" relay job.json --out far > relay.txt 2>&1 & relay=$!
+alone=(env -u TREX_TEST_KEY)
+if unshare --net true 2> /dev/null; then
+    alone=(unshare --net "${alone[@]}")
+fi
+expect 0 'the search has ended' "${alone[@]}" "$trex" search job.json --out far
+kill -TERM "$relay"; code=0; wait "$relay" || code=$?
+[ "$code" = 0 ] || { cat relay.txt; die "the relay ended with $code"; }
+grep -q '"name": *"plan"' relayed.log || die "no plan came through the relay"
+expect 0 'nothing is damaged' "$tree" verify far
+"$tree" show far | grep -q 'openai' || die "no plan of the model in the relayed tree"
+ok "a search whose job has no network goes through the relay"
+
+# prefetch, then a search that may not ask anybody for papers any more
+rounds=1 make_agents_job
+expect 0 '' "$trex" prefetch job.json --out early
+"$tree" show early --json | grep -q 'short warm-up' || die "prefetch left no notes"
+before=$(grep -c '"name"' relayed.log)
+expect 0 'the search has ended' "$trex" search job.json --out early
+! tail -n "+$((before + 1))" relayed.log | grep -qE '"name": *"(brief|literature|reading|data|choice)"' ||
+    die "what was prefetched was asked for again"
+ok "what was prefetched is not asked for again"
+
+# the key is nowhere
+! grep -rqa "$TREX_TEST_KEY" run again far early ./*.txt ./*.log ./*.out || die "the key has leaked: $(grep -rla "$TREX_TEST_KEY" .)"
+ok "the key is in no file"
+echo "$passed passed, 0 failed"
