@@ -4,6 +4,7 @@
  *         -> data: queries -> searches -> cards -> choice -> downloads -> documents
  *
  * Whatever fails is given up with a line in the record: a search can do without each of them. */
+#include <limits.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -434,17 +435,15 @@ static enum status research_literature(struct model *model, const struct search 
 
 /* ---- data sets ---- */
 
-/* Where rows are. Those that were fetched lie in sources/ of the run folder, whoever fetched them
- * (a relay, the search that is replayed); those of a folder of the job stay there, and the URL says
- * where. */
+/* Where rows are. Those that were fetched lie below the run folder, and are named from there; those
+ * of a folder of the job stay there, and the URL says where. */
 static void add_path(cJSON *document, const char *path)
 {
-    char full[FILE_PATH_BYTES];
+    char full[PATH_MAX];
     if (strcmp(text_of(document, "source"), "local") != 0) {
-        const char *slash = strrchr(path, '/');
-        const char *name = slash != NULL ? slash + 1 : path;
-        snprintf(full, sizeof(full), "sources/%.200s", name);
-        cJSON_AddStringToObject(document, "path", full);
+        if (search_path_stays_inside(path)) {
+            cJSON_AddStringToObject(document, "path", path);
+        }
     } else if (realpath(path, full) != NULL) {
         cJSON_DeleteItemFromObjectCaseSensitive(document, "url");
         cJSON_AddStringToObject(document, "url", full);

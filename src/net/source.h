@@ -25,6 +25,7 @@ struct source_options {
     const char *const
         *folders; /* local ones, with a card (README.md) and *.jsonl in each; NULL at the end */
     const char *download_folder; /* rows of data sets go here as JSON Lines */
+    const char *download_name;   /* what answers call that folder; NULL: as it is called here */
     const char *const *licences; /* of data that may be downloaded, in lower case; NULL at the end;
                                     NULL: any that is known */
     int64_t rows_max;            /* of a download */

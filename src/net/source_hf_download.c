@@ -116,8 +116,8 @@ static enum status read_page(struct source_work *work, const char *body, size_t 
 }
 
 /* Name of the file: readable, and another one for another question. */
-static enum status file_path(const struct source_work *work, char out[FILE_PATH_BYTES],
-                             struct error *err)
+static enum status file_path(const struct source_work *work, const char *folder,
+                             char out[FILE_PATH_BYTES], struct error *err)
 {
     const struct source_hf_split *split = &((struct download *)work->state)->split;
     char identity[SOURCE_ID_BYTES + 300];
@@ -135,7 +135,7 @@ static enum status file_path(const struct source_work *work, char out[FILE_PATH_
     buffer_printf(&name, "-%.12s.jsonl", hash);
     enum status status = buffer_check(&name, "name of a file", err);
     if (status == STATUS_OK) {
-        status = file_join(work->options->download_folder, buffer_text(&name), out, err);
+        status = file_join(folder, buffer_text(&name), out, err);
     }
     buffer_fini(&name);
     return status;
@@ -145,19 +145,24 @@ static enum status finish(struct source_work *work, cJSON *document, struct erro
 {
     struct download *download = work->state;
     char path[FILE_PATH_BYTES];
+    char answered[FILE_PATH_BYTES];
     char hash[HASH_TEXT_BYTES];
     if (download->rows == 0) {
         return FAIL(err, STATUS_NOT_FOUND, "%s has no rows in config \"%s\", split \"%s\"",
                     work->question.id, download->split.config, download->split.split);
     }
-    TRY(file_path(work, path, err));
-    TRY(file_make_folders(work->options->download_folder, err));
+    const struct source_options *options = work->options;
+    const char *named =
+        options->download_name != NULL ? options->download_name : options->download_folder;
+    TRY(file_path(work, options->download_folder, path, err));
+    TRY(file_path(work, named, answered, err));
+    TRY(file_make_folders(options->download_folder, err));
     TRY(file_write(path, download->lines.data, download->lines.len_bytes, err));
     hash_bytes(download->lines.data, download->lines.len_bytes, hash);
     cJSON_DeleteItemFromObjectCaseSensitive(document, "splits");
     cJSON_AddStringToObject(document, "config", download->split.config);
     cJSON_AddStringToObject(document, "split", download->split.split);
-    cJSON_AddStringToObject(document, "path", path);
+    cJSON_AddStringToObject(document, "path", answered);
     cJSON_AddNumberToObject(document, "rows", (double)download->rows);
     return cJSON_AddStringToObject(document, "hash", hash) != NULL
                ? STATUS_OK

@@ -54,6 +54,7 @@ enum status asking_options(const struct job *job, struct log *log, struct asking
         .offline = researcher->network == JOB_NETWORK_OFF,
         .folders = (const char *const *)researcher->folders,
         .download_folder = out->downloads,
+        .download_name = "sources", /* wherever the run folder is moved to */
         .licences =
             researcher->licences[0] != NULL ? (const char *const *)researcher->licences : NULL,
         .rows_max = researcher->download_rows,

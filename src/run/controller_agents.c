@@ -150,9 +150,17 @@ static enum status take_events(struct controller *c, struct error *err)
     return STATUS_OK;
 }
 
+/* What agents find out can still serve a plan. That follows from the search alone, so that a replay
+ * asks what the recorded search asked. */
+static bool serves_a_plan(const struct controller *c)
+{
+    int64_t rounds = c->search.tree.count - 1;
+    return c->options.prefetch || rounds < (int64_t)controller_limit(c, SEARCH_LIMIT_ROUNDS);
+}
+
 enum status controller_turn_agents(struct controller *c, struct error *err)
 {
-    bool wanted = c->end_reason == NULL && !c->no_new_rounds;
+    bool wanted = c->end_reason == NULL && !c->no_new_rounds && serves_a_plan(c);
     if (c->finish_recorded && c->search.end != SEARCH_FINISHED) {
         return STATUS_OK; /* nothing may come between its last words */
     }

@@ -2,7 +2,7 @@
 # and jobs that ask them. Sourced after common.sh.
 lm=$build/tests/test_lm_server
 [ -x "$lm" ] || { echo "skipped: $lm is not built"; exit 77; }
-golden=$(cd "$(dirname "$0")/../net/golden" && pwd)
+services=$tests/net/golden # what the services of papers and data answer
 export TREX_TEST_KEY=sk-canary-7f3a91c2d5e84b60 # shaped like a key; nothing but its header may ever hold it
 
 # serve NAME [OPTIONS...]: starts a server; its port is then in the variable port.
@@ -17,22 +17,6 @@ serve() {
         sleep 0.05
     done
     port=$(cat "$name.port")
-}
-
-# The services' files, as TREX_SOURCES_URL=http://127.0.0.1:PORT finds them.
-make_services() { # FOLDER
-    local set=example-org/short-reviews
-    mkdir -p "$1"/{arxiv/api,semantic_scholar/graph/v1/paper,openalex,hub/api/papers,hub/api/datasets/example-org,rows}
-    cp "$golden/arxiv/search.xml" "$1/arxiv/api/query.xml"
-    cp "$golden/semantic_scholar/search.json" "$1/semantic_scholar/graph/v1/paper/search.json"
-    cp "$golden/openalex/search.json" "$1/openalex/works.json"
-    cp "$golden/hf_papers/search.json" "$1/hub/api/papers/search.json"
-    cp "$golden/hf_datasets/search.json" "$1/hub/api/datasets/index.json"
-    cp "$golden/hf_datasets/set.json" "$1/hub/api/datasets/$set.json"
-    mkdir -p "$1/hub/datasets/$set/resolve/main"
-    cp "$golden/hf_datasets/README.md" "$1/hub/datasets/$set/resolve/main/README.md"
-    cp "$golden/hf_datasets/size.json" "$1/rows/size.json"
-    cp "$golden/hf_datasets/rows.json" "$1/rows/rows.json"
 }
 
 # make_agents_job KEYS: job.json for the server at $port; KEYS: more of "researcher", JSON that begins with a comma.

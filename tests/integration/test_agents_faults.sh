@@ -1,9 +1,9 @@
 #!/usr/bin/env bash
 # Whatever a language model replies, and whatever happens on the way to it: the search ends well, the ledger is right, and
 # the reason is in the tree. One simulated search a case, on one rank.
-. "$(dirname "$0")/common.sh"
-. "$(dirname "$0")/agents.sh"
-make_services services
+tests=$(cd "$(dirname "$0")/.." && pwd)
+. "$tests/integration/common.sh"
+. "$tests/integration/agents.sh"
 
 # CASE | faults of the server, "; " between lines | more keys of "researcher" | what the record must say of it
 cat > cases.txt <<'C'
@@ -66,8 +66,8 @@ check() { # NAME RUN: the search has ended well
     "$tree" verify "$run" > out.txt 2>&1 || { cat out.txt; die "$1: the run folder is damaged"; }
     [ "$(finished "$run" | wc -l)" -ge 3 ] || { cat log.txt; die "$1: only $(finished "$run" | wc -l) candidates finished"; }
     "$tree" status "$run" --json > status.json
-    grep -q '"condition": *"finished"' status.json || { cat log.txt; die "$1: it has not finished"; }
-    spent=$(sed -n 's/.*"tokens": *\([0-9]*\).*/\1/p' status.json | head -n 1)
+    grep -q '"condition":[[:space:]]*"finished"' status.json || { cat log.txt; die "$1: it has not finished"; }
+    spent=$(sed -n 's/.*"tokens":[[:space:]]*\([0-9]*\).*/\1/p' status.json | head -n 1)
     sum=$("$tree" show "$run" --calls --json | awk -F'[:,]' '/"tokens_in"|"tokens_out"/ { sum += $2 } END { printf "%d", sum }')
     [ "${spent:-0}" = "$sum" ] || { cat status.json; die "$1: the ledger says $spent tokens, its calls $sum"; }
     ! grep -rqa "$TREX_TEST_KEY" "$run" log.txt || die "$1: the key has leaked"
@@ -79,7 +79,7 @@ search() { # NAME RUN
 }
 while IFS='|' read -r name faults keys says; do
     tr ';' '\n' <<< "$faults" | sed 's/^ *//' > faults.txt
-    serve case --faults faults.txt --files services
+    serve case --faults faults.txt --files "$services"
     export TREX_SOURCES_URL=http://127.0.0.1:$port
     make_agents_job "$keys"
     search "$name" "run$count"
@@ -96,7 +96,7 @@ check "nobody listens" nobody
 sed -i 's|127.0.0.1:9|no-such-host.invalid|' job.json
 search "a name that does not exist" noname
 check "a name that does not exist" noname
-serve caps --files services
+serve caps --files "$services"
 export TREX_SOURCES_URL=http://127.0.0.1:$port
 make_agents_job
 sed -i 's/"agent_tokens": 4000000/"agent_tokens": 9000/' job.json
