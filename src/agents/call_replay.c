@@ -201,17 +201,6 @@ static enum status copy_file(const char *from_folder, const char *to_folder, con
     return status;
 }
 
-/* An answer names its file as the program saw it then; rows lie in sources/ of the run folder. */
-static const char *path_in_run(const char *path)
-{
-    static const char folder[] = "sources/";
-    const char *last = path;
-    for (const char *at = strstr(path, folder); at != NULL; at = strstr(at + 1, folder)) {
-        last = at == path || at[-1] == '/' ? at : last;
-    }
-    return last;
-}
-
 static enum status copy_download(const struct search_call *call, const char *from_folder,
                                  const char *to_folder, struct error *err)
 {
@@ -225,7 +214,7 @@ static enum status copy_download(const struct search_call *call, const char *fro
             cJSON_GetStringValue(cJSON_GetObjectItemCaseSensitive(document, "source"));
         bool stays = source != NULL && strcmp(source, "local") == 0; /* a folder of the job */
         if (path != NULL && path[0] != '\0' && !stays && status == STATUS_OK) {
-            status = copy_file(from_folder, to_folder, path_in_run(path), err);
+            status = copy_file(from_folder, to_folder, path, err);
         }
     }
     cJSON_Delete(reply);
