@@ -37,7 +37,7 @@ static const char search_answer[] =
 static const char download_answer[] =
     "{\"documents\":[{\"kind\":\"data\",\"source\":\"hf_datasets\",\"id\":\"a/b\",\"title\":\"A "
     "title\",\"url\":\"https://example.org\",\"licence\":\"mit\",\"text\":\"card\",\"path\":"
-    "\"/elsewhere/sources/a-b.jsonl\",\"rows\":500}]}";
+    "\"sources/a-b.jsonl\",\"rows\":500}]}";
 
 /* Rates that no other plan of this test has. */
 static char *plan_reply(const char *key, const char *recipe)
