@@ -118,7 +118,9 @@ static void check_array_file(struct verifier *verifier, const char *path, const 
     struct error failure = {0};
     char message[256];
     if (check_arrays(path, kind, message, sizeof(message), &failure) != STATUS_OK) {
-        report_failure(verifier, path, &failure);
+        if (file_exists(path)) { /* else the search, which is running, has just removed it */
+            report_failure(verifier, path, &failure);
+        }
         return;
     }
     size_t used = strlen(message);
@@ -126,15 +128,39 @@ static void check_array_file(struct verifier *verifier, const char *path, const 
     report_fine(verifier, path, message);
 }
 
-/* A file that the tree says is there. */
-static void check_expected(struct verifier *verifier, const char *path, const char *what)
+static bool has_weights(const struct candidate *candidate)
 {
-    if (!file_exists(path)) {
-        struct error failure = {0};
-        FAIL(&failure, STATUS_NOT_FOUND,
-             "%s: the tree says that these %s are there, but the file is missing", path, what);
-        report_failure(verifier, path, &failure);
+    return candidate->weights_kept;
+}
+
+/* One that was stopped before its first step has none. */
+static bool has_state(const struct candidate *candidate)
+{
+    return candidate->state == CANDIDATE_SUSPENDED && candidate->steps_done > 0;
+}
+
+/* Whether the tree, as it is on disk now, still says so: a search that is running removes a file
+ * once it has written down that it will. */
+static bool says_still(const struct verifier *verifier, int32_t node, int32_t number,
+                       bool (*has_file)(const struct candidate *candidate))
+{
+    struct search search;
+    char note[1024];
+    if (store_run_load(verifier->folder, &search, note, sizeof(note), NULL) != STATUS_OK) {
+        return true;
     }
+    bool still = node >= search.tree.count || number >= search.nodes[node].candidate_count ||
+                 has_file(&search.nodes[node].candidates[number]);
+    search_fini(&search);
+    return still;
+}
+
+static void report_missing(struct verifier *verifier, const char *path, const char *what)
+{
+    struct error failure = {0};
+    FAIL(&failure, STATUS_NOT_FOUND,
+         "%s: the tree says that these %s are there, but the file is missing", path, what);
+    report_failure(verifier, path, &failure);
 }
 
 /* What the tree says of a file, by its name. */
@@ -214,14 +240,17 @@ static enum status check_candidates(struct verifier *verifier, const struct sear
     for (int32_t n = 0; n < search->tree.count; n++) {
         for (int32_t c = 0; c < search->nodes[n].candidate_count; c++) {
             const struct candidate *candidate = &search->nodes[n].candidates[c];
-            if (candidate->weights_kept) {
+            if (has_weights(candidate)) {
                 TRY(store_weights_path(verifier->folder, n, c, path, err));
-                check_expected(verifier, path, "weights");
+                if (!file_exists(path) && says_still(verifier, n, c, has_weights)) {
+                    report_missing(verifier, path, "weights");
+                }
             }
-            /* One that was stopped before its first step has none. */
-            if (candidate->state == CANDIDATE_SUSPENDED && candidate->steps_done > 0) {
+            if (has_state(candidate)) {
                 TRY(store_inflight_path(verifier->folder, n, c, path, err));
-                check_expected(verifier, path, "training states");
+                if (!file_exists(path) && says_still(verifier, n, c, has_state)) {
+                    report_missing(verifier, path, "training states");
+                }
             }
         }
     }
@@ -236,7 +265,9 @@ static enum status check_documents(struct verifier *verifier, const struct searc
     for (int32_t i = 0; i < search->document_count; i++) {
         if (search->documents[i].path != NULL) {
             TRY(file_join(verifier->folder, search->documents[i].path, path, err));
-            check_expected(verifier, path, "downloaded rows");
+            if (!file_exists(path)) {
+                report_missing(verifier, path, "downloaded rows");
+            }
         }
     }
     return STATUS_OK;

@@ -228,7 +228,7 @@ static void test_registry(void **state)
         assert_true(strlen(info->name) < sizeof(((struct recipe_report *)0)->steps[0].op));
         assert_true(strlen(info->arguments) > 0 && strlen(info->summary) > 0);
     }
-    assert_int_equal(count, 13);
+    assert_int_equal(count, 14);
     assert_null(operator_find("none"));
 }
 

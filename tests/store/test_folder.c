@@ -156,6 +156,42 @@ static void test_verify(void **state)
                      STATUS_FORMAT); /* weights where a training state belongs */
 }
 
+/* The search that is being looked at runs: when its tree was read, it drops weights and removes the
+ * file. */
+static void drop_weights(void *context, const char *path, enum status status, const char *message)
+{
+    const char *folder = context;
+    char weights[FILE_PATH_BYTES];
+    struct store_lock *lock = NULL;
+    struct journal *journal = NULL;
+    if (status != STATUS_OK) {
+        fail_msg("%s: %s", path, message);
+    }
+    sample_path(folder, "weights/n0002-c0.h5", weights);
+    if (strcmp(path, folder) != 0 || !file_exists(weights)) {
+        return;
+    }
+    cJSON *event = cJSON_Parse("{\"event\": \"weights_dropped\", \"node\": 2, \"candidate\": 0, "
+                               "\"time_s\": 1}");
+    cJSON_AddNumberToObject(event, "sequence", LAST + 1);
+    assert_int_equal(store_folder_lock(folder, &lock, NULL), STATUS_OK);
+    assert_int_equal(journal_open(folder, lock, LAST, &journal, NULL), STATUS_OK);
+    assert_int_equal(journal_append(journal, event, NULL), STATUS_OK);
+    journal_close(journal);
+    store_folder_unlock(lock);
+    assert_int_equal(unlink(weights), 0);
+}
+
+static void test_verify_live(void **state)
+{
+    struct error err = {0};
+    char path[FILE_PATH_BYTES];
+    make_run(*state);
+    assert_int_equal(store_verify(*state, drop_weights, *state, &err), STATUS_OK);
+    sample_path(*state, "weights/n0002-c0.h5", path);
+    assert_false(file_exists(path));
+}
+
 /* It goes on after each finding, and gives the first failure. */
 static void test_verify_finds(void **state)
 {
@@ -227,6 +263,7 @@ int main(void)
         IN_FOLDER(test_paths),
         IN_FOLDER(test_states_of_the_dead),
         IN_FOLDER(test_verify),
+        IN_FOLDER(test_verify_live),
         IN_FOLDER(test_verify_finds),
         IN_FOLDER(test_snapshot),
     };
