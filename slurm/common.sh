@@ -135,19 +135,24 @@ halted() {
         [[ $status =~ \"last_write_age_seconds\":([0-9]+) ]] && [ "${BASH_REMATCH[1]}" -le $((SECONDS - started_s)) ]
 }
 
-# What is done for good, as "DONE STEPS SAVED": rounds planned or closed and candidates that have ended, training steps,
-# and when a training's state was last saved, which the tree does not hear of before that training stops. "" if nobody
-# can tell.
+# What is done for good, as "DONE STEPS SAVED": rounds planned or closed, candidates that have ended and agents' questions
+# that were answered, training steps, and when a training's state was last saved, which the tree does not hear of before
+# that training stops. "" if nobody can tell.
 progress() {
-    local status done_for_good saved
+    local agents='"agents":[{]"calls":([0-9]+),"open":([0-9]+),"failed":([0-9]+),"lost":([0-9]+)'
+    local status done_for_good steps saved
     read_status
     if [[ $status =~ \"rounds\":\{\"closed\":([0-9]+),\"failed\":([0-9]+),\"open\":([0-9]+) ]]; then
         done_for_good=$((2 * (BASH_REMATCH[1] + BASH_REMATCH[2]) + BASH_REMATCH[3]))
         [[ $status =~ \"suspended\":[0-9]+,\"finished\":([0-9]+),\"failed\":([0-9]+) ]] || return 0
         done_for_good=$((done_for_good + BASH_REMATCH[1] + BASH_REMATCH[2]))
         [[ $status =~ \"steps_done\":([0-9]+) ]] || return 0
+        steps=${BASH_REMATCH[1]}
+        if [[ $status =~ $agents ]]; then
+            done_for_good=$((done_for_good + BASH_REMATCH[1] - BASH_REMATCH[2] - BASH_REMATCH[3] - BASH_REMATCH[4]))
+        fi
         saved=$(stat -c %Y "$folder"/inflight/*.h5 2> /dev/null | sort -n | tail -n 1)
-        echo "$done_for_good ${BASH_REMATCH[1]} ${saved:-0}"
+        echo "$done_for_good $steps ${saved:-0}"
     elif [ -n "$folder" ] && [ ! -e "$folder/run.h5" ] && [ ! -e "$folder/journal.jsonl" ]; then
         echo "0 0 0"
     fi

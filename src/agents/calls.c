@@ -404,9 +404,17 @@ static enum status end_entry(struct calls *calls, struct entry *entry, struct ca
                              bool lost, struct error *err)
 {
     TRY(repair_answer(answer, err));
-    log_answer(calls, entry, answer);
     entry->phase = ENTRY_ENDING;
     return push_event(calls, ended_event(answer, lost), err);
+}
+
+/* What somebody waits for. */
+static enum status answer_entry(struct calls *calls, struct entry *entry,
+                                struct call_answer *answer, struct error *err)
+{
+    TRY(end_entry(calls, entry, answer, false, err));
+    log_answer(calls, entry, answer);
+    return STATUS_OK;
 }
 
 /* ---- a turn ---- */
@@ -442,7 +450,7 @@ static enum status send_one(struct calls *calls, struct entry *entry, struct err
         return STATUS_OK;
     }
     struct call_answer answer = call_answer_failed(entry->id, &failure);
-    return end_entry(calls, entry, &answer, false, err);
+    return answer_entry(calls, entry, &answer, err);
 }
 
 /* In the order in which they were asked. */
@@ -472,7 +480,7 @@ static enum status receive(struct calls *calls, struct error *err)
            calls->transport.take(calls->transport.state, &answer)) {
         struct entry *entry = find_entry(calls, answer.id);
         enum status status = entry != NULL && entry->phase == ENTRY_SENT
-                                 ? end_entry(calls, entry, &answer, false, err)
+                                 ? answer_entry(calls, entry, &answer, err)
                                  : STATUS_OK;
         call_answer_fini(&answer);
         memset(&answer, 0, sizeof(answer));
@@ -484,12 +492,14 @@ static enum status receive(struct calls *calls, struct error *err)
 /* The search has ended: nobody waits for an answer. What was sent may still be charged. */
 enum status calls_take_back(struct calls *calls, struct error *err)
 {
+    int sent_count = 0;
     for (int i = 0; i < calls->entry_count; i++) {
         struct entry *entry = &calls->entries[i];
         if (entry->phase == ENTRY_ENDING) {
             continue;
         }
         bool sent = entry->phase == ENTRY_SENT;
+        sent_count += sent;
         if (sent) {
             calls->transport.cancel(calls->transport.state, entry->id);
         }
@@ -497,6 +507,11 @@ enum status calls_take_back(struct calls *calls, struct error *err)
         FAIL(&failure, STATUS_INTERRUPTED, "the search ended before the answer came");
         struct call_answer answer = call_answer_failed(entry->id, &failure);
         TRY(end_entry(calls, entry, &answer, sent, err));
+    }
+    if (sent_count > 0) {
+        log_write(calls->log, LOG_INFO, "agents",
+                  "%d call%s no longer needed: taken back, counted as spent", sent_count,
+                  sent_count == 1 ? " is" : "s are");
     }
     return STATUS_OK;
 }

@@ -274,6 +274,11 @@ static void test_the_end_takes_back(void **state)
     assert_int_equal(calls_take_back(world->calls, &err), STATUS_OK); /* once is enough */
     assert_int_equal(world->fake.cancel_count, 1);
     assert_int_equal(world->fake.cancelled[0], 0);
+    fflush(world->log_file);
+    const char *told = strstr(world->log_text, "needed"); /* one quiet line */
+    assert_non_null(strstr(world->log_text, "1 call is no longer needed"));
+    assert_null(strstr(told + 1, "needed"));
+    assert_null(strstr(world->log_text, "failed"));
     while (world_apply(world)) {
     }
     assert_true(world->search.calls[0].lost); /* it may be charged */

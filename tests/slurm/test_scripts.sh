@@ -44,16 +44,20 @@ case $2 in
     full) [ "$starts" -gt 2 ] || exit 74 ;; # until somebody makes room
     stays_full) exit 74 ;;
     stalls) exit 85 ;;
+    asks) [ "$starts" -gt 2 ] || exit 85 ;; # each allocation has but answers of agents to show
 esac
 echo finished > "of-$2/condition"
 SH
 cat > stand-in/trex-tree <<'SH'
 #!/bin/sh
 starts=$(wc -l < "$2/starts") || exit 1
+answers=0
+[ "$2" != of-asks ] || answers=$starts
 [ "$2" = of-gets_on ] || starts=0
 tr -d ' ' <<JSON
 {"condition": "$(cat "$2/condition" || echo stopped)", "rounds": {"closed": 0, "failed": 0, "open": 0, "planned": 9},
- "candidates": {"planned": 0, "running": 0, "suspended": 0, "finished": $starts, "failed": 0}, "steps_done": 0}
+ "candidates": {"planned": 0, "running": 0, "suspended": 0, "finished": $starts, "failed": 0}, "steps_done": 0,
+ "agents": {"calls": $((answers + 1)), "open": 1, "failed": 0, "lost": 0}}
 JSON
 SH
 chmod +x stand-in/*
@@ -80,7 +84,7 @@ ok "with GPUs the first node has rank 0 and a worker a GPU, the others a worker 
 # All of these at once. Ranks that die are started again; those that always die end the job, unless the search gets on
 # between their deaths. A folder in use and a full disk are waited for, and are no deaths. None of these is requeued.
 export TREX_TRIES=3 TREX_WAIT=3 TREX_STALLS=2
-for name in dies gets_on hopeless taken kept full stays_full stalls; do
+for name in dies gets_on hopeless taken kept full stays_full stalls asks; do
     stand_in $name --ntasks-per-node=2
 done
 unset TREX_TRIES TREX_WAIT TREX_STALLS
@@ -106,6 +110,7 @@ scancel "$job"
 ok "a run folder in use and a full disk are waited for: until that is over, for half an hour, or until the time limit"
 expect_stand_in stalls 1 1 2
 says "${jobs[stalls]}" 'given up: 2 allocations in a row have brought nothing forward'
+expect_stand_in asks 0 2 3
 ok "allocations that bring nothing forward come to an end"
 
 # A wrong job file, no job file, a program that is not there.
