@@ -123,6 +123,7 @@ enum status sources_create(const struct source_options *options, struct http *ht
         return mem_fail(err, sizeof(*sources), "sources");
     }
     sources->options = *options;
+    sources->options.haste = options->haste > 0.0 ? options->haste : 1.0;
     sources->http = http;
     for (int i = 0; i < SOURCE_SITE_COUNT; i++) {
         const char *name = source_sites[i].key_env;
@@ -395,7 +396,7 @@ static void ask_site(struct sources *sources, struct entry *entry, double now)
     entry->tries++;
     entry->answer.attempts++;
     sources->sites[site].busy = true;
-    sources->sites[site].free_s = now + source_sites[site].interval_s;
+    sources->sites[site].free_s = now + source_sites[site].interval_s / sources->options.haste;
 }
 
 /* One request at a time; who came first goes first, so that a long download lets others through. */
@@ -440,7 +441,7 @@ static bool try_again(struct sources *sources, struct entry *entry, double retry
         pause_s = fmin(PAUSE_MAX_S, retry_after_s);
     }
     queue(sources, entry);
-    entry->not_before_s = clock_monotonic_s() + pause_s;
+    entry->not_before_s = clock_monotonic_s() + pause_s / sources->options.haste;
     if (sources->sites[entry->step.site].free_s < entry->not_before_s) {
         sources->sites[entry->step.site].free_s = entry->not_before_s; /* it holds for all */
     }

@@ -31,6 +31,7 @@ struct source_options {
     int64_t rows_max;            /* of a download */
     const char *base_url; /* instead of the services: tests, mirrors. They are below it: /arxiv,
                              /semantic_scholar, /openalex, /hf (the hub), /hf_rows */
+    double haste;         /* rates and pauses are shorter by this factor: tests, mirrors; 0: 1 */
     struct log *log;
 };
 

@@ -1,71 +1,10 @@
-/* A model on a split: choices against the plain way to find them, generation, groups, diagnosis,
- * every error. */
-#include "models.h"
+/* A model on a split: choices against the plain way to find them, generation, groups, every error.
+ * test_scoring.c is the same of outputs that are given. */
+#include "eval/eval_fixture.h"
 
 #include <math.h>
 
-#include "base/json.h"
-#include "base/mem.h"
 #include "data/encode.h"
-#include "eval/eval.h"
-
-enum { ROWS = 23, SMALL_BATCH = 40 };
-static const char letters[] = "abcdefghijklmnopqrst";
-
-static void read_task(const char *json, struct task *task)
-{
-    struct json_problems problems;
-    struct error err;
-    cJSON *object = cJSON_Parse(json);
-    assert_non_null(object);
-    json_problems_init(&problems);
-    enum status status = task_read(object, "/task", TEST_BINARY_DIR, &problems, task, &err);
-    if (status != STATUS_OK || problems.count > 0) {
-        fail_msg("%s", buffer_text(&problems.text));
-    }
-    json_problems_fini(&problems);
-    cJSON_Delete(object);
-}
-
-static void choice_task(struct task *task)
-{
-    read_task(
-        "{\"name\": \"t\", \"train\": \"eval_train.jsonl\", \"validation\": "
-        "\"eval_validation.jsonl\", \"template\": \"{prompt} \", "
-        "\"metric\": \"accuracy\", \"predict\": \"choice\", \"labels\": [\"ab\", \"c\", \"dead\"]}",
-        task);
-}
-
-static void generate_task(struct task *task, const char *metric)
-{
-    char json[512];
-    snprintf(
-        json, sizeof(json),
-        "{\"name\": \"t\", \"train\": \"eval_train.jsonl\", \"validation\": "
-        "\"eval_validation.jsonl\", \"metric\": \"%s\", "
-        "\"predict\": \"generate\", \"labels\": [\"ab\", \"c\", \"dead\"], \"separator\": \";\", "
-        "\"max_new_tokens\": 6, \"temperature\": 1}",
-        metric);
-    read_task(json, task);
-}
-
-/* Rows of letters, whose answers are the three labels in turn. */
-static void make_rows(struct dataset *rows)
-{
-    static const char *const labels[] = {"ab", "c", "dead"};
-    struct error err;
-    dataset_init(rows);
-    for (int i = 0; i < ROWS; i++) {
-        char prompt[32] = {0};
-        for (int k = 0; k <= i % 11; k++) {
-            prompt[k] = letters[(i * 7 + k * k) % 20];
-        }
-        cJSON *object = cJSON_CreateObject();
-        cJSON_AddStringToObject(object, "prompt", prompt);
-        cJSON_AddStringToObject(object, "answer", labels[i % 3]);
-        assert_int_equal(dataset_append(rows, object, "rows.jsonl", i + 1, &err), STATUS_OK);
-    }
-}
 
 static struct eval_result evaluate(const struct loaded *loaded, const struct task *task,
                                    const struct dataset *rows, const struct eval_options *options)
@@ -321,149 +260,6 @@ static void test_generation(void **state)
     unload(&loaded);
 }
 
-/* ---- scoring what is given, without a model ---- */
-
-static void fill(struct eval_predictions *predictions, const char *const *outputs, int64_t count)
-{
-    struct error err;
-    assert_int_equal(eval_predictions_init(predictions, count, &err), STATUS_OK);
-    for (int64_t i = 0; i < count; i++) {
-        predictions->rows[i].output = mem_strdup(outputs[i]);
-    }
-}
-
-static void keep_rows(struct dataset *rows, int64_t count)
-{
-    for (int64_t i = count; i < rows->count; i++) {
-        cJSON_Delete(rows->rows[i].object);
-    }
-    rows->count = count;
-}
-
-static void test_diagnosis_of_labels(void **state)
-{
-    (void)state;
-    /* answers in turn: ab, c, dead, ab, c, dead */
-    static const char *const outputs[] = {"ab", "dead!", "It is dead", "c", "dead", "who knows"};
-    struct task task;
-    struct dataset rows;
-    struct error err;
-    struct eval_predictions predictions;
-    struct eval_result result;
-    struct eval_options options = {.max_cases = 2};
-    generate_task(&task, "accuracy");
-    make_rows(&rows);
-    keep_rows(&rows, 6);
-    fill(&predictions, outputs, 6);
-    predictions.rows[1].unfinished = true;
-    predictions.rows[2].truncated = true;
-    predictions.rows[2].answer_nats = 3;
-    predictions.rows[2].answer_tokens = 2;
-    assert_int_equal(eval_score(&task, &rows, &predictions, &options, &result, &err), STATUS_OK);
-    assert_true(fabs(result.score - 2.0 / 6.0) < 1e-12);
-    assert_int_equal(result.format_failures, 1);
-    assert_int_equal(result.unfinished, 1);
-    assert_int_equal(result.truncated, 1);
-    assert_true(result.loss == 1.5);
-    assert_int_equal(result.confusion_count, 3);
-    assert_string_equal(result.confusions[0].expected, "c");
-    assert_string_equal(result.confusions[0].found, "dead");
-    assert_int_equal(result.confusions[0].count, 2);
-    assert_string_equal(result.confusions[1].found, "c");
-    assert_string_equal(result.confusions[2].found, EVAL_NO_LABEL);
-    assert_int_equal(result.case_count, 2);
-    assert_true(result.cases[0].row < result.cases[1].row);
-    eval_result_fini(&result);
-    eval_predictions_fini(&predictions);
-    dataset_fini(&rows);
-    task_fini(&task);
-}
-
-static void test_diagnosis_of_label_sets(void **state)
-{
-    (void)state;
-    static const char *const outputs[] = {"ab; c", "c", "none", "", "c; junk", "dead"};
-    struct task task;
-    struct dataset rows;
-    struct error err;
-    struct eval_predictions predictions;
-    struct eval_result result;
-    struct eval_options options = {0};
-    generate_task(&task, "macro_f1");
-    make_rows(&rows);
-    keep_rows(&rows, 6);
-    fill(&predictions, outputs, 6);
-    assert_int_equal(eval_score(&task, &rows, &predictions, &options, &result, &err), STATUS_OK);
-    /* ab 1 of 2; c 2 right and 1 too much; dead 1 of 2 */
-    assert_true(fabs(result.score - (2.0 / 3 + 4.0 / 5 + 2.0 / 3) / 3) < 1e-12);
-    assert_true(result.standard_error > 0.02 && result.standard_error < 0.5);
-    assert_int_equal(result.format_failures, 2); /* the empty one, and junk */
-    assert_int_equal(result.confusion_count, 3);
-    assert_string_equal(result.confusions[0].expected, EVAL_NO_LABEL);
-    assert_string_equal(result.confusions[0].found, "c");
-    assert_true(isnan(result.loss));
-    eval_result_fini(&result);
-    eval_predictions_fini(&predictions);
-    dataset_fini(&rows);
-    task_fini(&task);
-}
-
-static void test_long_and_broken_cases(void **state)
-{
-    (void)state;
-    enum { BIG = 1 << 20 };
-    struct task task;
-    struct dataset rows;
-    struct error err;
-    struct eval_predictions predictions;
-    struct eval_result result;
-    struct eval_options options = {.max_cases = 10};
-    generate_task(&task, "accuracy");
-    make_rows(&rows);
-    keep_rows(&rows, 2);
-    char *big = mem_calloc(BIG + 1, 1);
-    for (int i = 0; i < BIG; i++) {
-        big[i] = "\xE4\xBD\xA0"[i % 3];
-    }
-    fill(&predictions, (const char *[]){big, "\xFF\xFE"}, 2);
-    assert_int_equal(eval_score(&task, &rows, &predictions, &options, &result, &err), STATUS_OK);
-    assert_int_equal(result.case_count, 2);
-    assert_int_equal(strlen(result.cases[0].output), 2046); /* 682 characters of three bytes */
-    assert_true(json_utf8_valid(result.cases[0].output, 2046));
-    assert_string_equal(result.cases[1].output, "\xEF\xBF\xBD\xEF\xBF\xBD");
-    assert_int_equal(result.format_failures, 2);
-    free(big);
-    eval_result_fini(&result);
-    eval_predictions_fini(&predictions);
-    dataset_fini(&rows);
-    task_fini(&task);
-}
-
-static void test_one_row(void **state)
-{
-    (void)state;
-    struct task task;
-    struct dataset rows;
-    struct error err;
-    struct eval_predictions predictions;
-    struct eval_result result;
-    struct eval_options options = {0};
-    generate_task(&task, "accuracy");
-    make_rows(&rows);
-    keep_rows(&rows, 1);
-    fill(&predictions, (const char *[]){"ab"}, 1);
-    assert_int_equal(eval_score(&task, &rows, &predictions, &options, &result, &err), STATUS_OK);
-    assert_true(result.score == 1.0 && result.standard_error == 0.5);
-    eval_result_fini(&result);
-    free(predictions.rows[0].output);
-    predictions.rows[0].output = NULL;
-    assert_int_equal(eval_score(&task, &rows, &predictions, &options, &result, &err),
-                     STATUS_INVALID);
-    eval_predictions_fini(&predictions);
-    dataset_fini(&rows);
-    task_fini(&task);
-}
-
 /* ---- groups ---- */
 
 static void check_group(const struct loaded *loaded, const struct task *task,
@@ -707,19 +503,6 @@ static void test_stories_on_sst2(void **state)
     unload(&loaded);
 }
 
-/* The files that tasks must name; the rows of these tests are made in memory. */
-static int write_splits(void **state)
-{
-    (void)state;
-    struct error err;
-    static const char row[] = "{\"prompt\": \"a\", \"answer\": \"ab\"}\n";
-    bool written =
-        file_write(TEST_BINARY_DIR "/eval_train.jsonl", row, sizeof(row) - 1, &err) == STATUS_OK &&
-        file_write(TEST_BINARY_DIR "/eval_validation.jsonl", row, sizeof(row) - 1, &err) ==
-            STATUS_OK;
-    return written ? 0 : -1;
-}
-
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -728,10 +511,6 @@ int main(void)
         cmocka_unit_test(test_letters),
         cmocka_unit_test(test_long_prompts_are_cut),
         cmocka_unit_test(test_generation),
-        cmocka_unit_test(test_diagnosis_of_labels),
-        cmocka_unit_test(test_diagnosis_of_label_sets),
-        cmocka_unit_test(test_long_and_broken_cases),
-        cmocka_unit_test(test_one_row),
         cmocka_unit_test(test_groups),
         cmocka_unit_test(test_damaged_bytes),
         cmocka_unit_test(test_errors),
