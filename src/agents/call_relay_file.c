@@ -15,14 +15,13 @@
 #include "base/json.h"
 #include "base/mem.h"
 
-enum { ID_DIGITS = 6, HASH_DIGITS = 16, ATTEMPTS_MAX = 1000000 };
+enum { ID_DIGITS = 6, HASH_DIGITS = 16 };
 /* A body, and the rest of a request; a reply whose every byte is written as \u0000, and the rest.
  */
 enum {
     REQUEST_MAX_BYTES = SEARCH_CALL_TEXT_MAX_BYTES + 4096,
     REPLY_MAX_BYTES = 6 * SEARCH_CALL_TEXT_MAX_BYTES + 65536
 };
-static const double usd_max = 1e9, seconds_max = 1e9;
 
 /* ---- folders and names ---- */
 
@@ -295,9 +294,9 @@ static void read_figures(struct json_reader *reader, struct call_answer *out)
     call_answer_set(out->host, sizeof(out->host), json_read_string(reader, "host", ""));
     out->tokens_in = json_read_int(reader, "tokens_in", 0, 0, SEARCH_CALL_TOKENS_MAX);
     out->tokens_out = json_read_int(reader, "tokens_out", 0, 0, SEARCH_CALL_TOKENS_MAX);
-    out->cost_usd = json_read_number(reader, "cost_usd", NAN, 0.0, usd_max);
-    out->seconds = json_read_number(reader, "seconds", 0.0, 0.0, seconds_max);
-    out->attempts = (int)json_read_int(reader, "attempts", 0, 0, ATTEMPTS_MAX);
+    out->cost_usd = json_read_number(reader, "cost_usd", NAN, 0.0, SEARCH_CALL_USD_MAX);
+    out->seconds = json_read_number(reader, "seconds", 0.0, 0.0, CALL_SECONDS_MAX);
+    out->attempts = (int)json_read_int(reader, "attempts", 0, 0, SEARCH_CALL_ATTEMPTS_MAX);
     out->cut = json_read_bool(reader, "cut", false);
 }
 

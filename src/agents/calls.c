@@ -16,11 +16,6 @@
 #include "base/mem.h"
 #include "base/text.h"
 
-/* The search refuses events with more (of one call). */
-
-static const double usd_max = 1e9, seconds_max = 1e9;
-enum { ATTEMPTS_MAX = 1000000 };
-
 static const double usd_rounding = 1e-9;
 
 enum entry_phase { ENTRY_ASKED, ENTRY_SENT, ENTRY_ENDING };
@@ -202,6 +197,7 @@ static cJSON *started_event(const struct entry *entry, const struct call_questio
     return event;
 }
 
+/* The search refuses events with more. */
 static double within(double value, double max)
 {
     return value >= 0.0 ? fmin(value, max) : 0.0;
@@ -210,7 +206,7 @@ static double within(double value, double max)
 static cJSON *ended_event(const struct call_answer *answer, bool lost)
 {
     bool replied = answer->status == STATUS_OK && answer->text != NULL;
-    double usd = isnan(answer->cost_usd) ? NAN : within(answer->cost_usd, usd_max);
+    double usd = isnan(answer->cost_usd) ? NAN : within(answer->cost_usd, SEARCH_CALL_USD_MAX);
     cJSON *event = cJSON_CreateObject();
     bool added =
         cJSON_AddStringToObject(event, "event", "call_ended") != NULL &&
@@ -225,9 +221,10 @@ static cJSON *ended_event(const struct call_answer *answer, bool lost)
             event, "tokens_out",
             within((double)answer->tokens_out, (double)SEARCH_CALL_TOKENS_MAX)) != NULL &&
         add_usd(event, "cost_usd", usd) &&
-        cJSON_AddNumberToObject(event, "seconds", within(answer->seconds, seconds_max)) != NULL &&
-        cJSON_AddNumberToObject(event, "attempts", within(answer->attempts, ATTEMPTS_MAX)) !=
+        cJSON_AddNumberToObject(event, "seconds", within(answer->seconds, CALL_SECONDS_MAX)) !=
             NULL &&
+        cJSON_AddNumberToObject(event, "attempts",
+                                within(answer->attempts, SEARCH_CALL_ATTEMPTS_MAX)) != NULL &&
         cJSON_AddStringToObject(event, replied ? "reply" : "error",
                                 replied ? answer->text : answer->error.message) != NULL &&
         (!lost || cJSON_AddTrueToObject(event, "lost") != NULL);
@@ -292,6 +289,10 @@ static enum status fill_entry(const struct calls *calls, const struct search *se
         return FAIL(err, STATUS_INVALID, "\"%.100s\" cannot be the key of a call", question->key);
     }
     entry->id = calls->next_id > search->call_count ? calls->next_id : search->call_count;
+    if (entry->id >= SEARCH_CALLS_MAX) {
+        return FAIL(err, STATUS_LIMIT, "%s: a search has at most %d calls", question->key,
+                    SEARCH_CALLS_MAX);
+    }
     snprintf(entry->key, sizeof(entry->key), "%s", question->key);
     entry->kind = question->kind;
     TRY(call_body_read(question->kind, question->body, &entry->body, err));

@@ -18,6 +18,12 @@ enum {
     TEMPLATE_SHOWN_BYTES = 1200
 };
 
+const char *model_text(const cJSON *object, const char *key)
+{
+    const char *text = cJSON_GetStringValue(cJSON_GetObjectItemCaseSensitive(object, key));
+    return text != NULL ? text : "";
+}
+
 void model_append_line(struct buffer *out, const char *text, size_t max_bytes)
 {
     size_t length = strnlen(text, max_bytes + 1);

@@ -50,12 +50,6 @@ static enum model_look current(struct model *model, const struct search *search,
 
 /* ---- the prompts ---- */
 
-static const char *text_of(const cJSON *object, const char *key)
-{
-    const char *text = cJSON_GetStringValue(cJSON_GetObjectItemCaseSensitive(object, key));
-    return text != NULL ? text : "";
-}
-
 struct look {
     int32_t node;
     cJSON *diagnosis; /* borrowed; NULL before there is one */
@@ -96,11 +90,11 @@ static void fill_insights(struct model *model, const struct search *search, void
     model_add_compared(model, search, look->node, values, 5);
     model_add_insights(search, values, 3);
     buffer_init(&text, MODEL_TEXT_MAX_BYTES);
-    buffer_printf(&text, "%s\n%s\n", text_of(look->diagnosis, "summary"),
-                  text_of(look->diagnosis, "compared"));
+    buffer_printf(&text, "%s\n%s\n", model_text(look->diagnosis, "summary"),
+                  model_text(look->diagnosis, "compared"));
     const cJSON *cause = NULL;
     cJSON_ArrayForEach (cause, cJSON_GetObjectItemCaseSensitive(look->diagnosis, "causes")) {
-        buffer_printf(&text, "cause: %s\n", text_of(cause, "cause"));
+        buffer_printf(&text, "cause: %s\n", model_text(cause, "cause"));
     }
     model_add_value(values, "diagnosis", &text, MODEL_QUOTED, 2);
 }
@@ -163,15 +157,15 @@ static char *write_diagnosis(const struct search *search, int32_t node, const cJ
 {
     struct buffer text;
     buffer_init(&text, DIAGNOSIS_BYTES);
-    buffer_printf(&text, "%s\nCompared: %s\n", text_of(diagnosis, "summary"),
-                  text_of(diagnosis, "compared"));
+    buffer_printf(&text, "%s\nCompared: %s\n", model_text(diagnosis, "summary"),
+                  model_text(diagnosis, "compared"));
     const cJSON *cause = NULL;
     cJSON_ArrayForEach (cause, cJSON_GetObjectItemCaseSensitive(diagnosis, "causes")) {
         const cJSON *share = cJSON_GetObjectItemCaseSensitive(cause, "share");
         buffer_printf(
             &text, "Cause (%.0f %% of the failed rows shown): %s. Shown by: %s. Remedy: %s\n",
-            cJSON_IsNumber(share) ? 100.0 * share->valuedouble : 0.0, text_of(cause, "cause"),
-            text_of(cause, "evidence"), text_of(cause, "remedy"));
+            cJSON_IsNumber(share) ? 100.0 * share->valuedouble : 0.0, model_text(cause, "cause"),
+            model_text(cause, "evidence"), model_text(cause, "remedy"));
     }
     buffer_append_text(&text, "In figures: ");
     model_append_line(&text, search_text(search->nodes[node].diagnosis), DIAGNOSIS_BYTES / 3);
@@ -184,7 +178,7 @@ static bool add_insight(cJSON *list, const cJSON *from)
 {
     cJSON *item = cJSON_CreateObject();
     cJSON *nodes = cJSON_Duplicate(cJSON_GetObjectItemCaseSensitive(from, "nodes"), true);
-    bool whole = cJSON_AddStringToObject(item, "text", text_of(from, "text")) != NULL &&
+    bool whole = cJSON_AddStringToObject(item, "text", model_text(from, "text")) != NULL &&
                  nodes != NULL && cJSON_AddItemToObject(item, "nodes", nodes);
     if (!whole || !cJSON_AddItemToArray(list, item)) {
         cJSON_Delete(whole ? NULL : nodes);

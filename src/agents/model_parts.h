@@ -113,6 +113,9 @@ enum status model_push_event(struct model *model, cJSON *event, struct error *er
 /* A line for log and tree: what was given up, and why. */
 void model_note(struct model *model, int32_t node, const char *format, ...) BASE_PRINTF(3, 4);
 
+/* A member that is a text, "" if it is none. */
+const char *model_text(const cJSON *object, const char *key);
+
 /* The first bytes of a text, whole characters, each run of white space one space. */
 void model_append_line(struct buffer *out, const char *text, size_t max_bytes);
 

@@ -18,12 +18,6 @@ struct planning {
     cJSON *direction; /* owned; NULL before it was chosen */
 };
 
-static const char *text_of(const cJSON *object, const char *key)
-{
-    const char *text = cJSON_GetStringValue(cJSON_GetObjectItemCaseSensitive(object, key));
-    return text != NULL ? text : "";
-}
-
 /* ---- the base ---- */
 
 enum status model_read_base(struct model *model, const struct search *search, int32_t parent,
@@ -118,9 +112,10 @@ static void fill_plan(struct model *model, const struct search *search, void *co
     model_add_files(search, values);
     struct buffer text;
     buffer_init(&text, MODEL_TEXT_MAX_BYTES);
-    buffer_printf(&text, "%s (%s)\nhypothesis: %s\nwhy: %s\n",
-                  text_of(planning->direction, "title"), text_of(planning->direction, "strategy"),
-                  text_of(planning->direction, "hypothesis"), text_of(planning->direction, "why"));
+    buffer_printf(
+        &text, "%s (%s)\nhypothesis: %s\nwhy: %s\n", model_text(planning->direction, "title"),
+        model_text(planning->direction, "strategy"), model_text(planning->direction, "hypothesis"),
+        model_text(planning->direction, "why"));
     model_add_value(values, "direction", &text, MODEL_QUOTED, 1);
 }
 
@@ -167,7 +162,7 @@ static void check_recipe(const struct model *model, const struct search *search,
     recipe_check(recipe, "/recipe", problems);
     cJSON_ArrayForEach (step, recipe) {
         char pointer[48];
-        const char *op = text_of(step, "op");
+        const char *op = model_text(step, "op");
         snprintf(pointer, sizeof(pointer), "/recipe/%d", index++);
         if (strcmp(op, "code") == 0 && !model->options.code) {
             json_problems_add(problems, pointer, "\"code\" is not allowed in this job");
@@ -269,26 +264,27 @@ static void write_goal(const struct planning *planning, const cJSON *reply, stru
     char title[64];
     struct buffer text;
     buffer_init(&text, sizeof(title) - 1);
-    model_append_line(&text, text_of(planning->direction, "title"), sizeof(title) - 5);
+    model_append_line(&text, model_text(planning->direction, "title"), sizeof(title) - 5);
     snprintf(title, sizeof(title), "%s", buffer_text(&text));
     buffer_fini(&text);
     for (char *at = strchr(title, ':'); at != NULL; at = strchr(at, ':')) {
         *at = ',';
     }
     buffer_printf(out, "%s: from %s, ", title, planning->base.name);
-    model_append_line(out, text_of(reply, "goal"), GOAL_BYTES / 2);
+    model_append_line(out, model_text(reply, "goal"), GOAL_BYTES / 2);
 }
 
 static void write_rationale(const struct planning *planning, const cJSON *reply, struct buffer *out)
 {
     const cJSON *item = NULL;
-    buffer_printf(out, "%s\nHypothesis: %s\nWhy: %s", text_of(reply, "rationale"),
-                  text_of(planning->direction, "hypothesis"), text_of(planning->direction, "why"));
+    buffer_printf(out, "%s\nHypothesis: %s\nWhy: %s", model_text(reply, "rationale"),
+                  model_text(planning->direction, "hypothesis"),
+                  model_text(planning->direction, "why"));
     cJSON_ArrayForEach (item, cJSON_GetObjectItemCaseSensitive(planning->direction, "evidence")) {
         buffer_printf(out, "\nEvidence: %s", cJSON_IsString(item) ? item->valuestring : "");
     }
-    buffer_printf(out, "\nExpected: %s\nRefuted if: %s", text_of(reply, "expectation"),
-                  text_of(reply, "refuted_if"));
+    buffer_printf(out, "\nExpected: %s\nRefuted if: %s", model_text(reply, "expectation"),
+                  model_text(reply, "refuted_if"));
 }
 
 static bool copy_configs(const struct model *model, const struct planning *planning,
@@ -331,7 +327,7 @@ static bool make_plan(const struct model *model, const struct planning *planning
     model_append_line(&who, search_text(reply->call->model), 128);
     memset(out, 0, sizeof(*out));
     out->parent = request->parent;
-    out->strategy = mem_strdup(text_of(planning->direction, "strategy"));
+    out->strategy = mem_strdup(model_text(planning->direction, "strategy"));
     out->goal = mem_strdup(buffer_text(&goal));
     out->rationale = mem_strdup(buffer_text(&rationale));
     out->researcher = mem_strdup(buffer_text(&who));
@@ -454,7 +450,7 @@ bool model_is_spent(const struct search *search, int32_t parent, const char *sub
         const struct search_call *call = calls_find(search, key);
         cJSON *json =
             call != NULL && call->reply != NULL ? model_read_reply("plan", call->reply) : NULL;
-        spent = json != NULL && has_child_with_goal(search, parent, text_of(json, "goal"));
+        spent = json != NULL && has_child_with_goal(search, parent, model_text(json, "goal"));
         cJSON_Delete(json);
     }
     return spent;

@@ -94,6 +94,8 @@ void lm_bound(const struct lm_options *options, const struct lm_question *questi
 
 /* About so many tokens has a text, on the safe side (any language). */
 int64_t lm_estimate_tokens(const char *text);
+/* The same of a question's messages and schema. */
+int64_t lm_question_tokens(const struct lm_question *question);
 
 /* USD of a million tokens in and out, by provider and the longest prefix of a model's name. False:
  * not in the table. */

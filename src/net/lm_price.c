@@ -1,7 +1,9 @@
 /* What an answer can cost. */
 #include <math.h>
+#include <stdlib.h>
 #include <string.h>
 
+#include "base/json.h"
 #include "net/lm_try.h"
 
 struct price {
@@ -91,6 +93,21 @@ int64_t lm_estimate_tokens(const char *text)
         before = (unsigned char)*c;
     }
     return (parts + TWELFTHS - 1) / TWELFTHS;
+}
+
+int64_t lm_question_tokens(const struct lm_question *question)
+{
+    enum { FRAME_TOKENS = 16 }; /* what a chat template puts around a message */
+    int64_t tokens = FRAME_TOKENS;
+    const cJSON *message = NULL;
+    cJSON_ArrayForEach (message, question->messages) {
+        const char *content = lm_get_text(message, "content");
+        tokens += FRAME_TOKENS + (content != NULL ? lm_estimate_tokens(content) : 0);
+    }
+    char *schema = question->schema != NULL ? json_print_line(question->schema) : NULL;
+    tokens += schema != NULL ? lm_estimate_tokens(schema) : 0;
+    free(schema);
+    return tokens;
 }
 
 void lm_bound(const struct lm_options *options, const struct lm_question *question, int64_t *tokens,

@@ -191,7 +191,7 @@ void lm_read_model(const char *name, struct lm_reading *reading)
     memcpy(reading->model, text, strlen(text) + 1);
 }
 
-static bool holds_one_of(const char *text, const char *const *words)
+bool lm_holds_one_of(const char *text, const char *const *words)
 {
     for (; *words != NULL; words++) {
         if (strcasestr(text, *words) != NULL) {
@@ -209,7 +209,7 @@ static bool may_pass(const char *kind, int64_t code)
         "billing", "too_large",      "unsupported", "payment",   NULL,
     };
     bool is_client_fault = code >= 400 && code < 500 && code != 408 && code != 425 && code != 429;
-    return !is_client_fault && !holds_one_of(kind, lasting);
+    return !is_client_fault && !lm_holds_one_of(kind, lasting);
 }
 
 void lm_put_problem(const char *kind, const char *message, struct lm_reading *reading)

@@ -63,6 +63,9 @@ int64_t lm_get_count(const cJSON *object, const char *name);    /* 0 if it is no
 
 void lm_read_model(const char *name, struct lm_reading *reading);
 
+/* Whether a text has one of these words (NULL at the end), in any case. */
+bool lm_holds_one_of(const char *text, const char *const *words);
+
 /* One line for a person of what an error says. */
 void lm_put_problem(const char *kind, const char *message, struct lm_reading *reading);
 

@@ -3,7 +3,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <strings.h>
 
 #include "base/json.h"
 #include "base/mem.h"
@@ -116,16 +115,6 @@ void lm_try_fini(struct lm_try *attempt)
 
 /* ---- what came of it ---- */
 
-static bool holds_one_of(const char *text, const char *const *words)
-{
-    for (; *words != NULL; words++) {
-        if (strcasestr(text, *words) != NULL) {
-            return true;
-        }
-    }
-    return false;
-}
-
 /* Whether an endpoint complains of something that a simpler form leaves out. */
 static bool asks_for_simpler(enum lm_form form, const char *text)
 {
@@ -135,8 +124,8 @@ static bool asks_for_simpler(enum lm_form form, const char *text)
     };
     static const char *const about_rest[] = {
         "seed", "temperature", "stream_options", "extra inputs", "unrecognized", "unknown", NULL};
-    return (form == LM_FORM_FULL && holds_one_of(text, about_schema)) ||
-           (form != LM_FORM_PLAIN && holds_one_of(text, about_rest));
+    return (form == LM_FORM_FULL && lm_holds_one_of(text, about_schema)) ||
+           (form != LM_FORM_PLAIN && lm_holds_one_of(text, about_rest));
 }
 
 /* An answer with another code than 2xx: its own words, on one line. */
@@ -192,10 +181,10 @@ static enum lm_verdict judge_code(struct lm_try *attempt, const struct lm_site *
     const char *advice = rule->advice;
     read_words(attempt, response);
     const char *words = attempt->reading.problem;
-    if (response->code == 400 && holds_one_of(words, about_key)) {
+    if (response->code == 400 && lm_holds_one_of(words, about_key)) {
         verdict = LM_LASTING;
         advice = "; check the key";
-    } else if (response->code == 429 && holds_one_of(words, about_account)) {
+    } else if (response->code == 429 && lm_holds_one_of(words, about_account)) {
         verdict = LM_LASTING;
     } else if (verdict == LM_REFUSED && response->code != 413 &&
                asks_for_simpler(attempt->form, words)) {
@@ -282,21 +271,6 @@ enum lm_verdict lm_try_judge(struct lm_try *attempt, const struct lm_site *site,
 }
 
 /* ---- what it cost ---- */
-
-int64_t lm_question_tokens(const struct lm_question *question)
-{
-    enum { FRAME_TOKENS = 16 }; /* what a chat template puts around a message */
-    int64_t tokens = FRAME_TOKENS;
-    const cJSON *message = NULL;
-    cJSON_ArrayForEach (message, question->messages) {
-        const char *content = lm_get_text(message, "content");
-        tokens += FRAME_TOKENS + (content != NULL ? lm_estimate_tokens(content) : 0);
-    }
-    char *schema = question->schema != NULL ? json_print_line(question->schema) : NULL;
-    tokens += schema != NULL ? lm_estimate_tokens(schema) : 0;
-    free(schema);
-    return tokens;
-}
 
 static int64_t believe(int64_t said, int64_t can_be, int64_t otherwise)
 {

@@ -51,9 +51,6 @@ bool lm_try_tokens(const struct lm_try *attempt, const struct lm_question *quest
  */
 bool lm_endpoint_price(const struct lm_endpoint *endpoint, double *input_usd, double *output_usd);
 
-/* Tokens of a question's messages and schema, on the safe side. */
-int64_t lm_question_tokens(const struct lm_question *question);
-
 /* Takes a key, and each part of it of that length, out of a text, in place. */
 enum { LM_KEY_PART_BYTES = 8 /* of errors, which may hold a key that was cut */ };
 void lm_hide_key(const char *key, size_t part_bytes, char *text);

@@ -228,7 +228,8 @@ static double foreseen_candidate_s(const struct controller *c)
 enum status controller_set_ahead(struct controller *c, struct error *err)
 {
     const struct job *job = c->options.job;
-    if (c->calls == NULL || c->setting_ahead || c->stopping || c->end_reason != NULL) {
+    if (c->calls == NULL || c->setting_ahead || c->stopping || c->end_reason != NULL ||
+        c->search.ahead_count >= SEARCH_AHEADS_MAX) {
         return STATUS_OK;
     }
     int64_t wanted = c->search.ahead;

@@ -169,10 +169,12 @@ struct search_insight {
 enum { SEARCH_CALL_KEY_BYTES = 96 };
 enum {
     SEARCH_CALL_TEXT_MAX_BYTES = 1 << 20 /* prompt and reply each */,
-    SEARCH_CALLS_MAX = 1000000
+    SEARCH_CALLS_MAX = 1000000,
+    SEARCH_CALL_ATTEMPTS_MAX = 1000000
 };
-/* Tokens of one call; a million of them still add up. */
+/* Tokens of one call, and USD; a million of them still add up. */
 #define SEARCH_CALL_TOKENS_MAX (INT64_C(1) << 40)
+#define SEARCH_CALL_USD_MAX 1e9
 struct search_call {
     char *key;     /* what it is known by: "n0003.2/plan/1" */
     char *purpose; /* "brief", "plan", "diagnose", "source", ... */

@@ -6,8 +6,7 @@
 #include "base/mem.h"
 #include "tree/search_event.h"
 
-#define CALL_USD_MAX 1e9 /* of one call */
-enum { CALL_ATTEMPTS_MAX = 1000000, SLOTS_FIRST_COUNT = 64 };
+enum { SLOTS_FIRST_COUNT = 64 };
 
 /* ---- what a call costs ---- */
 
@@ -129,7 +128,7 @@ bool search_call_key_fits(const char *key)
 
 static double read_usd(struct event *event, const char *key)
 {
-    return json_read_number(&event->reader, key, NAN, 0.0, CALL_USD_MAX);
+    return json_read_number(&event->reader, key, NAN, 0.0, SEARCH_CALL_USD_MAX);
 }
 
 static enum status read_started(struct search *search, struct event *event, struct search_call *out,
@@ -217,7 +216,7 @@ static enum status read_end(struct event *event, struct arena *arena, struct sea
     out->tokens_out = json_read_int(reader, "tokens_out", 0, 0, SEARCH_CALL_TOKENS_MAX);
     out->cost_usd = read_usd(event, "cost_usd");
     out->seconds = event_require_seconds(event, "seconds");
-    out->attempts = (int32_t)json_read_int(reader, "attempts", 0, 0, CALL_ATTEMPTS_MAX);
+    out->attempts = (int32_t)json_read_int(reader, "attempts", 0, 0, SEARCH_CALL_ATTEMPTS_MAX);
     TRY(event_read_line(event, "provider", false, arena, &out->provider, err));
     TRY(event_read_line(event, "model", false, arena, &out->model, err));
     TRY(event_read_line(event, "host", false, arena, &out->host, err));
