@@ -1,4 +1,5 @@
-/* Language models and sources over HTTP, from this very process. */
+/* Language models and sources over HTTP, from this very process: models on the caller's thread,
+ * which waits for nothing, sources on one of their own (call_sources.c). */
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
@@ -7,20 +8,19 @@
 #include "base/clock.h"
 #include "base/mem.h"
 
-struct direct_call {
+struct direct_call { /* to a model */
     int32_t id;
-    enum call_kind kind;
-    int64_t asked; /* the id that lm or sources gave it */
+    int64_t asked; /* the id that lm gave it */
 };
 
 struct direct {
     struct call_direct_options options;
     struct http *http;
     struct lm *lm; /* NULL: no language model */
-    struct sources *sources;
+    struct call_sources *sources;
     struct direct_call *calls; /* under way */
     int count, capacity;
-    struct call_queue answers;
+    struct call_queue answers; /* of models */
 };
 
 static void direct_close(void *state)
@@ -29,28 +29,20 @@ static void direct_close(void *state)
     if (direct == NULL) {
         return;
     }
+    call_sources_close(direct->sources); /* first: its thread wakes http */
     lm_destroy(direct->lm);
-    sources_destroy(direct->sources);
     http_destroy(direct->http);
     call_queue_fini(&direct->answers);
     free(direct->calls);
     free(direct);
 }
 
-static enum status ask_model(struct direct *direct, const cJSON *body, int64_t *asked,
-                             struct error *err)
+static enum status ask_model(struct direct *direct, const struct call *call, struct error *err)
 {
     struct lm_question question;
     if (direct->lm == NULL) {
         return FAIL(err, STATUS_UNSUPPORTED, "the job names no language model");
     }
-    call_body_question(body, &question);
-    return lm_ask(direct->lm, &question, asked, err);
-}
-
-static enum status direct_start(void *state, const struct call *call, struct error *err)
-{
-    struct direct *direct = state;
     if (direct->count == direct->capacity) {
         int capacity = direct->capacity > 0 ? 2 * direct->capacity : 8;
         struct direct_call *calls =
@@ -62,16 +54,24 @@ static enum status direct_start(void *state, const struct call *call, struct err
         direct->capacity = capacity;
     }
     struct direct_call *added = &direct->calls[direct->count];
-    *added = (struct direct_call){.id = call->id, .kind = call->kind};
-    if (call->kind == CALL_CHAT) {
-        TRY(ask_model(direct, call->body, &added->asked, err));
-    } else if (call->kind == CALL_SOURCE) {
-        TRY(sources_ask(direct->sources, call->body, &added->asked, err));
-    } else {
-        return FAIL(err, STATUS_UNSUPPORTED, "a dry run is no question to a network");
-    }
+    *added = (struct direct_call){.id = call->id};
+    call_body_question(call->body, &question);
+    TRY(lm_ask(direct->lm, &question, &added->asked, err));
     direct->count++;
     return STATUS_OK;
+}
+
+static enum status direct_start(void *state, const struct call *call, struct error *err)
+{
+    struct direct *direct = state;
+    switch (call->kind) {
+    case CALL_CHAT:
+        return ask_model(direct, call, err);
+    case CALL_SOURCE:
+        return call_sources_ask(direct->sources, call, err);
+    default:
+        return FAIL(err, STATUS_UNSUPPORTED, "a dry run is no question to a network");
+    }
 }
 
 static bool take_model(struct direct *direct, const struct direct_call *call,
@@ -101,76 +101,48 @@ static bool take_model(struct direct *direct, const struct direct_call *call,
     return true;
 }
 
-static bool take_source(struct direct *direct, const struct direct_call *call,
-                        struct call_answer *out)
-{
-    struct source_answer answer;
-    if (!sources_take(direct->sources, call->asked, &answer)) {
-        return false;
-    }
-    *out = (struct call_answer){
-        .id = call->id,
-        .status = answer.status,
-        .text = answer.text,
-        .seconds = answer.seconds,
-        .attempts = answer.attempts,
-        .error = answer.error,
-    };
-    answer.text = NULL;
-    call_answer_set(out->provider, sizeof(out->provider), answer.cached ? "cache" : "source");
-    call_answer_set(out->host, sizeof(out->host), answer.host);
-    source_answer_fini(&answer);
-    return true;
-}
-
 static enum status direct_turn(void *state, int64_t outcomes, bool idle, struct error *err)
 {
     (void)outcomes;
     (void)idle;
     struct direct *direct = state;
-    TRY(direct->lm != NULL ? lm_turn(direct->lm, err) : http_turn(direct->http, err));
-    TRY(sources_turn(direct->sources, err));
+    if (direct->lm != NULL) {
+        TRY(lm_turn(direct->lm, err));
+    }
     int kept = 0;
     enum status status = STATUS_OK;
     for (int i = 0; i < direct->count; i++) {
         struct call_answer answer = {0};
         const struct direct_call call = direct->calls[i];
-        bool over =
-            status == STATUS_OK && (call.kind == CALL_CHAT ? take_model(direct, &call, &answer)
-                                                           : take_source(direct, &call, &answer));
-        if (over) {
+        if (status == STATUS_OK && take_model(direct, &call, &answer)) {
             status = call_queue_push(&direct->answers, &answer, err);
         } else {
             direct->calls[kept++] = call;
         }
     }
     direct->count = kept;
-    return status;
+    return status == STATUS_OK ? call_sources_check(direct->sources, err) : status;
 }
 
 static bool direct_take(void *state, struct call_answer *out)
 {
     struct direct *direct = state;
-    return call_queue_take(&direct->answers, out);
+    return call_queue_take(&direct->answers, out) || call_sources_take(direct->sources, out);
 }
 
 static void direct_cancel(void *state, int32_t id)
 {
     struct direct *direct = state;
     call_queue_drop(&direct->answers, id);
+    call_sources_cancel(direct->sources, id);
     for (int i = 0; i < direct->count; i++) {
-        if (direct->calls[i].id != id) {
-            continue;
-        }
-        if (direct->calls[i].kind == CALL_CHAT) {
+        if (direct->calls[i].id == id) {
             lm_cancel(direct->lm, direct->calls[i].asked);
-        } else {
-            sources_cancel(direct->sources, direct->calls[i].asked);
+            direct->count--;
+            memmove(&direct->calls[i], &direct->calls[i + 1],
+                    (size_t)(direct->count - i) * sizeof(direct->calls[0]));
+            return;
         }
-        direct->count--;
-        memmove(&direct->calls[i], &direct->calls[i + 1],
-                (size_t)(direct->count - i) * sizeof(direct->calls[0]));
-        return;
     }
 }
 
@@ -216,7 +188,7 @@ enum status call_direct_open(const struct call_direct_options *options, struct c
     if (options->lm.endpoint_count > 0) {
         TRY_CLEANUP(lm_create(&options->lm, direct->http, &direct->lm, err));
     }
-    TRY_CLEANUP(sources_create(&options->sources, direct->http, &direct->sources, err));
+    TRY_CLEANUP(call_sources_open(&options->sources, direct->http, &direct->sources, err));
     *out = (struct call_transport){
         .name = "direct",
         .state = direct,

@@ -67,8 +67,13 @@ static enum status local_bound(const void *state, const struct call *call, int64
 {
     (void)state;
     (void)err;
-    *tokens = call_body_tokens(call->kind, call->body);
+    *tokens = 0;
     *usd = 0.0;
+    if (call->kind == CALL_CHAT) {
+        struct lm_question question;
+        call_body_question(call->body, &question);
+        *tokens = lm_question_tokens(&question) + question.max_tokens;
+    }
     return STATUS_OK;
 }
 

@@ -4,6 +4,8 @@
 
 #include "agents/call_transport.h"
 
+#define CALL_SECONDS_MAX 1e9 /* of one call, in a record */
+
 /* Answers in the order in which they came; all zero: empty. */
 struct call_queue {
     struct call_answer *items;
@@ -22,8 +24,18 @@ struct call_answer call_answer_failed(int32_t id, const struct error *failure);
 /* Cuts what the record has no room for. */
 void call_answer_set(char *out, size_t out_bytes, const char *text);
 
-/* Tokens of the messages and of the longest reply of one try, on the safe side; 0 for a source. */
-int64_t call_body_tokens(enum call_kind kind, const cJSON *body);
+/* Questions to sources, answered on a thread of their own; `main` is woken (http_wake) when there
+ * is an answer. The rest is for one thread. */
+struct call_sources; /* opaque */
+enum status call_sources_open(const struct source_options *options, struct http *main,
+                              struct call_sources **out, struct error *err);
+void call_sources_close(struct call_sources *sources); /* NULL allowed */
+enum status call_sources_ask(struct call_sources *sources, const struct call *call,
+                             struct error *err);
+bool call_sources_take(struct call_sources *sources, struct call_answer *out);
+void call_sources_cancel(struct call_sources *sources, int32_t id);
+/* What ended the thread, if it has ended. */
+enum status call_sources_check(struct call_sources *sources, struct error *err);
 
 /* What a call of call_direct.c may take, at most. */
 void call_direct_bound(const struct call_direct_options *options, const struct call *call,

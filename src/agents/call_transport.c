@@ -12,7 +12,7 @@
 const char *const call_kind_names[] = {"chat", "source", "dry", NULL};
 
 enum { MESSAGES_MAX = 64, SCHEMA_NAME_BYTES = 64, SOURCE_MEMBERS_MAX = 16, SOURCE_TEXT_MAX = 4096 };
-enum { REPLY_TOKENS_MAX = 1 << 20, MESSAGE_TOKENS = 8 /* for its role and borders */ };
+enum { REPLY_TOKENS_MAX = 1 << 20 };
 static const int64_t seed_max = INT64_C(1) << 53;
 
 /* ---- answers ---- */
@@ -265,26 +265,4 @@ void call_body_question(const cJSON *body, struct lm_question *out)
         .temperature = number_of(body, "temperature", 0.0),
         .seed = (int64_t)number_of(body, "seed", -1.0),
     };
-}
-
-int64_t call_body_tokens(enum call_kind kind, const cJSON *body)
-{
-    if (kind != CALL_CHAT) {
-        return 0;
-    }
-    struct lm_question question;
-    call_body_question(body, &question);
-    int64_t tokens = question.max_tokens;
-    const cJSON *message = NULL;
-    cJSON_ArrayForEach (message, question.messages) {
-        const char *content =
-            cJSON_GetStringValue(cJSON_GetObjectItemCaseSensitive(message, "content"));
-        tokens += MESSAGE_TOKENS + (content != NULL ? lm_estimate_tokens(content) : 0);
-    }
-    if (question.schema != NULL) {
-        char *schema = json_print_line(question.schema);
-        tokens += schema != NULL ? lm_estimate_tokens(schema) : 0;
-        free(schema);
-    }
-    return tokens;
 }

@@ -4,7 +4,6 @@
  *         -> data: queries -> searches -> cards -> choice -> downloads -> documents
  *
  * Whatever fails is given up with a line in the record: a search can do without each of them. */
-#include <limits.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -34,12 +33,6 @@ struct findings {
     cJSON *documents; /* owned array, no document twice */
     bool waits;       /* some answer is missing */
 };
-
-static const char *text_of(const cJSON *object, const char *key)
-{
-    const char *text = cJSON_GetStringValue(cJSON_GetObjectItemCaseSensitive(object, key));
-    return text != NULL ? text : "";
-}
 
 /* ---- asking ---- */
 
@@ -111,17 +104,17 @@ static void append_document(const cJSON *document, int number, size_t text_bytes
 {
     const cJSON *year = cJSON_GetObjectItemCaseSensitive(document, "year");
     buffer_printf(out, "%d. ", number);
-    model_append_line(out, text_of(document, "title"), 300);
-    buffer_printf(out, " (%s", text_of(document, "source"));
+    model_append_line(out, model_text(document, "title"), 300);
+    buffer_printf(out, " (%s", model_text(document, "source"));
     if (cJSON_IsNumber(year)) {
         buffer_printf(out, ", %.0f", year->valuedouble);
     }
-    if (text_of(document, "licence")[0] != '\0') {
+    if (model_text(document, "licence")[0] != '\0') {
         buffer_append_text(out, ", licence ");
-        model_append_line(out, text_of(document, "licence"), 60);
+        model_append_line(out, model_text(document, "licence"), 60);
     }
     buffer_append_text(out, ")\n    ");
-    model_append_line(out, text_of(document, "text"), text_bytes);
+    model_append_line(out, model_text(document, "text"), text_bytes);
     buffer_append_char(out, '\n');
     append_details(document, out);
 }
@@ -167,9 +160,9 @@ static void check_queries(struct model *model, const struct search *search, void
     cJSON_ArrayForEach (query, cJSON_GetObjectItemCaseSensitive(reply, "queries")) {
         char pointer[48];
         snprintf(pointer, sizeof(pointer), "/queries/%d/source", index++);
-        if (!is_source(text_of(query, "source"), findings->kind)) {
+        if (!is_source(model_text(query, "source"), findings->kind)) {
             json_problems_add(problems, pointer, "found \"%.40s\", allowed are the sources listed",
-                              text_of(query, "source"));
+                              model_text(query, "source"));
         }
     }
 }
@@ -219,7 +212,7 @@ static void check_choices(struct model *model, const struct search *search, void
     check_numbers(context, choices, "choices", problems);
     cJSON_ArrayForEach (choice, choices) {
         char pointer[48];
-        const char *split = text_of(choice, "split");
+        const char *split = model_text(choice, "split");
         snprintf(pointer, sizeof(pointer), "/choices/%d/split", index++);
         if (strstr(split, "test") != NULL || strstr(split, "valid") != NULL) {
             json_problems_add(problems, pointer,
@@ -234,8 +227,8 @@ static bool has_document(const cJSON *documents, const cJSON *one)
 {
     const cJSON *document = NULL;
     cJSON_ArrayForEach (document, documents) {
-        if (strcmp(text_of(document, "source"), text_of(one, "source")) == 0 &&
-            strcmp(text_of(document, "id"), text_of(one, "id")) == 0) {
+        if (strcmp(model_text(document, "source"), model_text(one, "source")) == 0 &&
+            strcmp(model_text(document, "id"), model_text(one, "id")) == 0) {
             return true;
         }
     }
@@ -248,8 +241,9 @@ static void gather(struct findings *findings, cJSON *answer)
     cJSON *document = cJSON_IsArray(list) ? list->child : NULL;
     while (document != NULL) {
         cJSON *next = document->next;
-        bool good = text_of(document, "id")[0] != '\0' && text_of(document, "title")[0] != '\0' &&
-                    text_of(document, "source")[0] != '\0';
+        bool good = model_text(document, "id")[0] != '\0' &&
+                    model_text(document, "title")[0] != '\0' &&
+                    model_text(document, "source")[0] != '\0';
         if (good && cJSON_GetArraySize(findings->documents) < FOUND_MAX &&
             !has_document(findings->documents, document)) {
             cJSON_AddItemToArray(findings->documents, cJSON_DetachItemViaPointer(list, document));
@@ -278,7 +272,7 @@ static void ask_source(struct model *model, const struct search *search, cJSON *
         gather(findings, answer);
     } else if (state == MODEL_FAILED) {
         log_write(model->options.log, LOG_DEBUG, "agents", "%s: %s gave no answer: %s",
-                  findings->name, text_of(question, "source"), why);
+                  findings->name, model_text(question, "source"), why);
     }
     cJSON_Delete(answer);
     cJSON_Delete(question);
@@ -293,8 +287,8 @@ static void ask_searches(struct model *model, const struct search *search, const
         if (count++ == QUERIES_MAX) {
             break;
         }
-        cJSON *question = new_question("search", text_of(query, "source"));
-        cJSON_AddStringToObject(question, "text", text_of(query, "text"));
+        cJSON *question = new_question("search", model_text(query, "source"));
+        cJSON_AddStringToObject(question, "text", model_text(query, "text"));
         cJSON_AddNumberToObject(question, "count", PER_QUERY);
         ask_source(model, search, question, findings);
     }
@@ -311,8 +305,8 @@ static void ask_cards(struct model *model, const struct search *search, struct f
         if (count++ == CARDS_MAX) {
             break;
         }
-        cJSON *question = new_question("card", text_of(document, "source"));
-        cJSON_AddStringToObject(question, "id", text_of(document, "id"));
+        cJSON *question = new_question("card", model_text(document, "source"));
+        cJSON_AddStringToObject(question, "id", model_text(document, "id"));
         ask_source(model, search, question, findings);
     }
     cJSON_Delete(found);
@@ -333,12 +327,12 @@ static cJSON *new_document(const char *kind, const cJSON *from, const char *note
 {
     cJSON *document = cJSON_CreateObject();
     cJSON_AddStringToObject(document, "kind", kind);
-    add_line(document, "source", text_of(from, "source"), LINE_KEPT_BYTES);
-    add_line(document, "id", text_of(from, "id"), LINE_KEPT_BYTES);
-    add_line(document, "title", text_of(from, "title"), LINE_KEPT_BYTES);
-    add_line(document, "url", text_of(from, "url"), LINE_KEPT_BYTES);
-    add_line(document, "licence", text_of(from, "licence"), LINE_KEPT_BYTES);
-    add_line(document, "text", text_of(from, "text"), TEXT_KEPT_BYTES);
+    add_line(document, "source", model_text(from, "source"), LINE_KEPT_BYTES);
+    add_line(document, "id", model_text(from, "id"), LINE_KEPT_BYTES);
+    add_line(document, "title", model_text(from, "title"), LINE_KEPT_BYTES);
+    add_line(document, "url", model_text(from, "url"), LINE_KEPT_BYTES);
+    add_line(document, "licence", model_text(from, "licence"), LINE_KEPT_BYTES);
+    add_line(document, "text", model_text(from, "text"), TEXT_KEPT_BYTES);
     add_line(document, "note", note, TEXT_KEPT_BYTES);
     return document;
 }
@@ -372,7 +366,7 @@ static enum status keep_notes(struct model *model, const struct findings *findin
     const cJSON *note = NULL;
     cJSON_ArrayForEach (note, notes) {
         const cJSON *from = document_at(findings, note);
-        cJSON_AddItemToArray(documents, new_document("literature", from, text_of(note, "note")));
+        cJSON_AddItemToArray(documents, new_document("literature", from, model_text(note, "note")));
     }
     if (cJSON_GetArraySize(documents) == 0) {
         cJSON_Delete(documents);
@@ -439,14 +433,11 @@ static enum status research_literature(struct model *model, const struct search 
  * of a folder of the job stay there, and the URL says where. */
 static void add_path(cJSON *document, const char *path)
 {
-    char full[PATH_MAX];
-    if (strcmp(text_of(document, "source"), "local") != 0) {
-        if (search_path_stays_inside(path)) {
-            cJSON_AddStringToObject(document, "path", path);
-        }
-    } else if (realpath(path, full) != NULL) {
+    if (strcmp(model_text(document, "source"), "local") == 0) {
         cJSON_DeleteItemFromObjectCaseSensitive(document, "url");
-        cJSON_AddStringToObject(document, "url", full);
+        cJSON_AddStringToObject(document, "url", path);
+    } else if (search_path_stays_inside(path)) {
+        cJSON_AddStringToObject(document, "path", path);
     }
 }
 
@@ -454,10 +445,10 @@ static cJSON *download_question(const struct findings *findings, const cJSON *ch
 {
     const cJSON *from = document_at(findings, choice);
     const cJSON *rows = cJSON_GetObjectItemCaseSensitive(choice, "rows");
-    cJSON *question = new_question("download", text_of(from, "source"));
-    cJSON_AddStringToObject(question, "id", text_of(from, "id"));
-    cJSON_AddStringToObject(question, "config", text_of(choice, "config"));
-    cJSON_AddStringToObject(question, "split", text_of(choice, "split"));
+    cJSON *question = new_question("download", model_text(from, "source"));
+    cJSON_AddStringToObject(question, "id", model_text(from, "id"));
+    cJSON_AddStringToObject(question, "config", model_text(choice, "config"));
+    cJSON_AddStringToObject(question, "split", model_text(choice, "split"));
     cJSON_AddNumberToObject(question, "rows", cJSON_IsNumber(rows) ? rows->valuedouble : 1.0);
     return question;
 }
@@ -467,12 +458,12 @@ static void keep_download(const cJSON *answer, const char *note, cJSON *document
     const cJSON *from =
         cJSON_GetArrayItem(cJSON_GetObjectItemCaseSensitive(answer, "documents"), 0);
     const cJSON *rows = cJSON_GetObjectItemCaseSensitive(from, "rows");
-    if (text_of(from, "path")[0] == '\0' || text_of(from, "id")[0] == '\0' ||
+    if (model_text(from, "path")[0] == '\0' || model_text(from, "id")[0] == '\0' ||
         !cJSON_IsNumber(rows) || has_document(documents, from)) {
         return;
     }
     cJSON *document = new_document("data", from, note);
-    add_path(document, text_of(from, "path"));
+    add_path(document, model_text(from, "path"));
     cJSON_AddNumberToObject(document, "rows",
                             rows->valuedouble >= 0.0 && rows->valuedouble < 1e12
                                 ? (double)(int64_t)rows->valuedouble
@@ -497,10 +488,10 @@ static bool fetch_choices(struct model *model, const struct search *search,
         enum model_state state = model_ask_source(model, search, question, &answer, why);
         over = over && state != MODEL_WAITS;
         if (state == MODEL_READY) {
-            keep_download(answer, text_of(choice, "note"), documents);
+            keep_download(answer, model_text(choice, "note"), documents);
         } else if (state == MODEL_FAILED) {
             log_write(model->options.log, LOG_WARNING, "agents", "no rows of %s: %s",
-                      text_of(question, "id"), why);
+                      model_text(question, "id"), why);
         }
         cJSON_Delete(answer);
         cJSON_Delete(question);

@@ -502,6 +502,11 @@ void http_wait(struct http *http, double timeout_s)
     curl_multi_poll(http->multi, NULL, 0, timeout_ms, NULL);
 }
 
+void http_wake(struct http *http)
+{
+    curl_multi_wakeup(http->multi);
+}
+
 /* ---- the end of one ---- */
 
 static struct transfer **find(struct http *http, int64_t id)

@@ -66,9 +66,12 @@ enum status http_turn(struct http *http, struct error *err);
 bool http_take(struct http *http, int64_t id, struct http_response *out);
 void http_cancel(struct http *http, int64_t id);
 
-/* Waits until something can move on, or timeout_s or a second is over: for programs whose whole
- * work is this (trex relay). */
+/* Waits until something can move on, or timeout_s or a second is over: for threads and programs
+ * whose whole work is this (trex relay). */
 void http_wait(struct http *http, double timeout_s);
+
+/* Ends http_wait, the one under way or the next. From any thread, unlike all others. */
+void http_wake(struct http *http);
 
 /* "host:port" of a URL for people and records: no path, no query, no user. "" if it is none. */
 void http_host(const char *url, char out[HTTP_HOST_BYTES]);

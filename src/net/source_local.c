@@ -2,6 +2,8 @@
  * named is one, and so is each folder in it that has a card. Needs no network. */
 #include <ctype.h>
 #include <dirent.h>
+#include <errno.h>
+#include <limits.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -399,11 +401,12 @@ static const char *choose_split(const cJSON *document, const char *wanted)
     return best;
 }
 
-/* The file stays where it is: its path, rows and hash. */
+/* The file stays where it is: its whole path, rows and hash. */
 static enum status name_file(const struct source_work *work, const struct local_set *set,
                              cJSON *document, struct error *err)
 {
     char path[FILE_PATH_BYTES];
+    char full[PATH_MAX];
     char name[300];
     char hash[HASH_TEXT_BYTES];
     struct file_map map;
@@ -420,12 +423,15 @@ static enum status name_file(const struct source_work *work, const struct local_
     }
     snprintf(name, sizeof(name), "%s.jsonl", split);
     TRY(file_join(set->folder, name, path, err));
-    TRY(hash_file(path, hash, err));
-    TRY(file_map_open(path, &map, err));
+    if (realpath(path, full) == NULL) {
+        return FAIL_ERRNO(err, "cannot find %s", path);
+    }
+    TRY(hash_file(full, hash, err));
+    TRY(file_map_open(full, &map, err));
     int64_t rows = count_rows(&map);
     file_map_close(&map);
     cJSON_AddStringToObject(document, "split", split);
-    cJSON_AddStringToObject(document, "path", path);
+    cJSON_AddStringToObject(document, "path", full);
     cJSON_AddNumberToObject(document, "rows", (double)rows);
     cJSON_AddStringToObject(document, "hash", hash);
     cJSON_DeleteItemFromObjectCaseSensitive(document, "splits");

@@ -1,6 +1,8 @@
 /* Calls: what is sent when, what it may cost, what a restart leaves. */
 #include "agents/calls_fixture.h"
 
+#include "base/clock.h"
+
 static void test_a_calls_life(void **state)
 {
     struct world *world = *state;
@@ -375,8 +377,9 @@ static void test_local(void **state)
     cJSON *search = cJSON_Parse("{\"do\":\"search\",\"source\":\"local\",\"text\":\"reviews\","
                                 "\"count\":3}");
     assert_int_equal(world_try(world, "source/local/1", CALL_SOURCE, search, &err), STATUS_OK);
-    for (int i = 0; i < 1000 && calls_find(&world->search, "source/local/1") == NULL; i++) {
+    for (int i = 0; i < 6000 && calls_find(&world->search, "source/local/1") == NULL; i++) {
         world_settle(world);
+        clock_sleep_s(0.01); /* it is asked on a thread of its own */
     }
     assert_non_null(strstr(reply_of(world, "source/local/1"), "\"documents\""));
 }
