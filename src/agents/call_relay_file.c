@@ -160,11 +160,13 @@ static enum status read_json(const char *path, size_t max_bytes, cJSON **out, st
     bool fits = regular && info.st_size > 0 && (uint64_t)info.st_size <= max_bytes;
     char *text = fits ? mem_calloc((size_t)info.st_size + 1, 1) : NULL;
     size_t length = 0;
-    ssize_t got = text != NULL ? 1 : 0;
-    while (got > 0 && length < (size_t)info.st_size) {
-        got = read(fd, text + length, (size_t)info.st_size - length);
-        got = got < 0 && errno == EINTR ? 0 : got;
-        length += got > 0 ? (size_t)got : 0;
+    while (text != NULL && length < (size_t)info.st_size) {
+        ssize_t got = read(fd, text + length, (size_t)info.st_size - length);
+        if (got > 0) {
+            length += (size_t)got;
+        } else if (got == 0 || errno != EINTR) {
+            break;
+        }
     }
     close(fd);
     enum status status = STATUS_OK;

@@ -126,7 +126,10 @@ void controller_report_end(struct controller *c)
     struct log *log = c->options.log;
     if (c->options.prefetch && !c->stopping) {
         log_write(log, LOG_INFO, "run", "prefetched into %s: brief %s, %d documents; %lld tokens",
-                  c->options.job->output, search->brief != NULL ? "written" : "given up",
+                  c->options.job->output,
+                  search->brief != NULL
+                      ? "written"
+                      : "given up (to ask for one again, begin with another run folder)",
                   search->document_count, (long long)search->agent_tokens);
         return;
     }
