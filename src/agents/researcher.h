@@ -55,6 +55,9 @@ struct researcher_facts {
     struct researcher_sample
         samples[RESEARCHER_SAMPLES_MAX]; /* rows of train, as the model sees them; owned */
     int sample_count;
+    int64_t *test_twins; /* rows of validation whose prompt stands in test too, in order: how they
+                            failed is shown to no language model; owned */
+    int64_t test_twin_count;
 };
 
 /* A plan: what becomes a node. All owned. */

@@ -51,6 +51,13 @@ static void close_fd(int *fd)
 
 /* ---- start ---- */
 
+/* Whether a value is a URL with a user name in it, as those of proxies that want a password. */
+static bool holds_user(const char *variable)
+{
+    const char *host = strstr(variable, "://");
+    return host != NULL && host[3 + strcspn(host + 3, "@/?#")] == '@';
+}
+
 static bool is_secret(const char *variable)
 {
     static const char *const marks[] = {"KEY", "TOKEN", "SECRET", "PASSWORD"};
@@ -66,7 +73,7 @@ static bool is_secret(const char *variable)
             return true;
         }
     }
-    return false;
+    return holds_user(variable);
 }
 
 /* The variables it may see; the array is the caller's, the strings are the environment's. NULL

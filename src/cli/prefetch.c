@@ -32,6 +32,10 @@ static int run(const struct cli_command *command, int argc, char **argv)
         return exit_code;
     }
     launch.job_path = arguments[0];
+    struct secrets secrets;
+    secrets_find(launch.job_path, &secrets);
+    secrets_show(&secrets);
+    launch.secrets = &secrets;
     struct error err = {0};
     struct json_problems problems;
     json_problems_init(&problems);

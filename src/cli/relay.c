@@ -6,6 +6,7 @@
 #include "base/clock.h"
 #include "cli/cli.h"
 #include "run/asking.h"
+#include "run/secrets.h"
 #include "run/stop.h"
 
 static const double wait_s = 1.0;
@@ -53,11 +54,12 @@ static enum status wait_for_folder(const char *folder, struct log *log, struct e
 }
 
 static enum status serve(const struct relay_options *options, const struct asking *asking,
-                         const char *folder, struct log *log, struct call_relay_state *state,
-                         struct error *err)
+                         const char *folder, struct secrets *secrets, struct log *log,
+                         struct call_relay_state *state, struct error *err)
 {
     struct call_relay_server *server = NULL;
     TRY(call_relay_serve_open(folder, &asking->options, &asking->caps, log, &server, err));
+    secrets_forget(secrets, false);
     log_write(log, LOG_INFO, "relay", "serving %s; SIGINT or SIGTERM end it", folder);
     enum status status = STATUS_OK;
     do {
@@ -67,8 +69,8 @@ static enum status serve(const struct relay_options *options, const struct askin
     return status;
 }
 
-static enum status relay(const struct relay_options *options, struct job *job, struct log *log,
-                         struct error *err)
+static enum status relay(const struct relay_options *options, struct job *job,
+                         struct secrets *secrets, struct log *log, struct error *err)
 {
     struct asking asking;
     struct call_relay_state state = {0};
@@ -76,7 +78,7 @@ static enum status relay(const struct relay_options *options, struct job *job, s
     TRY(asking_options(job, log, &asking, err));
     TRY(check_endpoints(&asking, err));
     TRY(wait_for_folder(job->output, log, err));
-    TRY(serve(options, &asking, job->output, log, &state, err));
+    TRY(serve(options, &asking, job->output, secrets, log, &state, err));
     log_write(log, LOG_INFO, "relay",
               "answered %" PRId64 " request%s; this run folder's relays have spent %.0f tokens and "
               "%.4f USD%s",
@@ -106,10 +108,13 @@ static int run(const struct cli_command *command, int argc, char **argv)
     json_problems_init(&problems);
     log_init(&log, stderr, -1, relay_options.quiet ? LOG_WARNING : LOG_INFO);
     stop_install();
+    struct secrets secrets;
+    secrets_find(arguments[0], &secrets);
+    secrets_show(&secrets);
     exit_code = CLI_DONE;
     enum status status = job_read(arguments[0], relay_options.out_folder, &problems, &job, &err);
     if (status == STATUS_OK) {
-        status = relay(&relay_options, &job, &log, &err);
+        status = relay(&relay_options, &job, &secrets, &log, &err);
         job_fini(&job);
     }
     bool stopped = status == STATUS_INTERRUPTED && stop_requested();

@@ -48,6 +48,10 @@ static int run(const struct cli_command *command, int argc, char **argv)
         return CLI_WRONG_INPUT;
     }
     launch.simulate_s = isnan(simulate_s) ? 0.0 : simulate_s;
+    struct secrets secrets;
+    secrets_find(launch.job_path, &secrets);
+    secrets_hide(&secrets);
+    launch.secrets = &secrets;
     int provided = 0;
     if (MPI_Init_thread(NULL, NULL, MPI_THREAD_FUNNELED, &provided) != MPI_SUCCESS) {
         fputs("trex: MPI_Init failed\n", stderr);
@@ -58,6 +62,11 @@ static int run(const struct cli_command *command, int argc, char **argv)
     json_problems_init(&problems);
     int rank = 0;
     MPI_Comm_rank(MPI_COMM_WORLD, &rank);
+    if (rank == 0) {
+        secrets_show(&secrets);
+    } else {
+        secrets_forget(&secrets, true);
+    }
     enum launch_reached reached = LAUNCH_NOTHING;
     enum status status = launch_search(&launch, &problems, &reached, &err);
     exit_code = end_code(rank, status, reached, &problems, &err);

@@ -4,6 +4,7 @@
 
 #include "cli/cli.h"
 #include "net/source.h"
+#include "run/secrets.h"
 #include "run/stop.h"
 
 struct arguments {
@@ -106,11 +107,15 @@ static enum status ask(const struct arguments *arguments, struct error *err)
     int64_t id = 0;
     cJSON *question = make_question(arguments);
     enum status status = STATUS_OK;
+    struct secrets secrets;
     stop_install();
+    secrets_find(NULL, &secrets);
+    secrets_show(&secrets);
     if (!arguments->offline) {
         TRY_CLEANUP(http_create(&http, err));
     }
     TRY_CLEANUP(sources_create(&options, http, &sources, err));
+    secrets_forget(&secrets, false);
     TRY_CLEANUP(sources_ask(sources, question, &id, err));
     TRY_CLEANUP(wait_for(sources, http, id, &answer, err));
     TRY_CLEANUP(print_documents(&answer, err));

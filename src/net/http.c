@@ -416,9 +416,10 @@ static void judge(struct transfer *transfer, CURLcode code)
     if (code == CURLE_OK || (code == CURLE_WRITE_ERROR && transfer->enough)) {
         return;
     }
-    /* libcurl's words, unless there is a URL in them: its query is nobody's business. */
+    /* libcurl's words, unless they quote what they were given: the query of a URL, or the password
+     * of a proxy, is nobody's business. */
     const char *detail = transfer->detail;
-    if (detail[0] == '\0' || strstr(detail, "://") != NULL) {
+    if (detail[0] == '\0' || strchr(detail, '@') != NULL || strstr(detail, "://") != NULL) {
         detail = curl_easy_strerror(code);
     }
     if (code == CURLE_OPERATION_TIMEDOUT) {

@@ -18,6 +18,7 @@ enum {
     TRIES_AT_ONE = 2, /* before the next endpoint has its turn */
     PROMPT_MAX_BYTES = 32 << 20,
     KEY_MAX_BYTES = 4096,
+    PARAMETER_MAX_BYTES = 24, /* of a URL: a version or a name; keys are longer */
 };
 
 enum asking_state { WAITING, OPEN, OVER };
@@ -103,6 +104,37 @@ static enum status read_key(const char *variable, int index, struct json_problem
     return *out != NULL ? STATUS_OK : STATUS_NO_MEMORY;
 }
 
+static bool tells_of_key(const char *name, size_t length)
+{
+    static const char *const words[] = {"key", "token", "secret", "pass", "auth", "sig", "cred"};
+    for (size_t i = 0; i < sizeof(words) / sizeof(words[0]); i++) {
+        const char *found = strcasestr(name, words[i]);
+        if (found != NULL && found < name + length) {
+            return true;
+        }
+    }
+    return false;
+}
+
+enum status lm_check_url(const char *url, bool *encrypted, struct error *err)
+{
+    TRY(http_check_url(url, encrypted, err));
+    const char *part = url + strcspn(url, "?#");
+    while (*part != '\0') {
+        part++;
+        size_t length = strcspn(part, "?#&;");
+        size_t name = strcspn(part, "=?#&;");
+        if (length - name > PARAMETER_MAX_BYTES || name > PARAMETER_MAX_BYTES ||
+            tells_of_key(part, name)) {
+            return FAIL(err, STATUS_INVALID,
+                        "a URL with a parameter that may be a key (it is not shown): key_env names "
+                        "an environment variable for that");
+        }
+        part += length;
+    }
+    return STATUS_OK;
+}
+
 static bool is_this_machine(const char *host)
 {
     return strncmp(host, "127.", 4) == 0 || strncmp(host, "localhost:", 10) == 0 ||
@@ -128,7 +160,7 @@ static enum status open_site(const struct lm_endpoint *endpoint, int index, stru
     site->form = endpoint->structured ? LM_FORM_FULL : LM_FORM_FREE;
     bool encrypted = false;
     struct error err = {0};
-    if (http_check_url(site->endpoint.url, &encrypted, &err) != STATUS_OK) {
+    if (lm_check_url(site->endpoint.url, &encrypted, &err) != STATUS_OK) {
         json_problems_add(problems, "", "endpoint %d: %.400s", index, err.message);
     }
     http_host(site->endpoint.url, site->host);

@@ -101,6 +101,11 @@ int64_t lm_question_tokens(const struct lm_question *question);
  * not in the table. */
 bool lm_price(const char *provider, const char *model, double *input_usd, double *output_usd);
 
+/* STATUS_INVALID for a base URL that is none, or that holds what may be a secret: a user name, or a
+ * parameter whose name tells of a key or whose value is as long as one. The error does not hold it.
+ */
+enum status lm_check_url(const char *url, bool *encrypted, struct error *err);
+
 /* Takes each known key out of a text, in place: for whatever foreign text (a body of a 401) goes
  * into an error. */
 void lm_hide_keys(const struct lm *lm, char *text);

@@ -129,7 +129,7 @@ enum status sources_create(const struct source_options *options, struct http *ht
         const char *name = source_sites[i].key_env;
         const char *key = name[0] != '\0' ? getenv(name) : NULL;
         if (key != NULL && !key_valid(key)) {
-            free(sources);
+            sources_destroy(sources);
             return FAIL(err, STATUS_INVALID,
                         "environment variable %s holds what no key does (white space, or more than "
                         "%d characters)",
@@ -173,6 +173,7 @@ void sources_destroy(struct sources *sources)
     while (sources->count > 0) {
         remove_entry(sources, sources->count - 1);
     }
+    explicit_bzero(sources->sites, sizeof(sources->sites));
     free(sources);
 }
 
@@ -213,6 +214,7 @@ enum status sources_ask(struct sources *sources, const cJSON *question, int64_t 
     entry->service = services[source];
     entry->id = ++sources->last_id;
     entry->work.options = &sources->options;
+    entry->work.has_hub_key = sources->sites[SOURCE_SITE_HF].key[0] != '\0';
     entry->began_s = clock_monotonic_s();
     sources->entries[sources->count++] = entry;
     *id = entry->id;
@@ -380,6 +382,10 @@ static enum status start_request(struct sources *sources, struct entry *entry)
     TRY_CLEANUP(http_start(sources->http, &request, &entry->request, err));
 
 cleanup:
+    explicit_bzero(secret, sizeof(secret));
+    if (url.data != NULL) {
+        explicit_bzero(url.data, url.capacity_bytes);
+    }
     buffer_fini(&url);
     return status;
 }
@@ -448,17 +454,17 @@ static bool try_again(struct sources *sources, struct entry *entry, double retry
     return true;
 }
 
-static enum status describe(const struct entry *entry, const struct http_response *response,
-                            struct error *err)
+static enum status describe(const struct sources *sources, const struct entry *entry,
+                            const struct http_response *response, struct error *err)
 {
     const struct source_site *site = &source_sites[entry->step.site];
     if (response->status != STATUS_OK) {
         *err = response->error;
         return response->status;
     }
-    const char *key = site->key_env[0] != '\0' ? getenv(site->key_env) : NULL;
+    const char *key = sources->sites[entry->step.site].key;
     bool refused = response->code == 401 || response->code == 403 || response->code == 429;
-    bool hint = refused && site->key_env[0] != '\0' && key == NULL;
+    bool hint = refused && site->key_env[0] != '\0' && key[0] == '\0';
     enum status status = response->code == 404 ? STATUS_NOT_FOUND
                          : refused             ? STATUS_PERMISSION
                                                : STATUS_EXTERNAL;
@@ -501,7 +507,20 @@ static void fail_step(struct sources *sources, struct entry *entry,
     } else if (entry->step.optional && response->code != 0) {
         advance(entry, NULL, 0);
     } else {
-        end(entry, describe(entry, response, &entry->answer.error));
+        end(entry, describe(sources, entry, response, &entry->answer.error));
+    }
+}
+
+/* A service that sends back what it was sent does not get a key into the cache or a prompt. */
+static void hide_key(const char *key, struct http_response *response)
+{
+    enum { SECRET_BYTES = 8 };
+    size_t length = strlen(key);
+    char *place = response->body;
+    size_t left = place != NULL ? response->body_bytes : 0;
+    while (length >= SECRET_BYTES && (place = memmem(place, left, key, length)) != NULL) {
+        memset(place, '*', length);
+        left = (size_t)(response->body + response->body_bytes - place);
     }
 }
 
@@ -516,6 +535,7 @@ static void turn_asked(struct sources *sources, struct entry *entry)
     if (response.status == STATUS_OK && response.code >= 200 && response.code < 300) {
         struct source_step step = entry->step;
         const char *body = response.body != NULL ? response.body : "";
+        hide_key(sources->sites[step.site].key, &response);
         enum status status = advance(entry, body, response.body_bytes);
         if (status == STATUS_OK) {
             keep(sources, &step, body, response.body_bytes);

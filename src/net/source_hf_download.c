@@ -55,9 +55,7 @@ static enum status check_terms(const struct source_work *work, const cJSON *docu
                     "%s has the licence \"%s\", which is not among those allowed: not downloaded",
                     work->question.id, licence);
     }
-    const char *token = getenv("HF_TOKEN");
-    if (cJSON_IsTrue(cJSON_GetObjectItemCaseSensitive(document, "gated")) &&
-        (token == NULL || token[0] == '\0')) {
+    if (cJSON_IsTrue(cJSON_GetObjectItemCaseSensitive(document, "gated")) && !work->has_hub_key) {
         return FAIL(err, STATUS_PERMISSION,
                     "%s is given to those alone whom its owner admits (HF_TOKEN): not downloaded",
                     work->question.id);

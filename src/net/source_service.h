@@ -63,6 +63,7 @@ struct source_step {
 struct source_work {
     const struct source_options *options;
     struct source_question question;
+    bool has_hub_key;
     int stage; /* the service's own; 0 when `advance` is called first, without a body */
     cJSON *documents;
     void *state; /* the service's own, and how it is freed */

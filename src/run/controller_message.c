@@ -5,6 +5,7 @@
 
 #include "base/clock.h"
 #include "run/controller_state.h"
+#include "run/facts.h"
 
 /* A worker whose answer does not fit has failed, whatever it says. */
 static enum status refuse_result(struct controller *c, const struct message *message, bool test,
@@ -40,6 +41,7 @@ static enum status on_result(struct controller *c, int index, struct message *me
     if (fits != STATUS_OK) {
         return refuse_result(c, message, test, &refused, err);
     }
+    facts_hide_twins(&c->facts, cJSON_GetObjectItemCaseSensitive(message->payload, "cases"));
     cJSON *event = controller_event(test ? "test_scored" : "candidate_finished",
                                     message->header.node, message->header.candidate);
     cJSON_AddItemToObject(event, test ? "score" : "result", message->payload);

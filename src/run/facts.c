@@ -217,8 +217,50 @@ static enum status take_samples(struct workspace *workspace, const struct datase
     return status;
 }
 
+/* Which rows of validation stand in test as well. */
+static enum status find_test_twins(struct workspace *workspace, const struct dataset *validation,
+                                   struct researcher_facts *out, struct error *err)
+{
+    const struct dataset *test = NULL;
+    struct held_out *held_out = NULL;
+    TRY(workspace_split(workspace, TASK_TEST, &test, err));
+    out->test_twins = mem_calloc((size_t)validation->count + 1, sizeof(*out->test_twins));
+    if (out->test_twins == NULL) {
+        return mem_fail(err, (size_t)validation->count * sizeof(*out->test_twins), "row numbers");
+    }
+    TRY(held_out_create(&workspace->job->task, NULL, test, 0, NULL, &held_out, err));
+    enum status status = STATUS_OK;
+    for (int64_t row = 0; row < validation->count && status == STATUS_OK; row++) {
+        enum held_out_match match = HELD_OUT_NEW;
+        status = held_out_compare(held_out, &validation->rows[row], &match, err);
+        if (match != HELD_OUT_NEW) {
+            out->test_twins[out->test_twin_count++] = row;
+        }
+    }
+    held_out_destroy(held_out);
+    return status;
+}
+
+void facts_hide_twins(const struct researcher_facts *facts, cJSON *cases)
+{
+    cJSON *item = cases != NULL && facts->test_twin_count > 0 ? cases->child : NULL;
+    while (item != NULL) {
+        cJSON *next = item->next;
+        const cJSON *number = cJSON_GetObjectItemCaseSensitive(item, "row");
+        int64_t row = cJSON_IsNumber(number) ? (int64_t)number->valuedouble : -1;
+        if (bsearch(&row, facts->test_twins, (size_t)facts->test_twin_count, sizeof(row),
+                    compare_i64) != NULL) {
+            cJSON_Delete(cJSON_DetachItemViaPointer(cases, item));
+        }
+        item = next;
+    }
+}
+
 void facts_fini(struct researcher_facts *facts)
 {
+    free(facts->test_twins);
+    facts->test_twins = NULL;
+    facts->test_twin_count = 0;
     for (int i = 0; i < facts->sample_count; i++) {
         free(facts->samples[i].prompt);
         free(facts->samples[i].answer);
@@ -309,6 +351,7 @@ enum status facts_gather(struct workspace *workspace, const struct model *model,
     TRY(measure_lengths(workspace, model, train, out, err));
     if (job->researcher.endpoint_count > 0) {
         TRY(take_samples(workspace, train, out, err));
+        TRY(find_test_twins(workspace, validation, out, err));
     }
     out->lora_only = full_is_too_large(model, out, memory_bytes);
     return STATUS_OK;

@@ -15,4 +15,7 @@ enum status facts_gather(struct workspace *workspace, const struct model *model,
                          struct researcher_facts *out, struct error *err);
 void facts_fini(struct researcher_facts *facts);
 
+/* Takes out of a result's list of failed cases (NULL allowed) those of rows that test has too. */
+void facts_hide_twins(const struct researcher_facts *facts, cJSON *cases);
+
 #endif

@@ -11,7 +11,7 @@
 
 static const char *const network_names[] = {"direct", "relay", "off", NULL};
 
-enum { TEXT_MAX_BYTES = 4096 };
+enum { TEXT_MAX_BYTES = 4096, NAME_WORD_MAX_BYTES = 16 };
 
 static char *read_text(struct json_reader *reader, const char *key)
 {
@@ -25,19 +25,46 @@ static char *read_text(struct json_reader *reader, const char *key)
     return mem_strdup(text);
 }
 
+/* Names are made of short words in capitals. Keys are not: "hf_..." and "AIza..." have small
+ * letters, "AKIA..." is one long word. */
+static bool is_variable_name(const char *name)
+{
+    static const char allowed[] = "ABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_";
+    size_t length = strlen(name);
+    bool fits = length <= 64 && strspn(name, allowed) == length && !(*name >= '0' && *name <= '9');
+    while (fits && *name != '\0') {
+        size_t word = strcspn(name, "_");
+        fits = word <= NAME_WORD_MAX_BYTES;
+        name += word + (name[word] == '_');
+    }
+    return fits;
+}
+
 /* A key in place of the name of its variable is the commonest mistake, and it must not spread. */
 static void check_key_env(struct json_reader *reader, char *name)
 {
-    static const char allowed[] = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789_";
-    if (strlen(name) <= 64 && name[strspn(name, allowed)] == '\0') {
+    if (is_variable_name(name)) {
         return;
     }
     char pointer[JSON_POINTER_BYTES];
     json_reader_pointer(reader, "key_env", pointer);
     json_problems_add(reader->problems, pointer,
-                      "allowed is the NAME of an environment variable, not a key (what was found "
-                      "is not shown)");
+                      "allowed is the NAME of an environment variable, words of capitals as in "
+                      "MY_API_KEY, not a key (what was found is not shown)");
     memset(name, 0, strlen(name));
+}
+
+static void check_url(struct json_reader *reader, char *url)
+{
+    struct error wrong = {0};
+    bool encrypted = false;
+    if (url[0] == '\0' || lm_check_url(url, &encrypted, &wrong) == STATUS_OK) {
+        return;
+    }
+    char pointer[JSON_POINTER_BYTES];
+    json_reader_pointer(reader, "endpoint", pointer);
+    json_problems_add(reader->problems, pointer, "found %.300s", wrong.message);
+    memset(url, 0, strlen(url));
 }
 
 /* The keys of one endpoint, which the first shares with the researcher itself. */
@@ -55,6 +82,7 @@ static enum status read_endpoint(struct json_reader *reader, const char *provide
         return mem_fail(err, TEXT_MAX_BYTES, "an endpoint");
     }
     check_key_env(reader, out->key_env);
+    check_url(reader, out->url);
     bool local = strcmp(provider, "local") == 0;
     if (out->model[0] == '\0') {
         char pointer[JSON_POINTER_BYTES];

@@ -408,6 +408,15 @@ static void close_launch(struct launch *launch)
     job_fini(&launch->job);
 }
 
+/* Rank 0's clients have read them. */
+static void forget_keys(struct launch *launch, struct secrets *secrets)
+{
+    if (secrets_known(secrets)) {
+        log_write(&launch->log, LOG_DEBUG, "run", "rank 0 knows a key: it writes no core dump");
+        secrets_forget(secrets, false);
+    }
+}
+
 /* Reads the job on every rank; only rank 0 tells of its mistakes. */
 static enum status open_job(struct launch *launch, const struct launch_options *options,
                             struct json_problems *problems, int rank, struct error *err)
@@ -456,6 +465,7 @@ enum status launch_search(const struct launch_options *options, struct json_prob
     TRY_CLEANUP(mailbox_create(MPI_COMM_WORLD, &launch.mailbox, err));
     stop_install_rank(rank);
     TRY_CLEANUP(open_all(&launch, err));
+    forget_keys(&launch, options->secrets);
     *reached = LAUNCH_SEARCH;
     status = run_rank(&launch, err);
     if ((status == STATUS_DEVICE || status == STATUS_MPI) && launch.layout.peers != NULL) {
@@ -515,6 +525,7 @@ enum status launch_prefetch(const struct launch_options *options, struct json_pr
     TRY_CLEANUP(status);
     stop_install_rank(0);
     TRY_CLEANUP(prefetch(&launch, err));
+    forget_keys(&launch, options->secrets);
     *reached = LAUNCH_SEARCH;
     status = run_controller(&launch, err);
 cleanup:

@@ -8,6 +8,7 @@
 #include "base/json.h"
 #include "base/log.h"
 #include "run/job.h"
+#include "run/secrets.h"
 #include "run/workspace.h"
 
 /* Exit code of a search that stopped on request and can be resumed; batch scripts requeue on it. */
@@ -26,6 +27,7 @@ struct launch_options {
     const char *out_folder;    /* NULL: the job's */
     const char *replay_folder; /* the agents' calls are answered as in this run folder; NULL: not */
     double simulate_s; /* candidates sleep about so long instead of training; 0: they train */
+    struct secrets *secrets; /* of the job: forgotten when rank 0's clients have read them */
     bool quiet;
     bool verbose;
 };

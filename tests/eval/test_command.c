@@ -269,6 +269,8 @@ static void test_what_it_inherits(void **state)
 {
     (void)state;
     setenv("TREX_TEST_API_KEY", "hidden", 1);
+    setenv("TREX_TEST_PROXY", "http://user:hidden@host:3128", 1);
+    setenv("TREX_TEST_PLAIN_PROXY", "http://host:3128/a@b", 1);
     setenv("trex_test_password", "hidden", 1);
     setenv("TREX_TEST_PLAIN", "seen", 1);
     int fd = open("/dev/null", O_RDONLY); /* without O_CLOEXEC */
@@ -280,7 +282,7 @@ static void test_what_it_inherits(void **state)
     char script[512];
     snprintf(script, sizeof(script),
              "cat > /dev/null; env | grep -q hidden && exit 4; test \"$TREX_TEST_PLAIN\" = seen || "
-             "exit 5; "
+             "exit 5; test -n \"$TREX_TEST_PLAIN_PROXY\" || exit 5; "
              "test -e /proc/$$/fd/0 || exit 6; test -e /proc/$$/fd/%d && exit 7; "
              "grep -q 'SigIgn:.*0000$' /proc/self/status || exit 8; "
              "echo '{\"score\": 1}'",

@@ -204,6 +204,23 @@ static void test_proxies(void **state)
     unset_environment();
 }
 
+/* libcurl quotes a proxy that it cannot use: its password is not told. */
+static void test_proxies_with_a_password(void **state)
+{
+    struct fixture *fixture = *state;
+    static const char *const proxies[] = {
+        "http://user:hunter2@127.0.0.1:9", "user:hunter2@[::nonsense",
+        "hunter2:hunter2@host:port",       "nonsense://user:hunter2@127.0.0.1",
+        "http://user:hunter2@absent.test", "user:hunter2@absent.test:99999",
+    };
+    for (size_t i = 0; i < sizeof(proxies) / sizeof(proxies[0]); i++) {
+        setenv("http_proxy", proxies[i], 1);
+        fixture->request.url = "http://absent.test/asked";
+        expect_failure(fixture, STATUS_EXTERNAL, "absent.test:80: ");
+    }
+    unset_environment();
+}
+
 static void test_nobody_there(void **state)
 {
     struct fixture *fixture = *state;
@@ -369,6 +386,7 @@ int main(void)
         TEST(test_headers_without_an_end),
         TEST(test_redirects),
         TEST(test_proxies),
+        TEST(test_proxies_with_a_password),
         TEST(test_nobody_there),
         TEST(test_broken_answers),
         TEST(test_what_is_packed_stays_packed),

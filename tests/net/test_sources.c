@@ -316,6 +316,19 @@ static void test_keys(void **state)
     assert_int_equal(answer.status, STATUS_PERMISSION);
     assert_null(strstr(answer.error.message, "CANARY"));
     source_answer_fini(&answer);
+    world->fail_count = 0;
+    world->options.cache_folder = world->cache;
+    close_sources(world);
+    open_sources(world);
+    world->echo = "s2CANARYcanary"; /* a service that sends back what it was sent */
+    const char *other =
+        "{\"do\": \"search\", \"source\": \"semantic_scholar\", \"text\": \"other\"}";
+    wait_for(world, ask(world, other), &answer);
+    assert_int_equal(answer.status, STATUS_OK);
+    assert_null(strstr(answer.text, "CANARY"));
+    assert_non_null(strstr(answer.text, "**************"));
+    source_answer_fini(&answer);
+    world->echo = NULL;
     snprintf(command, sizeof(command), "grep -rq canary '%s'", world->folder);
     assert_int_not_equal(system(command), 0);
 

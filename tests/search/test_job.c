@@ -119,6 +119,71 @@ static void test_single_mistakes(void **state)
     assert_mistake("\"keep_weights\": 0", "/keep_weights: found 0");
 }
 
+static char *read_whole(const char *endpoint, struct json_problems *problems)
+{
+    char text[4096];
+    struct job job;
+    struct error err = {0};
+    snprintf(text, sizeof(text),
+             "{\"model\": \"m\", \"output\": \"o\", %s, \"limits\": {\"agent_tokens\": 9}, "
+             "\"researcher\": {\"provider\": \"openai\", \"model\": \"m\", \"input_usd\": 0, "
+             "\"output_usd\": 0, \"others\": [{\"model\": \"m\", \"input_usd\": 0, "
+             "\"output_usd\": 0, %s}]}}",
+             good_task, endpoint);
+    bool good = read_job(text, problems, &job, &err) == STATUS_OK;
+    if (good) {
+        job_fini(&job);
+    }
+    return good ? NULL : strdup(err.message);
+}
+
+/* Keys where none belong are refused, and not told. */
+static void test_keys(void **state)
+{
+    (void)state;
+    static const char *const bad[] = {
+        "\"key_env\": \"sk-canary-0123456789abcdef\"",
+        "\"key_env\": \"hf_canary0123456789abcdef\"",
+        "\"key_env\": \"AKIA0123456789CANARY\"",
+        "\"key_env\": \"7_CANARY\"",
+        "\"endpoint\": \"https://user:canary@host/v1\"",
+        "\"endpoint\": \"https://canary@host/v1\"",
+        "\"endpoint\": \"sk-canary-0123456789abcdef\"",
+        "\"endpoint\": \"https://host/v1?key=canary\"",
+        "\"endpoint\": \"https://host/v1?api-version=1&X-Api-Key=canary\"",
+        "\"endpoint\": \"https://host/v1?x=sk-canary-0123456789abcdef\"",
+        "\"endpoint\": \"https://host/v1?sk-canary-0123456789abcdef\"",
+        "\"endpoint\": \"https://host/v1#token=canary\"",
+    };
+    static const char *const good[] = {
+        "\"key_env\": \"S2_API_KEY\"",
+        "\"key_env\": \"_MY_OPENROUTER_KEY2\"",
+        "\"key_env\": \"\"",
+        "\"endpoint\": \"https://host:8/v1\"",
+        "\"endpoint\": \"https://host/v1?api-version=2024-12-01-preview\"",
+    };
+    for (size_t i = 0; i < sizeof(bad) / sizeof(bad[0]); i++) {
+        struct json_problems problems;
+        char *message = read_whole(bad[i], &problems);
+        assert_non_null(message);
+        const char *told = buffer_text(&problems.text);
+        if (strcasestr(message, "canary") != NULL || strcasestr(told, "canary") != NULL ||
+            strstr(told, "/researcher/others/0/") == NULL) {
+            fail_msg("%s: %s: %s", bad[i], message, told);
+        }
+        free(message);
+        json_problems_fini(&problems);
+    }
+    for (size_t i = 0; i < sizeof(good) / sizeof(good[0]); i++) {
+        struct json_problems problems;
+        char *message = read_whole(good[i], &problems);
+        if (message != NULL) {
+            fail_msg("%s: %s", good[i], message);
+        }
+        json_problems_fini(&problems);
+    }
+}
+
 static void test_environment_and_splits(void **state)
 {
     (void)state;
@@ -228,6 +293,10 @@ static void test_schema_is_read(void **state)
         cJSON *limits = cJSON_GetObjectItemCaseSensitive(job, "limits");
         cJSON_ReplaceItemInObjectCaseSensitive(researcher, "provider",
                                                cJSON_CreateString(providers[p]));
+        cJSON_ReplaceItemInObjectCaseSensitive(researcher, "endpoint",
+                                               cJSON_CreateString("https://host/v1"));
+        cJSON_ReplaceItemInObjectCaseSensitive(researcher, "key_env",
+                                               cJSON_CreateString("HOST_KEY"));
         cJSON_ReplaceItemInObjectCaseSensitive(limits, "agent_tokens", cJSON_CreateNumber(1e6));
         cJSON_ReplaceItemInObjectCaseSensitive(limits, "agent_money_usd", cJSON_CreateNumber(1.0));
         if (strcmp(providers[p], "openai") != 0) { /* keys of endpoints, which these have not */
@@ -288,6 +357,7 @@ int main(void)
         cmocka_unit_test(test_a_good_job_with_defaults),
         cmocka_unit_test(test_every_mistake_at_once),
         cmocka_unit_test(test_single_mistakes),
+        cmocka_unit_test(test_keys),
         cmocka_unit_test(test_environment_and_splits),
         cmocka_unit_test(test_files_that_are_no_jobs),
         cmocka_unit_test(test_schema_is_read),
