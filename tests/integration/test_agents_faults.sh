@@ -5,6 +5,7 @@ tests=$(cd "$(dirname "$0")/.." && pwd)
 . "$tests/integration/common.sh"
 . "$tests/integration/agents.sh"
 
+make_replies
 # CASE | faults of the server, "; " between lines | more keys of "researcher" | what the record must say of it
 cat > cases.txt <<'C'
 none||| 
@@ -58,6 +59,7 @@ a delay beyond the time limit|plan:1 delay=4|, "timeout_seconds": 1|
 no structured output|* http=400|, "structured": false|
 the first plan alone is wrong|plan:1 say=no||
 every second reply fails|2 http=500; 4 close; 6 empty; 8 garbage; 10 html; 12 cut||
+sources and a model that is wrong about them|literature:* say={"queries": [{"source": "gossip", "text": "x"}]}; choice:* say={"choices": [{"document": 99, "config": "", "split": "test", "rows": 1, "note": "n"}]}|, "literature": true, "data": true|
 C
 # And cases that are no server's: an endpoint that is not there, a name that does not exist, a cap that is reached at once.
 count=0
@@ -79,8 +81,9 @@ search() { # NAME RUN
 }
 while IFS='|' read -r name faults keys says; do
     tr ';' '\n' <<< "$faults" | sed 's/^ *//' > faults.txt
-    serve case --faults faults.txt --files "$services"
+    serve case --faults faults.txt --replies replies --files "$services"
     export TREX_SOURCES_URL=http://127.0.0.1:$port
+    [[ $keys == *literature* ]] || keys=", \"literature\": false, \"data\": false$keys"
     make_agents_job "$keys"
     search "$name" "run$count"
     check "$name" "run$count"
@@ -89,6 +92,17 @@ while IFS='|' read -r name faults keys says; do
     fi
     kill "$server"; wait "$server" 2> /dev/null || true
 done < cases.txt
+
+mkdir empty
+serve down --replies replies --files empty
+export TREX_SOURCES_URL=http://127.0.0.1:$port
+make_agents_job
+search "sources that know nothing" nothing
+check "sources that know nothing" nothing
+export TREX_SOURCES_URL=http://127.0.0.1:9
+search "sources that are down" down
+check "sources that are down" down
+kill "$server"; wait "$server" 2> /dev/null || true
 
 port=9 make_agents_job
 search "nobody listens" nobody
