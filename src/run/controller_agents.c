@@ -12,6 +12,23 @@ enum { OPEN_CALLS_MAX = 256 };
 
 /* ---- opening ---- */
 
+/* Which plans were under way when a job ended is in no event: those that were not asked for again
+ * are asked for here, and found to have no answer. */
+static void warn_of_interruptions(struct controller *c)
+{
+    int count = 0;
+    for (int32_t i = 0; i < c->recorded.allocation_count; i++) {
+        const char *end = search_text(c->recorded.allocations[i].end);
+        count += strcmp(end, "finished") != 0 && strcmp(end, "prefetched") != 0;
+    }
+    if (count > 0) {
+        log_write(c->options.log, LOG_WARNING, "run",
+                  "the recorded search was interrupted %d time%s, with plans under way that are "
+                  "not recorded: this one may go another way from there on",
+                  count, count == 1 ? "" : "s");
+    }
+}
+
 static enum status open_replay(struct controller *c, struct call_transport *out, struct error *err)
 {
     const char *folder = c->options.replay_folder;
@@ -30,6 +47,7 @@ static enum status open_replay(struct controller *c, struct call_transport *out,
         error_context(err, "--replay %s", folder);
         return status;
     }
+    warn_of_interruptions(c);
     TRY(call_replay_open(&c->recorded, folder, c->options.job->output, out, err));
     c->replay = *out;
     return STATUS_OK;
@@ -158,22 +176,39 @@ static bool serves_a_plan(const struct controller *c)
     return c->options.prefetch || rounds < (int64_t)controller_limit(c, SEARCH_LIMIT_ROUNDS);
 }
 
+static bool wants_agents(const struct controller *c)
+{
+    return c->end_reason == NULL && !c->no_new_rounds && serves_a_plan(c);
+}
+
+/* Nothing may come between its last words. */
+static bool says_last_words(const struct controller *c)
+{
+    return c->finish_recorded && c->search.end != SEARCH_FINISHED;
+}
+
+enum status controller_turn_researcher(struct controller *c, struct error *err)
+{
+    bool goes_on = c->search.end == SEARCH_RUNNING && !c->stopping && !says_last_words(c);
+    if (!goes_on || !wants_agents(c) || c->search.last_sequence == 0) {
+        return STATUS_OK;
+    }
+    TRY(researcher_turn(c->researcher, &c->search, err));
+    return take_events(c, err);
+}
+
 enum status controller_turn_agents(struct controller *c, struct error *err)
 {
-    bool wanted = c->end_reason == NULL && !c->no_new_rounds && serves_a_plan(c);
-    if (c->finish_recorded && c->search.end != SEARCH_FINISHED) {
-        return STATUS_OK; /* nothing may come between its last words */
+    if (says_last_words(c)) {
+        return STATUS_OK;
     }
-    if (!wanted && !c->stopping) {
+    if (!wants_agents(c) && !c->stopping) {
         forget_plans(c);
     }
     if (c->calls != NULL) { /* what was paid for is recorded, also while it stops */
         TRY(calls_turn(c->calls, &c->search, waits_for_answers(c), err));
     }
-    bool goes_on = c->search.end == SEARCH_RUNNING && !c->stopping;
-    if (wanted && goes_on && c->search.last_sequence > 0) {
-        TRY(researcher_turn(c->researcher, &c->search, err));
-    }
+    TRY(controller_turn_researcher(c, err));
     return take_events(c, err);
 }
 

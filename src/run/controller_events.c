@@ -154,8 +154,8 @@ static enum status after_event(struct controller *c, const cJSON *event, struct 
     return STATUS_OK;
 }
 
-/* Decisions are taken after each event that they can rest on, however many reached the disk at
- * once: they are the same whenever a turn comes. */
+/* Decisions, the agents' too, are taken after each event that they can rest on, however many
+ * reached the disk at once: they are the same whenever a turn comes. */
 static enum status decide(struct controller *c, struct error *err)
 {
     if (c->stopping) {
@@ -163,7 +163,10 @@ static enum status decide(struct controller *c, struct error *err)
     }
     TRY(controller_set_ahead(c, err));
     TRY(controller_close_rounds(c, err));
-    return controller_plan(c, err);
+    TRY(controller_plan(c, err));
+    TRY(controller_turn_researcher(c, err));
+    TRY(controller_collect_plans(c, err));
+    return controller_check_trials(c, err);
 }
 
 enum status controller_apply_durable(struct controller *c, struct error *err)

@@ -260,6 +260,8 @@ enum status controller_open_agents(struct controller *c, struct error *err);
 /* Calls that were under way when the job before ended. */
 enum status controller_recover_agents(struct controller *c, struct error *err);
 enum status controller_turn_agents(struct controller *c, struct error *err);
+/* What the researcher makes of an outcome that was just applied. */
+enum status controller_turn_researcher(struct controller *c, struct error *err);
 /* The search ends: nobody waits for an answer any more. */
 enum status controller_end_agents(struct controller *c, struct error *err);
 void controller_close_agents(struct controller *c);

@@ -163,6 +163,21 @@ killed() { # NAME AGENT_TOKENS PATIENCE KEYS: a search that is killed again and 
     end_server
 }
 
+# One that nobody disturbs: its replay makes the same tree, though candidates and answers come as fast as they can, several
+# in one write of the journal.
+replayed() {
+    prepare whole 4000000 ''
+    sed -i 's/"rounds": 500/"rounds": 6/' job.json
+    expect 0 'the search has ended' "$trex" search job.json --out whole --simulate 0.05
+    end_server
+    decided whole > recorded.txt
+    expect 0 'the search has ended' env -u TREX_TEST_KEY "$trex" search job.json --replay whole --out again --simulate 0.05
+    decided again > replayed.txt
+    diff recorded.txt replayed.txt > diff.txt || { head -40 diff.txt; die "the replay has another tree"; }
+    ! grep -q interrupted out.txt || die "nothing had interrupted it"
+    ok "a replay of simulated candidates has the same tree"
+}
+
 # A relay that is killed while it asks, and a job that is killed while it waits for the relay: the job's calls go on, and
 # what is asked twice is no more than what a relay had under way when it died.
 start_relay() {
@@ -201,9 +216,11 @@ relayed() {
     end_server
 }
 
+replayed
 killed plenty 4000000 6000 ''
 [ "$by_model" = "$rounds" ] || die "only $by_model of $rounds plans are the model's"
 killed tight 80000 50 ', "reply_tokens": 512, "literature": false, "data": false'
 [ "$by_model" -gt 0 ] && [ "$by_model" -lt "$rounds" ] || die "$by_model of $rounds plans are the model's, in spite of the cap"
 relayed
+expect 0 'was interrupted [0-9]+ times' "$trex" search job.json --replay relayed --out after --simulate 0.05
 echo "$passed passed, 0 failed"
