@@ -188,7 +188,7 @@ choose_poison() {
 
 armed_strike() { # FAULT, as the rank said it
     if [ "$1" = "run.worker.$poison=kill" ]; then
-        begin_strike poison yes "$poison kills its rank"
+        begin_strike poison yes "$poison kills its rank" "$log_start"
         return
     fi
     if [ "$1" = flock=absent ]; then # no fault by itself
@@ -197,5 +197,5 @@ armed_strike() { # FAULT, as the rank said it
     fi
     [ -n "${armed_kind[$1]-}" ] || violation "a fault that nobody armed: $1"
     rm -f "arms/${armed_rank[$1]}"
-    begin_strike "${armed_kind[$1]}" "${armed_ends[$1]}" "$1 on rank ${armed_rank[$1]}"
+    begin_strike "${armed_kind[$1]}" "${armed_ends[$1]}" "$1 on rank ${armed_rank[$1]}" "$log_start"
 }

@@ -12,8 +12,10 @@ trained=no       # whether somebody trains
 resumed=yes      # whether the search was opened since the last fault that ended the ranks
 start=           # of the ranks: Slurm job, restart, step
 start_s=0
+log_start=       # that the line of the job's log belongs to which was read last
 refused=no       # whether ranks found the folder in use since the last fault
 damaged=         # a file that was damaged on purpose and is not replaced yet
+declare -A starts_s # when each start was
 declare -A what words of_start of_start_s at_s ends work_s time_s stuck deaths incidents_before
 sampling_s=0.2
 poll_s=0.05
@@ -137,6 +139,7 @@ read_lines() { # DESCRIPTOR FUNCTION
 
 on_job_line() {
     case $1 in
+        *'chaos: start '*) log_start=${1#*chaos: start } ;;
         *'TREX_FAULT strikes: '*) armed_strike "${1#*TREX_FAULT strikes: }" ;;
         *'folder is in use'*) refused=yes ;;
         *'given up'*) violation "the job gave up" ;;
@@ -161,6 +164,7 @@ on_start() {
     [ $trained = no ] || violation "the ranks were started again, and no fault had ended them: $1"
     start_s=${1% *}
     start=${1#* }
+    starts_s[$start]=$start_s
 }
 
 read_logs() {
@@ -188,18 +192,24 @@ poll_until() { # SECONDS WHAT COMMAND...
 
 # ---- a fault ------------------------------------------------------------------------------------------------------
 
-begin_strike() { # KIND ENDS WORDS: it strikes now; ENDS: whether it ends the ranks
+# It strikes now; ENDS: whether it ends the ranks; START: that it struck, which may be over when the log is read.
+begin_strike() { # KIND ENDS WORDS [START]
     read_lines 9 on_start
     read_lines 8 on_run_line
-    incidents_before[$struck]=$(incidents_seen)
+    local struck_start=${4:-$start}
+    if [ "$struck_start" = "$start" ]; then
+        incidents_before[$struck]=$(incidents_seen)
+    else # the next start may have told of it already
+        incidents_before[$struck]=${incidents_before[$((struck - 1))]:-0}
+    fi
     take_sample
-    of_start[$struck]=$start of_start_s[$struck]=$start_s
+    of_start[$struck]=$struck_start of_start_s[$struck]=${starts_s[$struck_start]:-$start_s}
     what[$struck]=$1 ends[$struck]=$2 words[$struck]=$3 at_s[$struck]=$EPOCHREALTIME
     queue+=("$struck")
     open_faults+=("$struck")
     echo "fault $((struck + 1)) ($(($(now_ms) / 1000 - began_ms / 1000)) s): $1, $3"
     struck=$((struck + 1))
-    if [ "$2" = yes ]; then
+    if [ "$2" = yes ] && [ "$struck_start" = "$start" ]; then
         trained=no
         resumed=no
         refused=no
