@@ -94,6 +94,7 @@ enum status call_local_open(const struct call_local_options *options, struct cal
     *out = (struct call_transport){
         .name = "local",
         .state = local,
+        .resumes = true,
         .start = local_start,
         .turn = local_turn,
         .take = local_take,

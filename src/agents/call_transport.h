@@ -51,7 +51,7 @@ struct call_transport {
     const char *name;
     void *state;
     /* A call that was started before its job ended is asked again, with the same id, key and body,
-     * and goes on where it was: nothing of it is lost (relay). */
+     * and goes on where it was: nothing of it is lost (relay, local). */
     bool resumes;
     enum status (*start)(void *state, const struct call *call, struct error *err);
     /* `outcomes`: search->outcomes, for a replay, which answers when the recorded search had come

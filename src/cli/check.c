@@ -5,6 +5,7 @@
 #include "agents/executor.h"
 #include "cli/check.h"
 #include "cli/cli.h"
+#include "run/asking.h"
 #include "run/candidate.h"
 #include "run/facts.h"
 #include "run/launch.h"
@@ -15,6 +16,7 @@
 struct checked {
     struct cli_job *opened;
     struct model *model;
+    struct model *speaker; /* the agents' local model; NULL: there is none */
     struct machine machine;
     int64_t own_bytes; /* of the device's memory, that its backend works in */
     struct researcher_facts facts;
@@ -57,8 +59,9 @@ static void print_job(const struct checked *checked)
     printf("device      %s, precision %s (%s)\n", device, precision_name(checked), opened->choice);
 }
 
-static void print_search(const struct job *job)
+static void print_search(const struct checked *checked)
 {
+    const struct job *job = &checked->opened->job;
     printf("search      %s, %lld rounds of %d configurations\n", job->policy->name,
            (long long)job->rounds, job->configurations);
     printf("limits      %lld samples a round", (long long)job->max_samples);
@@ -69,7 +72,7 @@ static void print_search(const struct job *job)
         printf(", %g GPU-hours", job->gpu_hours);
     }
     printf("\n");
-    check_print_researcher(job);
+    check_print_researcher(job, checked->speaker);
     printf("output      %s\n", job->output);
 }
 
@@ -92,6 +95,27 @@ static int64_t standing_bytes(const struct checked *checked)
 {
     int64_t per_weight = checked->facts.precision == TRAIN_BF16 ? 2 : 4;
     return checked->model->table.elements * per_weight + checked->own_bytes;
+}
+
+/* Answering and training take turns on a worker, so the larger one counts. */
+static void print_memory(const struct checked *checked, int64_t training_bytes)
+{
+    const struct job *job = &checked->opened->job;
+    int64_t memory = machine_worker_memory(job, &checked->machine, 1);
+    int64_t standing = standing_bytes(checked);
+    int64_t needed = training_bytes + standing;
+    printf(
+        "\nmemory      %.2f GB for the largest training and the base model, %.1f GB are there%s\n",
+        (double)needed / 1e9, (double)memory / 1e9,
+        needed > memory ? ": too little, such a candidate will fail" : "");
+    if (checked->speaker == NULL) {
+        return;
+    }
+    enum dtype dtype = checked->facts.precision == TRAIN_BF16 ? DTYPE_BF16 : DTYPE_F32;
+    needed = asking_answer_bytes(job, checked->speaker, dtype) + standing;
+    printf(
+        "            %.2f GB to answer the agents in place of a training, and the base model%s\n",
+        (double)needed / 1e9, needed > memory ? ": too little, no question will be answered" : "");
 }
 
 static enum status print_plan(struct checked *checked, struct error *err)
@@ -120,12 +144,7 @@ static enum status print_plan(struct checked *checked, struct error *err)
             (long long)(config.batch_tokens * config.accumulation), (double)bytes / 1e9,
             seconds / 60.0);
     }
-    int64_t memory = machine_worker_memory(job, &checked->machine, 1);
-    int64_t needed = largest + standing_bytes(checked);
-    printf(
-        "\nmemory      %.2f GB for the largest training and the base model, %.1f GB are there%s\n",
-        (double)needed / 1e9, (double)memory / 1e9,
-        needed > memory ? ": too little, such a candidate will fail" : "");
+    print_memory(checked, largest);
     printf("time        about %.1f min for a round on one worker, %.1f h for %lld rounds; "
            "divide by the workers\n",
            all_s / 60.0, all_s * (double)job->rounds / 3600.0, (long long)job->rounds);
@@ -214,13 +233,14 @@ static enum status check(struct checked *checked, struct error *err)
     workspace->device->ops->memory(workspace->device, &memory);
     checked->own_bytes = memory.used_bytes;
     TRY(model_inspect(checked->opened->job.model, &checked->model, err));
+    TRY(asking_inspect(&checked->opened->job, &checked->speaker, err));
     TRY(workspace_check_chat(&checked->opened->job, checked->model, err));
     TRY(facts_gather(workspace, checked->model, checked->machine.precision,
                      machine_worker_memory(&checked->opened->job, &checked->machine, 1),
                      &checked->facts, err));
     TRY(workspace_split(workspace, TASK_TEST, &test, err));
     print_job(checked);
-    print_search(&checked->opened->job);
+    print_search(checked);
     TRY(make_first_plan(checked, err));
     TRY(print_plan(checked, err));
     puts("\nno mistakes found");
@@ -275,6 +295,7 @@ static int run(const struct cli_command *command, int argc, char **argv)
     plan_fini(&checked.plan);
     researcher_close(checked.researcher);
     facts_fini(&checked.facts);
+    model_destroy(checked.speaker);
     model_destroy(checked.model);
     cli_job_close(&opened);
     return exit_code;

@@ -7,10 +7,13 @@
 #include "cli/check.h"
 #include "net/lm_provider.h"
 #include "net/source.h"
+#include "run/asking.h"
+#include "run/workspace.h"
 
 /* Of one round: diagnosis, insights, direction, plan. Before the first: the brief, and what is
  * looked for in papers and data sets. */
 enum { CALLS_A_ROUND = 4, CALLS_BEFORE = 6 };
+enum { USEFUL_PROMPT_TOKENS = 2000 }; /* the least that a job may ask for */
 
 static const char *const network_words[] = {
     [JOB_NETWORK_DIRECT] = "directly",
@@ -34,13 +37,25 @@ static void print_host(const char *url)
     printf("%.*s", (int)(length < 255 ? length : 255), start);
 }
 
+static void print_local(const struct job *job, const struct model *speaker)
+{
+    const struct job_researcher *asked = &job->researcher;
+    int64_t positions = speaker->config.max_positions;
+    int64_t fits = asking_prompt_tokens(job, speaker);
+    printf("  local       %s: %.4g M parameters, %lld positions, on a rank of the job%s\n",
+           asked->endpoints[0].model, (double)speaker->table.elements / 1e6, (long long)positions,
+           workspace_is_base(job, asked->endpoints[0].model) ? " (the base model)" : "");
+    if (fits < asked->prompt_tokens) {
+        printf("              prompts are cut to %lld tokens: a reply must fit into its positions "
+               "too%s\n",
+               (long long)fits,
+               fits < USEFUL_PROMPT_TOKENS ? "; few questions fit, and the rules will plan" : "");
+    }
+}
+
 static void print_endpoint(const struct job_endpoint *endpoint)
 {
     const struct lm_provider *provider = lm_provider_find(endpoint->provider);
-    if (provider == NULL) {
-        printf("  local       %s, on a rank of the job\n", endpoint->model);
-        return;
-    }
     const char *variable = endpoint->key_env[0] != '\0' ? endpoint->key_env : provider->key_env;
     printf("  %-10s  %s at ", endpoint->provider, endpoint->model);
     print_host(endpoint->url[0] != '\0' ? endpoint->url : provider->url);
@@ -129,7 +144,7 @@ static void print_sources(const struct job_researcher *asked)
     puts(asked->licences[0] != NULL ? "" : "any that is named");
 }
 
-void check_print_researcher(const struct job *job)
+void check_print_researcher(const struct job *job, const struct model *speaker)
 {
     const struct job_researcher *asked = &job->researcher;
     if (asked->endpoint_count == 0) {
@@ -141,7 +156,10 @@ void check_print_researcher(const struct job *job)
            local ? "on a rank of the job" : network_words[asked->network],
            asked->dry_run ? "; its plans are run dry first" : "",
            asked->code ? "; operators that it writes may run" : "");
-    for (int i = 0; i < asked->endpoint_count; i++) {
+    if (local) {
+        print_local(job, speaker);
+    }
+    for (int i = 0; !local && i < asked->endpoint_count; i++) {
         print_endpoint(&asked->endpoints[i]);
     }
     print_sources(asked);

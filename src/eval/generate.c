@@ -34,6 +34,7 @@ struct generator {
     const struct generate_options *options;
     void (*on_text)(void *context, int64_t index, const char *piece);
     void *context;
+    const struct progress *progress;
     struct generate_output *outputs;
 
     int32_t ends[ENDS_MAX];
@@ -221,6 +222,29 @@ static void add_entry(struct generator *generator, int64_t place, const int32_t 
     slot->position += count;
 }
 
+/* A prompt that is longer than a pass takes: all but its end goes first, so that whoever watches
+ * hears of it between the passes. */
+static enum status feed_head(struct generator *generator, int64_t place, const int32_t **prompt,
+                             int64_t *length, struct error *err)
+{
+    struct slot *slot = &generator->slots[place];
+    const int32_t at = (int32_t)place;
+    const int32_t piece = PREFILL_TOKENS;
+    const float uniform = 0.0F;
+    while (*length > PREFILL_TOKENS) {
+        const int32_t position = (int32_t)slot->position;
+        int32_t ignored;
+        TRY(decoder_feed(generator->decoder, generator->network, *prompt, &at, &position, &piece, 1,
+                         &generator->options->sampling, &uniform, &ignored, err));
+        slot->position += piece;
+        *prompt += piece;
+        *length -= piece;
+        TRY(progress_tick(generator->progress, "generate", generator->finished, generator->count,
+                          err));
+    }
+    return STATUS_OK;
+}
+
 /* Gives a free slot to the next prompt. */
 static enum status admit(struct generator *generator, int64_t place, struct error *err)
 {
@@ -234,6 +258,7 @@ static enum status admit(struct generator *generator, int64_t place, struct erro
     slot->position = 0;
     slot->made = 0;
     generator->admitted++;
+    TRY(feed_head(generator, place, &prompt, &length, err));
     add_entry(generator, place, prompt, length);
     return STATUS_OK;
 }
@@ -320,9 +345,9 @@ static enum status take_token(struct generator *generator, struct slot *slot, in
     return tell(generator, slot, false, err);
 }
 
-static enum status run(struct generator *generator, const struct progress *progress,
-                       struct error *err)
+static enum status run(struct generator *generator, struct error *err)
 {
+    const struct progress *progress = generator->progress;
     while (generator->finished < generator->count) {
         TRY(progress_tick(progress, "generate", generator->finished, generator->count, err));
         TRY(plan_pass(generator, err));
@@ -354,6 +379,7 @@ enum status generate_run(const struct model *model, const struct network *networ
                                   .options = options,
                                   .on_text = on_text,
                                   .context = context,
+                                  .progress = progress,
                                   .outputs = outputs};
     if (count == 0) {
         return STATUS_OK;
@@ -362,7 +388,7 @@ enum status generate_run(const struct model *model, const struct network *networ
     collect_ends(&generator);
     TRY_CLEANUP(open_decoder(&generator, err));
     TRY_CLEANUP(allocate(&generator, err));
-    TRY_CLEANUP(run(&generator, progress, err));
+    TRY_CLEANUP(run(&generator, err));
 cleanup:
     generator_fini(&generator);
     for (int64_t i = 0; status != STATUS_OK && i < count; i++) {
@@ -370,4 +396,15 @@ cleanup:
         memset(&outputs[i], 0, sizeof(outputs[i]));
     }
     return status;
+}
+
+int64_t generate_bytes(const struct network *network, int64_t tokens)
+{
+    int64_t positions = network->config->max_positions;
+    const struct decoder_options shape = {
+        .slots = 1,
+        .capacity = tokens < positions ? tokens : positions,
+        .prefill_tokens = PREFILL_TOKENS,
+    };
+    return decoder_bytes(network, &shape);
 }

@@ -44,4 +44,7 @@ enum status generate_run(const struct model *model, const struct network *networ
                          void *context, const struct progress *progress,
                          struct generate_output *outputs, struct error *err);
 
+/* Bytes on the device, beside the weights, for one prompt and its answer of `tokens` together. */
+int64_t generate_bytes(const struct network *network, int64_t tokens);
+
 #endif

@@ -3,6 +3,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/clock.h"
 #include "base/json.h"
 #include "base/mem.h"
 #include "eval/generate.h"
@@ -52,15 +53,24 @@ static enum status read_question(const cJSON *body, struct question *out, struct
     return status == STATUS_OK ? read_messages(messages, out, err) : status;
 }
 
-/* Whoever is told of progress knows the phases of a candidate (run/message.h). */
+/* Whoever is told of progress knows the phases of a candidate (run/message.h). An answer has the
+ * time that one of a server has. */
 struct relay {
     const struct progress *to;
+    double allowed_s, began_s;
 };
 
 static enum status tick(void *context, const char *phase, int64_t done, int64_t total,
                         struct error *err)
 {
     const struct relay *relay = context;
+    double taken_s = clock_monotonic_s() - relay->began_s;
+    if (relay->allowed_s > 0.0 && taken_s > relay->allowed_s) {
+        return FAIL(err, STATUS_TIMEOUT,
+                    "no answer within %.0f s (researcher.timeout_seconds); lower reply_tokens or "
+                    "prompt_tokens, or allow more",
+                    relay->allowed_s);
+    }
     const char *known = strcmp(phase, "load") == 0 ? phase : "evaluate";
     return progress_tick(relay->to, known, done, total, err);
 }
@@ -103,44 +113,33 @@ cleanup:
     return status;
 }
 
-static bool is_base(const struct workspace *workspace, const char *folder)
-{
-    char *base = realpath(workspace->job->model, NULL);
-    char *asked = realpath(folder, NULL);
-    bool same = base != NULL && asked != NULL && strcmp(base, asked) == 0;
-    free(base);
-    free(asked);
-    return same;
-}
-
 enum status answer_question(struct workspace *workspace, const char *model_folder,
                             const cJSON *body, const struct progress *progress, cJSON **answer,
                             struct error *err)
 {
     enum status status = STATUS_OK;
     struct question question;
-    struct relay relay = {progress};
+    struct relay relay = {
+        .to = progress,
+        .allowed_s = workspace->job->researcher.timeout_s,
+        .began_s = clock_monotonic_s(),
+    };
     const struct progress relayed = {.tick = tick, .context = &relay};
-    struct model *loaded = NULL;
     const struct model *model = NULL;
+    const char *slash = strrchr(model_folder, '/');
+    const char *name = slash != NULL && slash[1] != '\0' ? slash + 1 : model_folder;
     cJSON *out = cJSON_CreateObject();
     TRY_CLEANUP(read_question(body, &question, err));
     const enum dtype dtype = workspace_precision(workspace) == TRAIN_BF16 ? DTYPE_BF16 : DTYPE_F32;
-    if (is_base(workspace, model_folder)) {
-        TRY_CLEANUP(workspace_model(workspace, dtype, &relayed, &model, err));
-    } else {
-        TRY_CLEANUP(
-            model_load_watched(model_folder, workspace->device, dtype, &relayed, &loaded, err));
-        model = loaded;
-    }
-    const char *name = strrchr(model_folder, '/');
-    cJSON_AddStringToObject(out, "model",
-                            name != NULL && name[1] != '\0' ? name + 1 : model_folder);
+    TRY_CLEANUP(workspace_speaker(workspace, model_folder, dtype, &relayed, &model, err));
     TRY_CLEANUP(generate(model, &question, &relayed, out, err));
+    if (cJSON_AddStringToObject(out, "model", name) == NULL) {
+        status = mem_fail(err, strlen(name), "an answer");
+        goto cleanup;
+    }
     *answer = out;
     out = NULL;
 cleanup:
-    model_destroy(loaded);
     cJSON_Delete(out);
     return status;
 }

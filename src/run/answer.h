@@ -12,9 +12,10 @@
  * the model in `model_folder`: *answer is {"text", "cut", "tokens_in", "tokens_out", "model"},
  * owned by the caller. The same question gives the same answer. A schema in the body is the
  * prompt's business: nothing here forces the model. The base model is used as it lies in the
- * workspace; another model is loaded for the question and freed. Progress: phases "load" and
- * "evaluate". Errors: STATUS_INVALID for a body that is none; STATUS_RANGE for a prompt that leaves
- * no room to answer. */
+ * workspace; another model stays there until the next work that is no question
+ * (workspace_speaker). Progress: phases "load" and "evaluate". Errors: STATUS_INVALID for a body
+ * that is none; STATUS_RANGE for a prompt that leaves no room to answer; STATUS_TIMEOUT after
+ * researcher.timeout_seconds of the job. */
 enum status answer_question(struct workspace *workspace, const char *model_folder,
                             const cJSON *body, const struct progress *progress, cJSON **answer,
                             struct error *err);

@@ -3,6 +3,9 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "eval/generate.h"
+#include "run/workspace.h"
+
 /* Papers and cards change slowly; a search that is taken up a week later sees the same ones. */
 static const double cache_s = 7 * 86400.0;
 
@@ -68,4 +71,40 @@ enum status asking_options(const struct job *job, struct log *log, struct asking
     };
     out->relay_s = researcher->tries * (lm->total_s + lm->pause_max_s);
     return STATUS_OK;
+}
+
+enum status asking_inspect(const struct job *job, struct model **speaker, struct error *err)
+{
+    const struct job_researcher *asked = &job->researcher;
+    *speaker = NULL;
+    if (asked->endpoint_count == 0 || strcmp(asked->endpoints[0].provider, "local") != 0) {
+        return STATUS_OK;
+    }
+    enum status status = model_inspect(asked->endpoints[0].model, speaker, err);
+    if (status != STATUS_OK) {
+        error_context(err, "%s: /researcher/model", job->path);
+    }
+    return status;
+}
+
+int64_t asking_prompt_tokens(const struct job *job, const struct model *speaker)
+{
+    int64_t wanted = job->researcher.prompt_tokens;
+    if (speaker == NULL) {
+        return wanted;
+    }
+    int64_t positions = speaker->config.max_positions;
+    int64_t reply = job->researcher.reply_tokens;
+    int64_t room = reply < positions / 2 ? positions - reply : positions / 2;
+    return wanted < room ? wanted : room;
+}
+
+int64_t asking_answer_bytes(const struct job *job, const struct model *speaker, enum dtype dtype)
+{
+    const struct weights weights = {.table = &speaker->table, .dtype = dtype};
+    const struct network network = {.config = &speaker->config, .weights = &weights};
+    bool base = workspace_is_base(job, job->researcher.endpoints[0].model);
+    int64_t tokens = asking_prompt_tokens(job, speaker) + job->researcher.reply_tokens;
+    int64_t own = base ? 0 : speaker->table.elements * (int64_t)dtype_bytes(dtype);
+    return own + generate_bytes(&network, tokens);
 }

@@ -4,6 +4,7 @@
 
 #include "agents/call_transport.h"
 #include "base/file.h"
+#include "model/model.h"
 #include "run/job.h"
 
 struct asking {
@@ -17,5 +18,17 @@ struct asking {
  * no endpoint. Network "off": sources answer from their cache and local folders alone. */
 enum status asking_options(const struct job *job, struct log *log, struct asking *out,
                            struct error *err);
+
+/* The model that answers on a rank of the job itself (provider "local"), inspected; NULL where
+ * there is none. The error of a folder that is no model names what is wrong in it. */
+enum status asking_inspect(const struct job *job, struct model **speaker, struct error *err);
+
+/* Of a prompt: the job's prompt_tokens; fewer where a local model's positions would leave no room
+ * to reply. speaker may be NULL. */
+int64_t asking_prompt_tokens(const struct job *job, const struct model *speaker);
+
+/* Bytes that a local model takes on a worker while it answers, beside the base model: its weights,
+ * where it is another one, and what generation needs. None of it stands beside a training. */
+int64_t asking_answer_bytes(const struct job *job, const struct model *speaker, enum dtype dtype);
 
 #endif

@@ -86,16 +86,30 @@ static double limit(const void *context, enum search_limit_id id)
     return controller_limit(context, id);
 }
 
+/* A folder that is no model is found before anything runs. */
+static enum status read_prompt_tokens(const struct controller *c, int64_t *out, struct error *err)
+{
+    struct model *speaker = NULL;
+    if (c->options.replay_folder == NULL && c->search.end != SEARCH_FINISHED) {
+        TRY(asking_inspect(c->options.job, &speaker, err));
+    }
+    *out = asking_prompt_tokens(c->options.job, speaker);
+    model_destroy(speaker);
+    return STATUS_OK;
+}
+
 enum status controller_open_agents(struct controller *c, struct error *err)
 {
     const struct job_researcher *asked = &c->options.job->researcher;
+    int64_t prompt_tokens = 0;
+    TRY(read_prompt_tokens(c, &prompt_tokens, err));
     struct researcher_options options = {
         .provider = asked->provider,
         .facts = &c->facts,
         .log = c->options.log,
         .run_folder = c->options.job->output,
         .repairs = asked->repairs,
-        .prompt_tokens = asked->prompt_tokens,
+        .prompt_tokens = prompt_tokens,
         .reply_tokens = asked->reply_tokens,
         .temperature = asked->temperature,
         .literature = asked->literature,
@@ -242,6 +256,14 @@ int64_t controller_ahead(const struct controller *c)
     return wanted && c->calls != NULL ? c->search.ahead : 0;
 }
 
+/* A lone worker that answers the agents itself has nothing else to do meanwhile. */
+static bool gains_by_planning_ahead(const struct controller *c)
+{
+    const struct job_researcher *asked = &c->options.job->researcher;
+    bool local = strcmp(asked->endpoints[0].provider, "local") == 0;
+    return asked->ahead && (!local || c->options.leader_count > 1);
+}
+
 /* Before the first candidate has finished, those under way show how long it will take; 0: not yet.
  */
 static double foreseen_candidate_s(const struct controller *c)
@@ -276,7 +298,7 @@ enum status controller_set_ahead(struct controller *c, struct error *err)
         if (known.candidates == 0) {
             known.candidate_s = foreseen_candidate_s(c);
         }
-        wanted = job->researcher.ahead
+        wanted = gains_by_planning_ahead(c)
                      ? ahead_wanted(&known, c->options.leader_count, job->configurations, wanted)
                      : 0;
     }

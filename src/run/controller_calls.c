@@ -14,6 +14,11 @@
 #include "base/mem.h"
 #include "run/controller_state.h"
 
+enum { ASK_DEATHS_MAX = 2, ASK_KILLERS_MAX = 2 };
+static const char died_asking[] = "the job ended twice while a worker answered; not asked again";
+static const char too_deadly[] =
+    "the local model ended its jobs with one question after the other; it is asked no more";
+
 struct rank_call {
     int32_t id; /* index in search->calls */
     enum call_kind kind;
@@ -203,9 +208,68 @@ enum status controller_answer_call(struct controller *c, int32_t id, const cJSON
 
 /* ---- a local model: call_local.c's way to the workers ---- */
 
+/* A question may have ended its job only if a worker had it: those that were asked first. */
+static bool may_have_killed(const struct controller *c, int32_t id)
+{
+    const struct search *search = &c->search;
+    if (controller_deaths_in_call(c, &search->calls[id]) < ASK_DEATHS_MAX) {
+        return false;
+    }
+    int before = 0;
+    for (int32_t i = 0; i < id; i++) {
+        const struct search_call *call = &search->calls[i];
+        before += !call->ended && strcmp(call->kind, call_kind_names[CALL_CHAT]) == 0;
+    }
+    return before < search->allocations[c->earlier - 1].workers;
+}
+
+/* Whether the last questions, without an answer in between, all ended their jobs. */
+static bool is_deadly(const struct search *search)
+{
+    int killed = 0;
+    for (int32_t i = search->call_count - 1; i >= 0 && killed < ASK_KILLERS_MAX; i--) {
+        const struct search_call *call = &search->calls[i];
+        bool chat = strcmp(call->kind, call_kind_names[CALL_CHAT]) == 0;
+        if (chat && call->reply != NULL) {
+            return false;
+        }
+        killed += chat && call->ended && strcmp(search_text(call->error), died_asking) == 0;
+    }
+    return killed == ASK_KILLERS_MAX;
+}
+
+/* Why a question is not put to a worker; NULL: it is. */
+static const char *refuse_question(const struct controller *c, int32_t id)
+{
+    if (may_have_killed(c, id)) {
+        return died_asking;
+    }
+    return is_deadly(&c->search) ? too_deadly : NULL;
+}
+
+static enum status tell_refusal(struct controller *c, int32_t id, const char *why,
+                                struct error *err)
+{
+    bool known = why == too_deadly && c->silenced;
+    c->silenced = c->silenced || why == too_deadly;
+    return known ? STATUS_OK
+                 : controller_incident(c, "question", err, "%s: %s",
+                                       search_text(c->search.calls[id].key), why);
+}
+
+/* A question that was under way when its job ended is asked again: once, if that was a death. */
 static enum status local_ask(void *context, int32_t id, const cJSON *body, struct error *err)
 {
-    return ask(context, id, CALL_CHAT, body, err);
+    struct controller *c = context;
+    const char *why = refuse_question(c, id);
+    TRY(ask(c, id, CALL_CHAT, body, err));
+    if (why == NULL) {
+        return STATUS_OK;
+    }
+    struct error refused;
+    FAIL(&refused, STATUS_INTERRUPTED, "%s", why);
+    TRY(tell_refusal(c, id, why, err));
+    return controller_answer_call(c, id, NULL, &refused, err);
 }
 
 static bool local_take(void *context, struct call_answer *out)
@@ -243,7 +307,7 @@ static enum status front_start(void *state, const struct call *call, struct erro
         return front->inner.start(front->inner.state, call, err);
     }
     TRY(ask(c, call->id, CALL_DRY, call->body, err));
-    if (!controller_died_in_call(c, &c->search.calls[call->id])) {
+    if (controller_deaths_in_call(c, &c->search.calls[call->id]) == 0) {
         return STATUS_OK;
     }
     struct error died;

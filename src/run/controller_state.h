@@ -98,6 +98,7 @@ struct controller {
     struct trial *trials;         /* likewise */
     struct ahead ahead;
     bool setting_ahead; /* an ahead_set event is under way */
+    bool silenced;      /* it was told that the local model is asked no more */
     struct researcher_facts facts;
     char checksum[HASH_TEXT_BYTES]; /* of the base model's weights, "": not known yet */
     struct executor_limits limits;
@@ -252,8 +253,8 @@ enum status controller_take_plan(struct controller *c, struct plan *plan, double
 enum status controller_check_trials(struct controller *c, struct error *err);
 void controller_drop_trials(struct controller *c);
 void controller_close_trials(struct controller *c);
-/* Whether the job that a call was under way in died; false for the one that is running. */
-bool controller_died_in_call(const struct controller *c, const struct search_call *call);
+/* How many jobs died while a call was under way; the one that is running has not. */
+int controller_deaths_in_call(const struct controller *c, const struct search_call *call);
 
 /* ---- controller_agents.c ---- */
 enum status controller_open_agents(struct controller *c, struct error *err);

@@ -100,18 +100,21 @@ static enum status check(struct controller *c, struct plan *plan, bool sure, str
 
 /* ---- dry runs ---- */
 
-bool controller_died_in_call(const struct controller *c, const struct search_call *call)
+/* One that was not lost with its job was under way in all that followed. */
+int controller_deaths_in_call(const struct controller *c, const struct search_call *call)
 {
     const struct search *search = &c->search;
     int32_t ran = search->allocation_count - 1;
     while (ran > 0 && search->allocations[ran].started_s > call->started_s) {
         ran--;
     }
-    if (ran < 0 || ran >= c->earlier) {
-        return false;
+    int deaths = 0;
+    int32_t last = call->ended ? ran : c->earlier - 1;
+    for (int32_t i = ran; i >= 0 && i <= last && i < c->earlier; i++) {
+        const char *end = search_text(search->allocations[i].end);
+        deaths += end[0] == '\0' || strncmp(end, "failed", strlen("failed")) == 0;
     }
-    const char *end = search_text(search->allocations[ran].end);
-    return end[0] == '\0' || strncmp(end, "failed", strlen("failed")) == 0;
+    return deaths;
 }
 
 /* Whether this dry run was under way when a job died; that it is lost may not be on disk yet. */
@@ -120,7 +123,8 @@ static bool ended_a_job(const struct controller *c, const char *key)
     for (int32_t i = 0; i < c->search.call_count; i++) {
         const struct search_call *call = &c->search.calls[i];
         bool cut = call->lost || !call->ended;
-        if (cut && strcmp(search_text(call->key), key) == 0 && controller_died_in_call(c, call)) {
+        if (cut && strcmp(search_text(call->key), key) == 0 &&
+            controller_deaths_in_call(c, call) > 0) {
             return true;
         }
     }

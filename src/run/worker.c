@@ -336,13 +336,13 @@ static enum status carry_out_call(struct worker *worker, const cJSON *order, boo
         return STATUS_OK;
     }
     set_run(&worker->workspace, order);
+    TRY(fault_point(dry ? "run.worker.dry" : "run.worker.answer", err));
     if (!dry) {
         return simulated ? FAIL(err, STATUS_UNSUPPORTED, "a simulated worker runs no model")
                          : answer_question(&worker->workspace,
                                            worker->options.job->researcher.endpoints[0].model, body,
                                            &progress, result, err);
     }
-    TRY(fault_point("run.worker.dry", err));
     if (simulated) {
         *result = cJSON_CreateObject();
         return *result != NULL ? STATUS_OK : mem_fail(err, 64, "a dry run's result");
@@ -360,7 +360,11 @@ static enum status carry_out(struct worker *worker, const cJSON *order, cJSON **
     TRY(fault_point("run.worker.order", err));
     const cJSON *work = cJSON_GetObjectItemCaseSensitive(order, "work");
     bool dry = cJSON_IsString(work) && strcmp(work->valuestring, "dry") == 0;
-    if (dry || (cJSON_IsString(work) && strcmp(work->valuestring, "ask") == 0)) {
+    bool asks = cJSON_IsString(work) && strcmp(work->valuestring, "ask") == 0;
+    if (!asks) {
+        workspace_drop_speaker(&worker->workspace);
+    }
+    if (dry || asks) {
         return carry_out_call(worker, order, dry, result, err);
     }
     TRY(make_paths(worker, &paths, err));

@@ -1,5 +1,6 @@
 #include "run/workspace.h"
 
+#include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
 #include <unistd.h>
@@ -77,6 +78,7 @@ void workspace_close(struct workspace *workspace)
     for (int dtype = 0; dtype < DTYPE_COUNT; dtype++) {
         model_destroy(workspace->models[dtype]);
     }
+    workspace_drop_speaker(workspace);
     device_close(workspace->device);
     memset(workspace, 0, sizeof(*workspace));
 }
@@ -133,6 +135,39 @@ void workspace_drop_weights(struct workspace *workspace, enum dtype dtype)
     if (workspace->models[dtype] != NULL) {
         weights_fini(&workspace->models[dtype]->weights);
     }
+}
+
+bool workspace_is_base(const struct job *job, const char *folder)
+{
+    char *base = realpath(job->model, NULL);
+    char *asked = realpath(folder, NULL);
+    bool same = base != NULL && asked != NULL && strcmp(base, asked) == 0;
+    free(base);
+    free(asked);
+    return same;
+}
+
+enum status workspace_speaker(struct workspace *workspace, const char *folder, enum dtype dtype,
+                              const struct progress *progress, const struct model **out,
+                              struct error *err)
+{
+    if (workspace_is_base(workspace->job, folder)) {
+        return workspace_model(workspace, dtype, progress, out, err);
+    }
+    const struct model *loaded = workspace->speaker;
+    if (loaded == NULL || strcmp(loaded->folder, folder) != 0 || loaded->weights.dtype != dtype) {
+        workspace_drop_speaker(workspace);
+        TRY(model_load_watched(folder, workspace->device, dtype, progress, &workspace->speaker,
+                               err));
+    }
+    *out = workspace->speaker;
+    return STATUS_OK;
+}
+
+void workspace_drop_speaker(struct workspace *workspace)
+{
+    model_destroy(workspace->speaker);
+    workspace->speaker = NULL;
 }
 
 enum status workspace_split(struct workspace *workspace, enum task_split split,

@@ -23,6 +23,7 @@ struct workspace {
     bool has_precision;             /* `precision` holds, whatever the device would take */
     enum train_precision precision;
     struct model *models[DTYPE_COUNT]; /* by dtype of the weights; NULL until used */
+    struct model *speaker; /* another model, that answers questions; NULL while none does */
     struct dataset splits[TASK_SPLIT_COUNT];
     bool split_loaded[TASK_SPLIT_COUNT];
 };
@@ -49,6 +50,19 @@ enum status workspace_model(struct workspace *workspace, enum dtype dtype,
 /* Frees the weights of the base model in `dtype`, which are read again when they are next asked
  * for; all else of the model stays. */
 void workspace_drop_weights(struct workspace *workspace, enum dtype dtype);
+
+/* The model in `folder` with its weights in `dtype`, for questions: the base model where that is
+ * it, else one that stays until workspace_drop_speaker, or until another is wanted. Borrowed
+ * likewise; progress likewise. */
+enum status workspace_speaker(struct workspace *workspace, const char *folder, enum dtype dtype,
+                              const struct progress *progress, const struct model **out,
+                              struct error *err);
+
+/* Frees it: trainings have the memory to themselves. */
+void workspace_drop_speaker(struct workspace *workspace);
+
+/* Whether a folder is the one of the job's base model. */
+bool workspace_is_base(const struct job *job, const char *folder);
 
 /* Rows of a split. Borrowed. */
 enum status workspace_split(struct workspace *workspace, enum task_split split,

@@ -368,6 +368,72 @@ static void test_interrupted(void **state)
 
 /* Each allocation in turn fails: an error or the right texts, and nothing leaks (the sanitizer sees
  * to that). */
+static enum status count_ticks(void *context, const char *phase, int64_t done, int64_t total,
+                               struct error *err)
+{
+    (void)phase;
+    (void)done;
+    (void)total;
+    (void)err;
+    ++*(int *)context;
+    return STATUS_OK;
+}
+
+/* A prompt of three passes: told of between them, and continued as if it had been fed at once. */
+static void test_long_prompt(void **state)
+{
+    (void)state;
+    enum { LENGTH = 5000, PIECES = 3, SPOKEN = 4 };
+    struct loaded loaded;
+    struct error err;
+    load_tiny(&loaded);
+    loaded.model->config.max_positions = 8192;
+    int32_t *ids = mem_calloc(LENGTH, sizeof(*ids));
+    struct rng rng;
+    rng_init(&rng, 17, 0);
+    uint64_t letters = (uint64_t)loaded.model->config.vocab_size - FIRST_LETTER;
+    for (int i = 0; i < LENGTH; i++) {
+        ids[i] = (int32_t)(FIRST_LETTER + rng_below(&rng, letters));
+    }
+    int32_t spoken[SPOKEN];
+    struct decoder *decoder = NULL;
+    const struct decoder_options shape = {.slots = 1, .capacity = 8192, .prefill_tokens = 8192};
+    const struct sampling greedy = {0};
+    assert_int_equal(decoder_create(loaded.device, &loaded.network, &shape, &decoder, &err),
+                     STATUS_OK);
+    for (int32_t i = 0; i < SPOKEN; i++) {
+        const int32_t slot = 0;
+        const int32_t position = i == 0 ? 0 : LENGTH + i - 1;
+        const int32_t count = i == 0 ? LENGTH : 1;
+        const float uniform = 0.0f;
+        assert_int_equal(decoder_feed(decoder, &loaded.network, i == 0 ? ids : &spoken[i - 1],
+                                      &slot, &position, &count, 1, &greedy, &uniform, &spoken[i],
+                                      &err),
+                         STATUS_OK);
+    }
+    decoder_destroy(decoder);
+    struct buffer text;
+    buffer_init(&text, 4096);
+    assert_int_equal(
+        tokenizer_decode_continuation(loaded.model->tokenizer, spoken, SPOKEN, true, &text, &err),
+        STATUS_OK);
+    int ticks = 0;
+    const struct progress progress = {count_ticks, &ticks};
+    const int64_t start[] = {0, LENGTH};
+    const struct generate_options options = {.max_new_tokens = SPOKEN};
+    struct generate_output output = {0};
+    assert_int_equal(generate_run(loaded.model, &loaded.network, ids, start, 1, &options, NULL,
+                                  NULL, &progress, &output, &err),
+                     STATUS_OK);
+    assert_int_equal(output.tokens, SPOKEN); /* no end token among them */
+    assert_string_equal(output.text, buffer_text(&text));
+    assert_int_equal(ticks, PIECES - 1 + SPOKEN + 1);
+    free(output.text);
+    buffer_fini(&text);
+    free(ids);
+    unload(&loaded);
+}
+
 static void test_no_memory(void **state)
 {
     (void)state;
@@ -428,6 +494,7 @@ int main(void)
         cmocka_unit_test(test_full_prompt),
         cmocka_unit_test(test_wrong_input),
         cmocka_unit_test(test_interrupted),
+        cmocka_unit_test(test_long_prompt),
         cmocka_unit_test(test_no_memory),
         cmocka_unit_test(test_reference_story),
     };

@@ -7,7 +7,10 @@
 #include <stdint.h>
 #include <cmocka.h>
 /* clang-format on */
+#include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "run/answer.h"
 
@@ -83,6 +86,16 @@ static enum status stop(void *context, const char *phase, int64_t done, int64_t 
     return ++*(int *)context > 3 ? FAIL(err, STATUS_INTERRUPTED, "stopped") : STATUS_OK;
 }
 
+static enum status count_loads(void *context, const char *phase, int64_t done, int64_t total,
+                               struct error *err)
+{
+    (void)done;
+    (void)total;
+    (void)err;
+    *(int *)context += strcmp(phase, "load") == 0;
+    return STATUS_OK;
+}
+
 static void test_refusals(void **state)
 {
     (void)state;
@@ -118,11 +131,95 @@ static void test_refusals(void **state)
     workspace_close(&fixture.workspace);
 }
 
+/* Another model stays for the next question, and goes before other work. */
+static void test_speaker(void **state)
+{
+    (void)state;
+    struct fixture fixture;
+    struct error err;
+    cJSON *answer = NULL;
+    int loads = 0;
+    const struct progress counting = {.tick = count_loads, .context = &loads};
+    open_fixture(&fixture);
+    assert_int_equal(ask(&fixture, other_folder, good, &counting, &answer, &err), STATUS_OK);
+    cJSON_Delete(answer);
+    assert_true(loads > 0);
+    assert_non_null(fixture.workspace.speaker);
+    loads = 0;
+    assert_int_equal(ask(&fixture, other_folder, good, &counting, &answer, &err), STATUS_OK);
+    cJSON_Delete(answer);
+    assert_int_equal(loads, 0);
+    workspace_drop_speaker(&fixture.workspace);
+    assert_null(fixture.workspace.speaker);
+    assert_int_equal(ask(&fixture, base_folder, good, &counting, &answer, &err), STATUS_OK);
+    cJSON_Delete(answer);
+    assert_null(fixture.workspace.speaker); /* the base model answers as it lies there */
+    workspace_close(&fixture.workspace);
+}
+
+static void test_takes_too_long(void **state)
+{
+    (void)state;
+    struct fixture fixture;
+    struct error err;
+    cJSON *answer = NULL;
+    open_fixture(&fixture);
+    fixture.job.researcher.timeout_s = 1e-9;
+    assert_int_equal(ask(&fixture, base_folder, good, NULL, &answer, &err), STATUS_TIMEOUT);
+    assert_non_null(strstr(err.message, "timeout_seconds"));
+    fixture.job.researcher.timeout_s = 600.0;
+    assert_int_equal(ask(&fixture, base_folder, good, NULL, &answer, &err), STATUS_OK);
+    cJSON_Delete(answer);
+    workspace_close(&fixture.workspace);
+}
+
+/* A real model says what it says to whoever asks it with `trex generate`. */
+static void test_real_model(void **state)
+{
+    (void)state;
+    const char *models = getenv("MODELS");
+    const char *program = TEST_BINARY_DIR "/trex";
+    char folder[1024];
+    snprintf(folder, sizeof(folder), "%s/stories260K", models != NULL ? models : "");
+    if (models == NULL || access(folder, R_OK) != 0 || access(program, X_OK) != 0) {
+        print_message("skipped: $MODELS/stories260K or trex is not there\n");
+        skip();
+    }
+    char command[4096];
+    char told[4096];
+    snprintf(command, sizeof(command),
+             "'%s' generate '%s' --prompt 'Once upon a time, there was a' --max-new-tokens 60 "
+             "--temperature 0.8 --top-p 0.95 --seed 5 --threads 1 --backend cpu",
+             program, folder);
+    FILE *pipe = popen(command, "r");
+    assert_non_null(pipe);
+    size_t length = fread(told, 1, sizeof(told) - 1, pipe);
+    assert_int_equal(pclose(pipe), 0);
+    assert_true(length > 100);
+    told[length - 1] = '\0'; /* the line's end */
+    struct fixture fixture;
+    struct error err;
+    cJSON *answer = NULL;
+    open_fixture(&fixture);
+    if (ask(&fixture, folder,
+            "{\"messages\": [{\"role\": \"user\", \"content\": \"Once upon a time, there was "
+            "a\"}], "
+            "\"max_tokens\": 60, \"temperature\": 0.8, \"seed\": 5}",
+            NULL, &answer, &err) != STATUS_OK) {
+        fail_msg("%s", err.message);
+    }
+    assert_string_equal(cJSON_GetStringValue(cJSON_GetObjectItemCaseSensitive(answer, "text")),
+                        told);
+    cJSON_Delete(answer);
+    workspace_close(&fixture.workspace);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_answers),
-        cmocka_unit_test(test_refusals),
+        cmocka_unit_test(test_answers),    cmocka_unit_test(test_refusals),
+        cmocka_unit_test(test_speaker),    cmocka_unit_test(test_takes_too_long),
+        cmocka_unit_test(test_real_model),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
