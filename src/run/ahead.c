@@ -9,6 +9,7 @@ enum { MEAN_OF = 8 };
 static const double ahead_max = 1e6;
 static const double negligible = 0.01; /* share of a round's time */
 static const double slack = 0.2;       /* of a round: needed to go back, and to begin */
+static const double margin = 0.5; /* roots of the mean: so much more may begin than on average */
 
 static bool is_time(double seconds)
 {
@@ -46,6 +47,7 @@ int64_t ahead_wanted(const struct ahead *ahead, int workers, int round, int64_t 
         return 0;
     }
     double needed = (double)workers * ahead->latency_s / ahead->candidate_s;
+    needed += margin * sqrt(needed);
     needed = fmin(needed, ahead_max);
     int64_t rounds = (int64_t)ceil(needed / (double)round);
     int64_t wanted = rounds * round;

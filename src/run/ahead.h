@@ -1,8 +1,9 @@
 /* How many candidates to plan ahead of the free workers, so that none waits for an agent. Pure.
  *
  * While a plan is on its way (latency: from its request until it is a node), `workers` busy with
- * candidates of candidate_s each begin workers x latency / candidate_s new ones: so many must be
- * planned already. They are planned with less known, so as few as will do, in whole rounds. */
+ * candidates of candidate_s each begin workers x latency / candidate_s new ones on average, and now
+ * and then more, by about half the root of it: so many must be planned already. They are planned
+ * with less known, so as few as will do, in whole rounds. */
 #ifndef RUN_AHEAD_H
 #define RUN_AHEAD_H
 

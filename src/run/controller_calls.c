@@ -223,9 +223,11 @@ static bool may_have_killed(const struct controller *c, int32_t id)
     return before < search->allocations[c->earlier - 1].workers;
 }
 
-/* Whether the last questions, without an answer in between, all ended their jobs. */
-static bool is_deadly(const struct search *search)
+/* Whether the last questions, without an answer in between, all ended their jobs. Those that are
+ * refused in this turn count, though it is not on disk yet. */
+static bool is_deadly(const struct controller *c)
 {
+    const struct search *search = &c->search;
     int killed = 0;
     for (int32_t i = search->call_count - 1; i >= 0 && killed < ASK_KILLERS_MAX; i--) {
         const struct search_call *call = &search->calls[i];
@@ -233,7 +235,8 @@ static bool is_deadly(const struct search *search)
         if (chat && call->reply != NULL) {
             return false;
         }
-        killed += chat && call->ended && strcmp(search_text(call->error), died_asking) == 0;
+        killed += chat && (call->ended ? strcmp(search_text(call->error), died_asking) == 0
+                                       : may_have_killed(c, i));
     }
     return killed == ASK_KILLERS_MAX;
 }
@@ -244,7 +247,7 @@ static const char *refuse_question(const struct controller *c, int32_t id)
     if (may_have_killed(c, id)) {
         return died_asking;
     }
-    return is_deadly(&c->search) ? too_deadly : NULL;
+    return is_deadly(c) ? too_deadly : NULL;
 }
 
 static enum status tell_refusal(struct controller *c, int32_t id, const char *why,

@@ -26,12 +26,12 @@ static void test_nothing_measured(void **state)
 static void test_whole_rounds(void **state)
 {
     (void)state;
-    /* 8 workers x 5 s / 20 s = 2 candidates; x 15 s = 6; x 16 s = 6.4 */
+    /* 8 workers x 5 s / 20 s = 2 candidates, 2.7 with the margin; x 10 s = 4, 5; x 15 s = 6, 7.2 */
     struct ahead ahead = {.latency_s = 5.0, .candidate_s = 20.0};
     assert_int_equal(ahead_wanted(&ahead, 8, 3, 0), 3);
-    ahead.latency_s = 15.0;
+    ahead.latency_s = 10.0;
     assert_int_equal(ahead_wanted(&ahead, 8, 3, 0), 6);
-    ahead.latency_s = 16.0;
+    ahead.latency_s = 15.0;
     assert_int_equal(ahead_wanted(&ahead, 8, 3, 6), 9);
     /* One worker: a plan that takes as long as a candidate needs one, which is a round. */
     ahead.latency_s = 20.0;
@@ -60,11 +60,11 @@ static void test_quick_agents(void **state)
 static void test_hysteresis(void **state)
 {
     (void)state;
-    struct ahead ahead = {.latency_s = 15.0, .candidate_s = 20.0};
-    assert_int_equal(ahead_wanted(&ahead, 8, 3, 9), 9); /* 6 would just do */
-    ahead.latency_s = 13.0;                             /* 5.2 */
+    struct ahead ahead = {.latency_s = 12.0, .candidate_s = 20.0};
+    assert_int_equal(ahead_wanted(&ahead, 8, 3, 9), 9); /* 6 would just do: 5.9 */
+    ahead.latency_s = 10.0;                             /* 5 */
     assert_int_equal(ahead_wanted(&ahead, 8, 3, 9), 6);
-    ahead.latency_s = 15.1; /* and back up as soon as 6 are too few */
+    ahead.latency_s = 12.5; /* and back up as soon as 6 are too few: 6.1 */
     assert_int_equal(ahead_wanted(&ahead, 8, 3, 6), 9);
 }
 
