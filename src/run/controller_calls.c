@@ -132,7 +132,9 @@ void controller_drop_calls(struct controller *c)
 
 enum status controller_dispatch_calls(struct controller *c, struct error *err)
 {
-    if (controller_left_s(c) <= c->drain_s) {
+    /* Of a call that ends its job, the record must know that there was a job. */
+    bool recorded = c->search.allocation_count > c->earlier;
+    if (!recorded || controller_left_s(c) <= c->drain_s) {
         return STATUS_OK;
     }
     for (struct rank_call *call = c->rank_calls; call != NULL && controller_free_worker(c) >= 0;
