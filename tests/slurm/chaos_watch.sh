@@ -305,9 +305,11 @@ states() { # NAME STATE VALUE LOSS of each candidate that has an end, one a line
 }
 
 # A candidate whose rank was killed under it twice, or that got no further in three deaths of the search, cannot be told
-# from one that is to blame.
+# from one that is to blame. It runs from its order on, which is before anything of it is seen here.
 set_aside_by_rule() { # NAME
     [ "${stuck[$1]:-0}" -ge 3 ] ||
+        { [ "$(grep -c "the search died .*running: .*$1" "$run/log.jsonl")" -ge 3 ] &&
+            grep -q "\"$1  failed: its job died 3 times while it was running and got no further" "$run/log.jsonl"; } ||
         { [ "${deaths[$1]:-0}" -ge 2 ] && grep -q "\"$1  failed: it ended its rank 2 times" "$run/log.jsonl"; }
 }
 
