@@ -6,6 +6,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <strings.h>
 
 #include <curl/curl.h>
 
@@ -289,6 +290,15 @@ static const char *first_set(const char *name, const char *other_name)
         }                                                                                          \
     } while (0)
 
+/* libcurl takes "Authorization" to no other host, port or scheme; another secret would go along. */
+static bool may_redirect(const struct http_request *request)
+{
+    static const char name[] = "Authorization:";
+    return request->body == NULL &&
+           (request->secret_header == NULL ||
+            strncasecmp(request->secret_header, name, sizeof(name) - 1) == 0);
+}
+
 static CURLcode set_limits(struct transfer *transfer, const struct http_request *request,
                            bool encrypted)
 {
@@ -302,7 +312,7 @@ static CURLcode set_limits(struct transfer *transfer, const struct http_request 
     SET(CURLOPT_HTTP_VERSION, (long)CURL_HTTP_VERSION_1_1);
     SET(CURLOPT_PROTOCOLS_STR, "http,https");
     SET(CURLOPT_REDIR_PROTOCOLS_STR, encrypted ? "https" : "http,https");
-    SET(CURLOPT_FOLLOWLOCATION, request->secret_header == NULL && request->body == NULL ? 1L : 0L);
+    SET(CURLOPT_FOLLOWLOCATION, may_redirect(request) ? 1L : 0L);
     SET(CURLOPT_MAXREDIRS, (long)REDIRECTS_MAX);
     SET(CURLOPT_SUPPRESS_CONNECT_HEADERS, 1L);
     const char *bundle = first_set("SSL_CERT_FILE", "CURL_CA_BUNDLE");

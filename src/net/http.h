@@ -3,8 +3,9 @@
  *
  * Certificates are always verified; CA bundle from SSL_CERT_FILE or CURL_CA_BUNDLE, else the
  * system's; proxies from https_proxy, http_proxy, no_proxy; redirects are followed for a GET
- * without a secret alone, and never from https to another scheme. Nothing of a secret header, and
- * no query of a URL, reaches an error or a log. */
+ * alone, never from https to another scheme, and with a secret only if it is "Authorization", which
+ * goes to no other host, port or scheme. Nothing of a secret header, and no query of a URL, reaches
+ * an error or a log. */
 #ifndef NET_HTTP_H
 #define NET_HTTP_H
 

@@ -115,6 +115,19 @@ enum status source_hf_datasets_read(const char *body, size_t len_bytes, int coun
     return status;
 }
 
+/* The hub knows a data set by its old names too, the datasets server by the last one alone. */
+static enum status adopt_name(struct source_work *work, const cJSON *document, struct error *err)
+{
+    const char *id = source_string(document, "id");
+    char *name = mem_strdup(id);
+    if (name == NULL) {
+        return mem_fail(err, strlen(id) + 1, "a name");
+    }
+    free(work->question.id);
+    work->question.id = name;
+    return STATUS_OK;
+}
+
 enum status source_hf_read_set(struct source_work *work, const char *body, size_t len_bytes,
                                cJSON **document, struct error *err)
 {
@@ -125,7 +138,7 @@ enum status source_hf_read_set(struct source_work *work, const char *body, size_
     if (status == STATUS_OK && *document == NULL) {
         status = FAIL(err, STATUS_FORMAT, "hf_datasets sent JSON that describes no data set");
     }
-    return status;
+    return status == STATUS_OK ? adopt_name(work, *document, err) : status;
 }
 
 /* ---- paths ---- */

@@ -81,6 +81,8 @@ static const struct {
     {"publisher-specific", ""},
     {"publisher-specific-oa", ""},
     {"other-oa", ""},
+    {"unspecified-oa", ""},
+    {"implied-oa", ""},
     {"apache", "apache-2.0"},
     {"apache2", "apache-2.0"},
     {"apache2.0", "apache-2.0"},

@@ -25,6 +25,7 @@ struct script {
     struct server_answer answer;
     const char *body; /* copied for each */
     char method[16], path[256], query[256], header[256], agent[64], body_got[256];
+    char authorization[256];
 };
 
 static inline void handle(void *context, const struct server_request *request,
@@ -37,6 +38,7 @@ static inline void handle(void *context, const struct server_request *request,
     snprintf(script->body_got, sizeof(script->body_got), "%.200s", request->body);
     server_header(request, "x-key", script->header, sizeof(script->header));
     server_header(request, "User-Agent", script->agent, sizeof(script->agent));
+    server_header(request, "Authorization", script->authorization, sizeof(script->authorization));
     if (strcmp(request->path, "/there") == 0) {
         answer->body = mem_strdup("arrived");
         return;

@@ -61,6 +61,7 @@ struct world {
     int fail_code, fail_count; /* the first answers */
     double retry_after_s;
     bool web_page, empty_hub;
+    bool moved;     /* the hub has another name for the data set, and its card in another place */
     int bad_offset; /* of rows: that page answers 400; -1: none */
     const char *licence_tag, *gated;
     const char *echo; /* stands in an answer; NULL: nothing does */
@@ -114,6 +115,20 @@ static inline char *choose_body(const struct world *world, const struct server_r
     }
     if (strcmp(request->path, "/hf/api/datasets/example-org/short-reviews") == 0) {
         return print_set(world);
+    }
+    static const char *const moves[][2] = {
+        {"/hf/api/datasets/short-reviews", "/hf/api/datasets/example-org/short-reviews"},
+        {"/hf/datasets/example-org/short-reviews/resolve/main/README.md", "/hf/api/card"},
+    };
+    for (int i = 0; i < 2 && world->moved; i++) {
+        if (strcmp(request->path, moves[i][0]) == 0) {
+            answer->code = 307;
+            snprintf(answer->headers, sizeof(answer->headers), "Location: %s\r\n", moves[i][1]);
+            return strdup("Temporary Redirect");
+        }
+    }
+    if (strcmp(request->path, "/hf/api/card") == 0) {
+        return read_golden(moves[1][0] + 1);
     }
     if (strcmp(request->path, "/hf_rows/rows") == 0 && strstr(request->query, "length=5") == NULL) {
         return print_rows(request->query);

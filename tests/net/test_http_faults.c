@@ -172,6 +172,26 @@ static void test_redirects(void **state)
     assert_string_equal(fixture->script.path, "/here");
     http_response_fini(&response);
 
+    fixture->request.secret_header = "Authorization: Bearer hunter2";
+    response = ask(fixture);
+    assert_int_equal(response.code, 200);
+    assert_string_equal(fixture->script.path, "/there");
+    assert_string_equal(fixture->script.authorization, "Bearer hunter2");
+    http_response_fini(&response);
+    snprintf(headers, 256, "Location: http://localhost:%d/there\r\n", server_port(fixture->server));
+    response = ask(fixture);
+    assert_int_equal(response.code, 200);
+    assert_string_equal(fixture->script.authorization, ""); /* another host */
+    http_response_fini(&response);
+    struct server *other = server_start(handle, &fixture->script);
+    assert_non_null(other);
+    snprintf(headers, 256, "Location: http://127.0.0.1:%d/there\r\n", server_port(other));
+    response = ask(fixture);
+    assert_int_equal(response.code, 200);
+    assert_string_equal(fixture->script.authorization, ""); /* another port */
+    http_response_fini(&response);
+    server_stop(other);
+
     fixture->request.secret_header = NULL;
     fixture->request.body = "a question";
     fixture->request.body_bytes = 10;

@@ -80,6 +80,7 @@ static void test_licences(void **state)
         {"", ""},
         {"n/a", ""},
         {"publisher-specific-oa", ""},
+        {"unspecified-oa", ""},
         {"see <a href=x>", ""},
         {"ask\\us; rm -rf", ""},
     };

@@ -82,6 +82,33 @@ static void test_card(void **state)
     cJSON_Delete(documents);
 }
 
+/* The datasets server would not know the old name. */
+static void test_a_set_that_moved(void **state)
+{
+    struct world *world = *state;
+    world->moved = true;
+    world->options.cache_folder = NULL;
+    for (int with_key = 0; with_key < 2; with_key++) {
+        if (with_key == 1) {
+            setenv("HF_TOKEN", "hf_hunter2", 1);
+        }
+        close_sources(world);
+        open_sources(world);
+        world->count = 0;
+        cJSON *documents = ask_documents(
+            world, "{\"do\": \"card\", \"source\": \"hf_datasets\", \"id\": \"short-reviews\"}",
+            NULL);
+        assert_string_equal(text_of(documents, 0, "id"), "example-org/short-reviews");
+        assert_string_equal(text_of(documents, 0, "title"), "Short Reviews");
+        assert_int_equal(world->count, 6);
+        assert_non_null(strstr(world->paths[4], "/size?dataset=example-org%2Fshort-reviews"));
+        assert_non_null(strstr(world->paths[5], "/rows?dataset=example-org%2Fshort-reviews"));
+        assert_int_equal(strstr(world->headers[3], "hf_hunter2") != NULL, with_key);
+        cJSON_Delete(documents);
+    }
+    unsetenv("HF_TOKEN");
+}
+
 static int count_lines(const char *path, char **text)
 {
     struct buffer file;
@@ -382,6 +409,7 @@ int main(void)
         cmocka_unit_test(test_list),
         WITH_WORLD(test_searches),
         WITH_WORLD(test_card),
+        WITH_WORLD(test_a_set_that_moved),
         WITH_WORLD(test_download),
         WITH_WORLD(test_download_refused),
         WITH_WORLD(test_wrong_questions),
