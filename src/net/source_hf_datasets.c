@@ -228,7 +228,7 @@ enum status source_hf_read_size(const struct source_work *work, const char *body
 
 /* ---- columns and samples ---- */
 
-/* {"name", "type", "labels": what the numbers of a class label mean}. */
+/* {"name", "type", "labels": what the numbers of a class label, or of a list of them, mean}. */
 static void add_column(const cJSON *feature, cJSON *columns, struct buffer *scratch)
 {
     const cJSON *type = cJSON_GetObjectItemCaseSensitive(feature, "type");
@@ -241,7 +241,8 @@ static void add_column(const cJSON *feature, cJSON *columns, struct buffer *scra
     buffer_clear(scratch);
     source_clean(strcmp(kind, "Value") == 0 ? dtype : kind, false, 40, scratch);
     cJSON_AddStringToObject(column, "type", buffer_text(scratch));
-    const cJSON *names = cJSON_GetObjectItemCaseSensitive(type, "names");
+    const cJSON *listed = cJSON_GetObjectItemCaseSensitive(type, "feature");
+    const cJSON *names = cJSON_GetObjectItemCaseSensitive(listed != NULL ? listed : type, "names");
     if (cJSON_GetArraySize(names) > 0) {
         cJSON *labels = cJSON_AddArrayToObject(column, "labels");
         const cJSON *name = NULL;

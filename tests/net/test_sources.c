@@ -74,6 +74,9 @@ static void test_card(void **state)
     assert_string_equal(text_of(columns, 1, "name"), "label");
     assert_int_equal(
         cJSON_GetArraySize(cJSON_GetObjectItem(cJSON_GetArrayItem(columns, 1), "labels")), 2);
+    const cJSON *parts = cJSON_GetArrayItem(columns, 3);
+    assert_string_equal(source_string(parts, "type"), "List");
+    assert_int_equal(cJSON_GetArraySize(cJSON_GetObjectItem(parts, "labels")), 2);
     const cJSON *samples = cJSON_GetObjectItem(document, "samples");
     assert_int_equal(cJSON_GetArraySize(samples), 3);
     assert_string_equal(text_of(samples, 2, "sentence"), "two hours\nof rain");
