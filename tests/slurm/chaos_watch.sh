@@ -18,6 +18,7 @@ damaged=         # a file that was damaged on purpose and is not replaced yet
 declare -A starts_s # when each start was
 declare -A what words of_start of_start_s at_s ends work_s time_s stuck deaths incidents_before
 sampling_s=0.2
+save_s=0.5        # that a save takes on a busy machine, while the training goes on; what it holds is safe when it is synced
 poll_s=0.05
 turns=0           # of poll
 
@@ -285,7 +286,7 @@ measure_loss() { # FAULT
         before "$base" "${at_s[$i]}" || continue
         lost=$(core_seconds "$rank" "$base" "${at_s[$i]}" "${of_start[$i]}")
         most=$(larger "$lost" "$most")
-        ! before "$(seconds "$checkpoint_s + $aside_s + 2 * $sampling_s")" "$lost" ||
+        ! before "$(seconds "$checkpoint_s + $aside_s + $save_s + 2 * $sampling_s")" "$lost" ||
             violation "$name lost $lost s of work on rank $rank, more than a checkpoint interval:" \
                 "saved at $saved, begun at $since, fault at ${at_s[$i]}"
     done < <(in_training "${of_start_s[$i]}")
