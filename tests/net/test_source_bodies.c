@@ -135,7 +135,8 @@ static void test_hugging_face(void **state)
     cJSON_Delete(documents);
 }
 
-/* What record_sources fetched, in the folder that TREX_RECORDED names: each has documents. */
+/* What record_sources fetched, in the folder that TREX_RECORDED names, else the goldens, which lie
+ * likewise: each has documents. */
 static void test_recorded(void **state)
 {
     (void)state;
@@ -150,8 +151,8 @@ static void test_recorded(void **state)
         {source_hf_datasets_read, "hf/api/datasets.json"},
     };
     const char *folder = getenv("TREX_RECORDED");
-    if (folder == NULL) {
-        skip();
+    if (folder == NULL || folder[0] == '\0') {
+        folder = TEST_SOURCE_DIR "/net/golden";
     }
     for (int i = 0; i < 5; i++) {
         char path[FILE_PATH_BYTES];
