@@ -1,4 +1,6 @@
-/* What an answer can cost. */
+/* What providers asked for a million tokens, in and out, in USD, as known in 2025: a guide for caps,
+ * not checked against the providers' own pages. A job's own ("input_usd", "output_usd") come first,
+ * and what is not here has no price. */
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
