@@ -1,6 +1,4 @@
-/* What providers asked for a million tokens, in and out, in USD, as known in 2025: a guide for caps,
- * not checked against the providers' own pages. A job's own ("input_usd", "output_usd") come first,
- * and what is not here has no price. */
+/* What an answer can cost. */
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
@@ -14,8 +12,9 @@ struct price {
     double input_usd, output_usd;
 };
 
-/* USD of a million tokens in and out, as published in 2025. Prices change: a job's own
- * ("input_usd", "output_usd") come first, and what is not here has no price. */
+/* USD of a million tokens in and out, as known in 2025: a guide for caps, not checked against the
+ * providers' own pages. A job's own ("input_usd", "output_usd") come first, and what is not here
+ * has no price. */
 static const struct price prices[] = {
     {"openai", "gpt-5-mini", 0.25, 2.00},
     {"openai", "gpt-5-nano", 0.05, 0.40},
