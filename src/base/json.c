@@ -7,8 +7,9 @@
 
 #include "base/file.h"
 #include "base/mem.h"
+#include "base/text.h"
 
-enum { PROBLEMS_MAX_BYTES = 64 * 1024, FOUND_BYTES = 96 };
+enum { PROBLEMS_MAX_BYTES = 64 * 1024, FOUND_BYTES = 96, SHOWN_BYTES = 24 };
 
 bool json_utf8_valid(const char *text, size_t len_bytes)
 {
@@ -101,9 +102,14 @@ enum status json_parse(const char *text, size_t len_bytes, const char *source, c
     }
     int line = 0;
     int column = 0;
-    line_and_column(text, offset < len_bytes ? offset : len_bytes, &line, &column);
-    return FAIL(err, STATUS_FORMAT, "%s:%d:%d: not valid JSON near \"%.24s\"", source, line, column,
-                offset < len_bytes ? text + offset : "");
+    char near[3 * SHOWN_BYTES + 1];
+    offset = offset < len_bytes ? offset : len_bytes;
+    line_and_column(text, offset, &line, &column);
+    /* It may be cut in the middle of a character. */
+    size_t shown = len_bytes - offset < SHOWN_BYTES ? len_bytes - offset : SHOWN_BYTES;
+    text_repair(text + offset, strnlen(text + offset, shown), near);
+    return FAIL(err, STATUS_FORMAT, "%s:%d:%d: not valid JSON near \"%s\"", source, line, column,
+                near);
 }
 
 enum status json_parse_file(const char *path, size_t max_bytes, cJSON **out, struct error *err)
@@ -141,8 +147,13 @@ void json_problems_add(struct json_problems *problems, const char *pointer, cons
     va_start(arguments, format);
     vsnprintf(message, sizeof(message), format, arguments);
     va_end(arguments);
+    char line[JSON_POINTER_BYTES + sizeof(message)];
+    char whole[3 * sizeof(line)];
+    snprintf(line, sizeof(line), "%s: %s", pointer[0] != '\0' ? pointer : "/", message);
+    /* What was found is shown cut, maybe in the middle of a character. */
+    text_repair(line, strlen(line), whole);
     problems->count++;
-    buffer_printf(&problems->text, "%s: %s\n", pointer[0] != '\0' ? pointer : "/", message);
+    buffer_printf(&problems->text, "%s\n", whole);
 }
 
 enum status json_problems_check(const struct json_problems *problems, const char *source,

@@ -7,6 +7,7 @@
 
 #include "base/clock.h"
 #include "base/json.h"
+#include "base/text.h"
 
 static const char *const level_names[] = {"debug", "info", "warning", "error"};
 
@@ -76,16 +77,34 @@ static void append_tail(struct log_tail *tail, const char *message)
     tail->len_bytes += length + 1;
 }
 
+/* A stranger's text (an endpoint's error, a program's output) must not steer a terminal: control
+ * characters become spaces, but for the ends of lines. */
+static void blank_controls(char *text)
+{
+    for (unsigned char *at = (unsigned char *)text; *at != '\0'; at++) {
+        bool second = at[0] == 0xC2 && at[1] >= 0x80 && at[1] < 0xA0; /* U+0080 to U+009F */
+        if ((*at < ' ' && *at != '\n') || *at == 0x7F || second) {
+            *at = ' ';
+        }
+        if (second) {
+            *++at = ' ';
+        }
+    }
+}
+
 void log_write(struct log *log, enum log_level level, const char *room, const char *format, ...)
 {
     if (log == NULL || (level < log->level && log->tail == NULL)) {
         return;
     }
-    char message[2048];
+    char cut[2048];
+    char message[3 * sizeof(cut)];
     va_list arguments;
     va_start(arguments, format);
-    vsnprintf(message, sizeof(message), format, arguments);
+    vsnprintf(cut, sizeof(cut), format, arguments);
     va_end(arguments);
+    text_repair(cut, strlen(cut), message);
+    blank_controls(message);
     if (log->tail != NULL) {
         append_tail(log->tail, message);
     }

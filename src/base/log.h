@@ -33,8 +33,9 @@ void log_init(struct log *log, FILE *human, int rank, enum log_level level);
 enum status log_open(struct log *log, const char *path, struct error *err);
 void log_close(struct log *log);
 
-/* One line, cut at 2 KiB; room is the folder that speaks ("train"). A failing write is ignored: the
- * log must not stop the work. */
+/* One line, cut at 2 KiB; room is the folder that speaks ("train"). A stranger's text may be in it:
+ * control characters but line ends become spaces, what is not UTF-8 U+FFFD. A failing write is
+ * ignored: the log must not stop the work. */
 void log_write(struct log *log, enum log_level level, const char *room, const char *format, ...)
     BASE_PRINTF(4, 5);
 

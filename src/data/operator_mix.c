@@ -28,8 +28,9 @@ static void read_args(struct json_reader *args, struct mix_args *out)
     char pointer[JSON_POINTER_BYTES];
     json_reader_pointer(args, "sources", pointer);
     json_require(args, "sources", "a list of {path, weight}");
+    const cJSON *list = json_read_array(args, "sources");
     const cJSON *item = NULL;
-    cJSON_ArrayForEach (item, json_read_array(args, "sources")) {
+    cJSON_ArrayForEach (item, list) {
         if (out->source_count == SOURCES_MAX) {
             json_problems_add(args->problems, pointer, "found more than %d sources", SOURCES_MAX);
             break;

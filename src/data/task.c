@@ -140,8 +140,9 @@ static enum status read_extracts(struct json_reader *reader, struct task *task, 
 {
     char pointer[JSON_POINTER_BYTES];
     json_reader_pointer(reader, "extract", pointer);
+    const cJSON *list = json_read_object(reader, "extract");
     const cJSON *item = NULL;
-    cJSON_ArrayForEach (item, json_read_object(reader, "extract")) {
+    cJSON_ArrayForEach (item, list) {
         if (task->extract_count == TASK_FIELDS_MAX) {
             json_problems_add(reader->problems, pointer, "found more than %d fields",
                               TASK_FIELDS_MAX);
@@ -173,8 +174,9 @@ static enum status read_texts(struct json_reader *reader, const char *key, int m
 {
     char pointer[JSON_POINTER_BYTES];
     json_reader_pointer(reader, key, pointer);
+    const cJSON *list = json_read_array(reader, key);
     const cJSON *item = NULL;
-    cJSON_ArrayForEach (item, json_read_array(reader, key)) {
+    cJSON_ArrayForEach (item, list) {
         if (!cJSON_IsString(item) || item->valuestring[0] == '\0') {
             json_problems_add(reader->problems, pointer,
                               "found an entry that is no text, allowed are non-empty strings");

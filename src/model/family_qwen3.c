@@ -8,8 +8,9 @@
 static void refuse_windows(struct json_reader *reader, struct json_problems *unsupported)
 {
     model_family_refuse_flag(reader, "use_sliding_window", unsupported);
+    const cJSON *layers = json_read_array(reader, "layer_types");
     const cJSON *item = NULL;
-    cJSON_ArrayForEach (item, json_read_array(reader, "layer_types")) {
+    cJSON_ArrayForEach (item, layers) {
         if (!cJSON_IsString(item) || strcmp(item->valuestring, "full_attention") != 0) {
             json_problems_add(unsupported, "/layer_types",
                               "found \"%.40s\", supported is \"full_attention\"",

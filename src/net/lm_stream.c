@@ -41,10 +41,13 @@ static int read_escape(const char *text, size_t len_bytes)
     return end == digits + 4 && strspn(digits, "0123456789abcdefABCDEF") == 4 ? (int)number : -1;
 }
 
-/* Escapes that cJSON would end a text at, or refuse: NUL, and halves of characters. */
+/* What cJSON would end a text at, or refuse: NULs, also escaped ones, and halves of characters. */
 static void repair_escapes(char *text, size_t len_bytes)
 {
     for (size_t at = 0; at < len_bytes; at++) {
+        if (text[at] == '\0') {
+            text[at] = ' ';
+        }
         if (text[at] != '\\') {
             continue;
         }
@@ -132,19 +135,20 @@ static enum status end_line(struct lm_stream *stream, struct error *err)
     return status;
 }
 
+/* Spaces and one byte order mark, which may come in pieces. */
 static size_t skip_start(struct lm_stream *stream, const char *bytes, size_t len_bytes)
 {
     static const char byte_order_mark[] = "\xEF\xBB\xBF";
     size_t at = 0;
-    while (at < len_bytes && strchr(" \t\r\n", bytes[at]) != NULL && bytes[at] != '\0') {
-        at++;
-    }
-    if (len_bytes - at >= 3 && memcmp(bytes + at, byte_order_mark, 3) == 0) {
-        at += 3;
-    }
-    if (at < len_bytes) {
-        stream->began = true;
-        stream->whole = bytes[at] == '{' || bytes[at] == '[';
+    for (; at < len_bytes; at++) {
+        bool space = bytes[at] != '\0' && strchr(" \t\r\n", bytes[at]) != NULL;
+        bool mark = stream->mark_bytes < 3 && bytes[at] == byte_order_mark[stream->mark_bytes];
+        if (!space && !mark) {
+            stream->began = true;
+            stream->whole = bytes[at] == '{' || bytes[at] == '[';
+            break;
+        }
+        stream->mark_bytes += mark;
     }
     return at;
 }

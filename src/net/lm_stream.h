@@ -15,6 +15,7 @@ struct lm_stream {
     struct lm_reading *reading;
     struct buffer line; /* not ended yet; of a whole body: all of it */
     struct buffer data; /* of the event that is not ended yet */
+    size_t mark_bytes;  /* of a byte order mark that came before all else */
     bool began;         /* a byte that is no space came */
     bool whole;         /* it is not a stream */
     bool after_return;  /* the byte before was a carriage return */

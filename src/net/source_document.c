@@ -44,6 +44,12 @@ static bool add_clean(cJSON *object, const char *key, const char *text, bool lin
 enum status source_add(enum source_index source, const struct source_document *document, int count,
                        cJSON *documents, cJSON **added, struct error *err)
 {
+    if (cJSON_GetArraySize(documents) >= count) { /* a body may list a million more */
+        if (added != NULL) {
+            *added = NULL;
+        }
+        return STATUS_OK;
+    }
     const struct source_info *info = &source_list()[source];
     const char *kind = info->kind == SOURCE_LITERATURE ? "literature" : "data";
     const char *text = document->text != NULL ? document->text : "";
@@ -58,8 +64,8 @@ enum status source_add(enum source_index source, const struct source_document *d
         cJSON_AddStringToObject(object, "licence", document->licence) != NULL &&
         add_clean(object, "text", text, document->lines, document->text_bytes);
     const char *id = source_string(object, "id");
-    bool wanted = id[0] != '\0' && source_string(object, "title")[0] != '\0' &&
-                  cJSON_GetArraySize(documents) < count && !is_there(documents, id);
+    bool wanted =
+        id[0] != '\0' && source_string(object, "title")[0] != '\0' && !is_there(documents, id);
     bool kept = whole && wanted && cJSON_AddItemToArray(documents, object);
     if (!kept) {
         cJSON_Delete(object);

@@ -2,6 +2,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <strings.h>
 
 #include "base/json.h"
 #include "base/mem.h"
@@ -188,9 +189,22 @@ int source_year(const char *date)
     return year;
 }
 
+/* A word of the name begins with "test", in any case: "Test", "test_matched", "dev-test",
+ * "unseenTest"; and "devtest", as some call it. "latest" is none. */
+static bool is_of_tests(const char *name)
+{
+    for (const char *at = strcasestr(name, "test"); at != NULL; at = strcasestr(at + 1, "test")) {
+        bool begins = at == name || !isalpha((unsigned char)at[-1]) || *at == 'T';
+        if (begins || (at - name >= 3 && strncasecmp(at - 3, "dev", 3) == 0)) {
+            return true;
+        }
+    }
+    return false;
+}
+
 int source_rate_split(const char *name)
 {
-    return strcmp(name, "train") == 0 ? 2 : strncmp(name, "test", 4) == 0 ? 0 : 1;
+    return strcmp(name, "train") == 0 ? 2 : is_of_tests(name) ? 0 : 1;
 }
 
 enum status source_parse_json(const char *name, const char *body, size_t len_bytes, cJSON **out,

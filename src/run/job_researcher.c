@@ -40,18 +40,21 @@ static bool is_variable_name(const char *name)
     return fits;
 }
 
-/* A key in place of the name of its variable is the commonest mistake, and it must not spread. */
-static void check_key_env(struct json_reader *reader, char *name)
+/* A key in place of the name of its variable is the commonest mistake, and it must not spread:
+ * whatever stands there, of any type, is not shown. */
+static char *read_key_env(struct json_reader *reader)
 {
-    if (is_variable_name(name)) {
-        return;
+    const cJSON *value = json_read_any(reader, "key_env");
+    const char *name = value != NULL ? cJSON_GetStringValue(value) : "";
+    if (name == NULL || !is_variable_name(name)) {
+        char pointer[JSON_POINTER_BYTES];
+        json_reader_pointer(reader, "key_env", pointer);
+        json_problems_add(reader->problems, pointer,
+                          "allowed is the NAME of an environment variable, words of capitals as in "
+                          "MY_API_KEY, not a key (what was found is not shown)");
+        name = "";
     }
-    char pointer[JSON_POINTER_BYTES];
-    json_reader_pointer(reader, "key_env", pointer);
-    json_problems_add(reader->problems, pointer,
-                      "allowed is the NAME of an environment variable, words of capitals as in "
-                      "MY_API_KEY, not a key (what was found is not shown)");
-    memset(name, 0, strlen(name));
+    return mem_strdup(name);
 }
 
 static void check_url(struct json_reader *reader, char *url)
@@ -74,14 +77,13 @@ static enum status read_endpoint(struct json_reader *reader, const char *provide
     out->provider = mem_strdup(provider);
     out->model = read_text(reader, "model");
     out->url = read_text(reader, "endpoint");
-    out->key_env = read_text(reader, "key_env");
+    out->key_env = read_key_env(reader);
     out->structured = json_read_bool(reader, "structured", true);
     out->input_usd = json_read_number(reader, "input_usd", NAN, 0.0, 1e6);
     out->output_usd = json_read_number(reader, "output_usd", NAN, 0.0, 1e6);
     if (out->provider == NULL || out->model == NULL || out->url == NULL || out->key_env == NULL) {
         return mem_fail(err, TEXT_MAX_BYTES, "an endpoint");
     }
-    check_key_env(reader, out->key_env);
     check_url(reader, out->url);
     bool local = strcmp(provider, "local") == 0;
     if (out->model[0] == '\0') {
@@ -123,8 +125,9 @@ static enum status read_list(struct json_reader *reader, const char *key, const 
     char pointer[JSON_POINTER_BYTES];
     json_reader_pointer(reader, key, pointer);
     int count = 0;
+    const cJSON *list = json_read_array(reader, key);
     const cJSON *item = NULL;
-    cJSON_ArrayForEach (item, json_read_array(reader, key)) {
+    cJSON_ArrayForEach (item, list) {
         if (!cJSON_IsString(item) || count == JOB_LIST_MAX) {
             json_problems_add(reader->problems, pointer, "allowed is a list of at most %d texts",
                               JOB_LIST_MAX);

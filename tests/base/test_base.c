@@ -476,6 +476,32 @@ static void test_log_lines_are_json(void **state)
     buffer_fini(&text);
 }
 
+/* What a stranger wrote steers no terminal, and breaks no line of JSON. */
+static void test_log_blanks_what_steers_a_terminal(void **state)
+{
+    (void)state;
+    char path[FILE_PATH_BYTES];
+    char words[256] = "";
+    struct error err = {0};
+    struct log log;
+    cJSON *line = NULL;
+    struct buffer text;
+    path_in("strange.jsonl", path);
+    log_init(&log, fmemopen(words, sizeof(words), "w"), -1, LOG_INFO);
+    assert_int_equal(log_open(&log, path, &err), STATUS_OK);
+    log_write(&log, LOG_INFO, "net",
+              "HTTP 500: \x1B[2Jgone\r\xC2\x9B"
+              "1m\x7F\xFF\xC3\xA4\xE2\x82");
+    log_close(&log);
+    fclose(log.human);
+    assert_non_null(strstr(words, "HTTP 500:  [2Jgone   1m \uFFFD\u00E4\uFFFD\uFFFD\n"));
+    buffer_init(&text, 10000);
+    assert_int_equal(file_read(path, &text, &err), STATUS_OK);
+    assert_int_equal(json_parse(buffer_text(&text), text.len_bytes, path, &line, &err), STATUS_OK);
+    cJSON_Delete(line);
+    buffer_fini(&text);
+}
+
 static void test_log_tail_keeps_the_last_whole_lines(void **state)
 {
     (void)state;
@@ -529,6 +555,7 @@ int main(void)
         cmocka_unit_test(test_faults_fail_delay_and_hang),
         cmocka_unit_test(test_the_wall_clock_can_be_made_to_jump),
         cmocka_unit_test(test_log_lines_are_json),
+        cmocka_unit_test(test_log_blanks_what_steers_a_terminal),
         cmocka_unit_test(test_log_tail_keeps_the_last_whole_lines),
         cmocka_unit_test(test_deadlines),
     };

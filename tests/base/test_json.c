@@ -3,6 +3,7 @@
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -150,12 +151,50 @@ static void test_json_numbers_are_exact(void **state)
     }
 }
 
+/* Whatever is quoted of a wrong text is whole, and nothing behind its end is read. */
+static void test_json_quotes_whole_characters(void **state)
+{
+    (void)state;
+    struct error err = {0};
+    struct json_problems problems;
+    struct json_reader reader;
+    cJSON *object = NULL;
+    char *text = malloc(60); /* no NUL at its end */
+    memcpy(text, "{\"a\": \"", 7);
+    for (size_t i = 7; i < 60; i++) {
+        text[i] = "\xE2\x82\xAC"[(i - 7) % 3];
+    }
+    for (size_t length = 7; length < 60; length += 3) {
+        assert_int_equal(json_parse(text, length, "t", &object, &err), STATUS_FORMAT);
+        assert_true(json_utf8_valid(err.message, strlen(err.message)));
+        assert_int_equal(json_parse(text + 7, length - 7, "t", &object, &err), STATUS_FORMAT);
+        assert_true(json_utf8_valid(err.message, strlen(err.message)));
+    }
+    free(text);
+    char list[] = "[\"......................................................"
+                  "\u20AC\u20AC\u20AC\u20AC\u20AC\"]";
+    for (int shift = 0; shift < 6; shift++) {
+        memmove(list + 2, list + 3, strlen(list + 2));
+        char whole[128];
+        snprintf(whole, sizeof(whole), "{\"key\": %s}", list);
+        json_problems_init(&problems);
+        assert_int_equal(json_parse(whole, strlen(whole), "t", &object, &err), STATUS_OK);
+        json_reader_init(&reader, object, "", &problems);
+        assert_string_equal(json_read_string(&reader, "key", "none"), "none");
+        assert_int_equal(problems.count, 1);
+        assert_true(json_utf8_valid(buffer_text(&problems.text), problems.text.len_bytes));
+        json_problems_fini(&problems);
+        cJSON_Delete(object);
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_json_refuses_what_is_not_one_value),
         cmocka_unit_test(test_json_reader_reports_every_mistake_with_its_pointer),
         cmocka_unit_test(test_json_lines),
+        cmocka_unit_test(test_json_quotes_whole_characters),
         cmocka_unit_test(test_json_numbers_are_exact),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

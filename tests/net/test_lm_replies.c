@@ -58,6 +58,42 @@ static void test_samples(void **state)
     }
 }
 
+/* What comes before the first byte, in pieces of any size. */
+static void test_marks_in_front(void **state)
+{
+    (void)state;
+    static const char *const fronts[] = {"\xEF\xBB\xBF", "\r\n\xEF\xBB\xBF \n", " \n\n"};
+    for (size_t i = 0; i < 3 * SAMPLES; i++) {
+        const struct sample *sample = &samples[i / 3];
+        struct buffer wire;
+        buffer_init(&wire, (size_t)1 << 20);
+        buffer_append_text(&wire, fronts[i % 3]);
+        buffer_append_text(&wire, sample->wire);
+        for (size_t piece = 1; piece < 10; piece++) {
+            struct lm_reading reading;
+            assert_int_equal(
+                read_pieces(sample->provider, buffer_text(&wire), wire.len_bytes, piece, &reading),
+                STATUS_OK);
+            assert_string_equal(buffer_text(&reading.text), sample->text);
+            buffer_fini(&reading.text);
+        }
+        buffer_fini(&wire);
+    }
+}
+
+/* A NUL, escaped or not, ends no text. */
+static void test_nuls(void **state)
+{
+    (void)state;
+    static const char wire[] =
+        "data: {\"choices\":[{\"delta\":{\"content\":\"a\0b\\u0000c\"}}]}\n\n";
+    struct lm_reading reading;
+    assert_int_equal(read_pieces(&lm_provider_openai, wire, sizeof(wire) - 1, 7, &reading),
+                     STATUS_OK);
+    assert_string_equal(buffer_text(&reading.text), "a b\uFFFDc");
+    buffer_fini(&reading.text);
+}
+
 /* Bytes changed, left out and put in at random: nothing is promised but that it ends in one of the
  * ways that are allowed, with text that is UTF-8. */
 static void test_mangled_samples(void **state)
@@ -159,10 +195,9 @@ static void test_the_table(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_samples),
-        cmocka_unit_test(test_mangled_samples),
-        cmocka_unit_test(test_wrong_types),
-        cmocka_unit_test(test_the_table),
+        cmocka_unit_test(test_samples),     cmocka_unit_test(test_marks_in_front),
+        cmocka_unit_test(test_nuls),        cmocka_unit_test(test_mangled_samples),
+        cmocka_unit_test(test_wrong_types), cmocka_unit_test(test_the_table),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -54,6 +54,22 @@ static void test_words(void **state)
     }
 }
 
+/* Whatever a data set calls its split for tests. */
+static void test_splits(void **state)
+{
+    (void)state;
+    static const char *const tests[] = {"test",     "Test",    "TEST",     "test_matched",
+                                        "dev-test", "my.test", "evalTest", "devtest"};
+    static const char *const others[] = {"validation", "latest", "contest", "trainer", "tes", ""};
+    for (size_t i = 0; i < sizeof(tests) / sizeof(tests[0]); i++) {
+        assert_int_equal(source_rate_split(tests[i]), 0);
+    }
+    for (size_t i = 0; i < sizeof(others) / sizeof(others[0]); i++) {
+        assert_int_equal(source_rate_split(others[i]), 1);
+    }
+    assert_int_equal(source_rate_split("train"), 2);
+}
+
 static void test_licences(void **state)
 {
     (void)state;
@@ -148,9 +164,8 @@ static void test_cards(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_clean),
-        cmocka_unit_test(test_words),
-        cmocka_unit_test(test_licences),
+        cmocka_unit_test(test_clean),  cmocka_unit_test(test_words),
+        cmocka_unit_test(test_splits), cmocka_unit_test(test_licences),
         cmocka_unit_test(test_cards),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -119,6 +119,24 @@ static void test_single_mistakes(void **state)
     assert_mistake("\"keep_weights\": 0", "/keep_weights: found 0");
 }
 
+/* What is allowed is said once, also of keys with lists. */
+static void test_each_allowed_key_is_told_once(void **state)
+{
+    (void)state;
+    struct json_problems problems;
+    struct job_researcher researcher;
+    struct error err = {0};
+    cJSON *object = cJSON_Parse("{\"provider\": \"rules\", \"folders\": [\"a\"], \"folder\": 7}");
+    memset(&researcher, 0, sizeof(researcher));
+    json_problems_init(&problems);
+    assert_int_equal(job_researcher_read(object, ".", &problems, &researcher, &err), STATUS_OK);
+    assert_int_equal(problems.count, 1);
+    assert_non_null(strstr(buffer_text(&problems.text), ", data, folders, licences, "));
+    job_researcher_fini(&researcher);
+    json_problems_fini(&problems);
+    cJSON_Delete(object);
+}
+
 static char *read_whole(const char *endpoint, struct json_problems *problems)
 {
     char text[4096];
@@ -146,6 +164,8 @@ static void test_keys(void **state)
         "\"key_env\": \"hf_canary0123456789abcdef\"",
         "\"key_env\": \"AKIA0123456789CANARY\"",
         "\"key_env\": \"7_CANARY\"",
+        "\"key_env\": [\"sk-canary-0123456789abcdef\"]",
+        "\"key_env\": {\"key\": \"sk-canary-0123456789abcdef\"}",
         "\"endpoint\": \"https://user:canary@host/v1\"",
         "\"endpoint\": \"https://canary@host/v1\"",
         "\"endpoint\": \"sk-canary-0123456789abcdef\"",
@@ -357,6 +377,7 @@ int main(void)
         cmocka_unit_test(test_a_good_job_with_defaults),
         cmocka_unit_test(test_every_mistake_at_once),
         cmocka_unit_test(test_single_mistakes),
+        cmocka_unit_test(test_each_allowed_key_is_told_once),
         cmocka_unit_test(test_keys),
         cmocka_unit_test(test_environment_and_splits),
         cmocka_unit_test(test_files_that_are_no_jobs),
