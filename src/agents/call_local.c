@@ -1,6 +1,5 @@
-/* Questions to a model that a rank of this job runs; sources as directly as call_direct.c asks
- * them. */
-#include <math.h>
+/* Questions to a model that a rank of this job runs; sources by another transport, as the job's
+ * network has it. */
 #include <stdlib.h>
 
 #include "agents/call_parts.h"
@@ -8,18 +7,13 @@
 
 struct local {
     struct call_local_options options;
-    struct call_transport sources;
 };
 
 static void local_close(void *state)
 {
     struct local *local = state;
-    if (local != NULL) {
-        if (local->sources.close != NULL) {
-            local->sources.close(local->sources.state);
-        }
-        free(local);
-    }
+    local->options.sources.close(local->options.sources.state);
+    free(local);
 }
 
 static enum status local_start(void *state, const struct call *call, struct error *err)
@@ -28,19 +22,19 @@ static enum status local_start(void *state, const struct call *call, struct erro
     if (call->kind == CALL_CHAT) {
         return local->options.ask(local->options.context, call->id, call->body, err);
     }
-    return local->sources.start(local->sources.state, call, err);
+    return local->options.sources.start(local->options.sources.state, call, err);
 }
 
 static enum status local_turn(void *state, int64_t outcomes, bool idle, struct error *err)
 {
     struct local *local = state;
-    return local->sources.turn(local->sources.state, outcomes, idle, err);
+    return local->options.sources.turn(local->options.sources.state, outcomes, idle, err);
 }
 
 static bool local_take(void *state, struct call_answer *out)
 {
     struct local *local = state;
-    if (local->sources.take(local->sources.state, out)) {
+    if (local->options.sources.take(local->options.sources.state, out)) {
         return true;
     }
     if (!local->options.take(local->options.context, out)) {
@@ -57,24 +51,28 @@ static bool local_take(void *state, struct call_answer *out)
 static void local_cancel(void *state, int32_t id)
 {
     struct local *local = state;
-    local->sources.cancel(local->sources.state, id);
+    local->options.sources.cancel(local->options.sources.state, id);
     local->options.cancel(local->options.context, id);
+}
+
+static void local_done(void *state, int32_t id)
+{
+    struct local *local = state;
+    if (local->options.sources.done != NULL) {
+        local->options.sources.done(local->options.sources.state, id);
+    }
 }
 
 /* Its tokens count against the cap, which bounds the time that ranks spend on them. */
 static enum status local_bound(const void *state, const struct call *call, int64_t *tokens,
                                double *usd, struct error *err)
 {
-    (void)state;
-    (void)err;
-    *tokens = 0;
+    const struct local *local = state;
+    const struct call_transport *sources = &local->options.sources;
     *usd = 0.0;
-    if (call->kind == CALL_CHAT) {
-        struct lm_question question;
-        call_body_question(call->body, &question);
-        *tokens = lm_question_tokens(&question) + question.max_tokens;
-    }
-    return STATUS_OK;
+    return call->kind == CALL_CHAT
+               ? local->options.bound(local->options.context, call->body, tokens, err)
+               : sources->bound(sources->state, call, tokens, usd, err);
 }
 
 enum status call_local_open(const struct call_local_options *options, struct call_transport *out,
@@ -82,15 +80,10 @@ enum status call_local_open(const struct call_local_options *options, struct cal
 {
     struct local *local = mem_calloc(1, sizeof(*local));
     if (local == NULL) {
+        options->sources.close(options->sources.state);
         return mem_fail(err, sizeof(*local), "a transport");
     }
     local->options = *options;
-    local->options.direct.lm.endpoint_count = 0;
-    enum status status = call_direct_open(&local->options.direct, &local->sources, err);
-    if (status != STATUS_OK) {
-        local_close(local);
-        return status;
-    }
     *out = (struct call_transport){
         .name = "local",
         .state = local,
@@ -99,6 +92,7 @@ enum status call_local_open(const struct call_local_options *options, struct cal
         .turn = local_turn,
         .take = local_take,
         .cancel = local_cancel,
+        .done = local_done,
         .bound = local_bound,
         .close = local_close,
     };

@@ -21,6 +21,16 @@ void call_queue_fini(struct call_queue *queue);
 /* A failed answer that cost nothing, for *failure. */
 struct call_answer call_answer_failed(int32_t id, const struct error *failure);
 
+/* Makes of whatever came what an event can carry: texts of valid UTF-8 within their bounds, and an
+ * error with words unless there is a text. STATUS_NO_MEMORY. */
+enum status call_answer_repair(struct call_answer *answer, struct error *err);
+
+/* A call_ended event of an answer that was repaired, its figures within what the search takes; NULL
+ * without memory. */
+cJSON *call_ended_event(const struct call_answer *answer, bool lost);
+/* NaN is null. False without memory. */
+bool call_add_usd(cJSON *event, const char *key, double usd);
+
 /* Cuts what the record has no room for. */
 void call_answer_set(char *out, size_t out_bytes, const char *text);
 

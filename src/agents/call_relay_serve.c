@@ -96,16 +96,14 @@ static enum status charge(struct call_relay_server *server, const struct served_
     double tokens = server->tokens + (double)call->tokens;
     if (call->tokens > 0 && !(tokens <= server->caps.tokens)) {
         return FAIL(err, STATUS_LIMIT,
-                    "relay: %s may take %" PRId64 " tokens, the job file's agent_tokens has %.0f "
-                    "left of %.0f",
+                    "relay: %s may take %" PRId64 " tokens, agent_tokens has %.0f left of %.0f",
                     call->key, call->tokens, fmax(server->caps.tokens - server->tokens, 0.0),
                     server->caps.tokens);
     }
     if (usd > 0.0 && !(server->usd + usd <= server->caps.usd + usd_rounding)) {
         return FAIL(err, STATUS_LIMIT,
-                    "relay: %s may take %.6g USD, the job file's agent_money_usd has %.6g left of "
-                    "%.6g",
-                    call->key, usd, fmax(server->caps.usd - server->usd, 0.0), server->caps.usd);
+                    "relay: %s may take %.6g USD, agent_money_usd has %.6g left of %.6g", call->key,
+                    usd, fmax(server->caps.usd - server->usd, 0.0), server->caps.usd);
     }
     if (call->tokens > 0 || usd > 0.0) {
         TRY(write_spent(server, tokens, server->usd + usd, err));
@@ -381,6 +379,11 @@ static enum status receive(struct call_relay_server *server, struct error *err)
         }
     }
     return STATUS_OK;
+}
+
+void call_relay_serve_caps(struct call_relay_server *server, const struct call_relay_caps *caps)
+{
+    server->caps = *caps;
 }
 
 static void wait_for_work(struct call_relay_server *server, double wait_s)

@@ -43,6 +43,55 @@ struct call_answer call_answer_failed(int32_t id, const struct error *failure)
     return answer;
 }
 
+/* Makes a text that an event can carry of whatever came. */
+static enum status repair_text(struct call_answer *answer, struct error *err)
+{
+    size_t length = strlen(answer->text);
+    if (!json_utf8_valid(answer->text, length)) {
+        char *repaired = mem_calloc(3 * length + 1, 1);
+        if (repaired == NULL) {
+            return mem_fail(err, 3 * length + 1, "a reply");
+        }
+        length = text_repair(answer->text, length, repaired);
+        free(answer->text);
+        answer->text = repaired;
+    }
+    if (length > SEARCH_CALL_TEXT_MAX_BYTES) {
+        answer->status =
+            FAIL(&answer->error, STATUS_LIMIT, "the reply has %zu bytes, allowed are %d", length,
+                 SEARCH_CALL_TEXT_MAX_BYTES);
+    }
+    return STATUS_OK;
+}
+
+static void repair_line(char *text, size_t bytes)
+{
+    char repaired[3 * sizeof(((struct error *)NULL)->message) + 1];
+    if (!json_utf8_valid(text, strlen(text))) {
+        text_repair(text, strlen(text), repaired);
+        call_answer_set(text, bytes, repaired);
+    }
+}
+
+enum status call_answer_repair(struct call_answer *answer, struct error *err)
+{
+    if (answer->status == STATUS_OK && answer->text == NULL) {
+        answer->status = FAIL(&answer->error, STATUS_FORMAT, "there is no text in the answer");
+    }
+    if (answer->status == STATUS_OK) {
+        TRY(repair_text(answer, err));
+    }
+    if (answer->status != STATUS_OK && answer->error.message[0] == '\0') {
+        snprintf(answer->error.message, sizeof(answer->error.message), "%s",
+                 status_text(answer->status));
+    }
+    repair_line(answer->provider, sizeof(answer->provider));
+    repair_line(answer->model, sizeof(answer->model));
+    repair_line(answer->host, sizeof(answer->host));
+    repair_line(answer->error.message, sizeof(answer->error.message));
+    return STATUS_OK;
+}
+
 enum status call_queue_push(struct call_queue *queue, struct call_answer *answer, struct error *err)
 {
     if (queue->count == queue->capacity) {
@@ -95,6 +144,52 @@ void call_queue_fini(struct call_queue *queue)
     }
     free(queue->items);
     memset(queue, 0, sizeof(*queue));
+}
+
+/* ---- events ---- */
+
+bool call_add_usd(cJSON *event, const char *key, double usd)
+{
+    return isnan(usd) ? cJSON_AddNullToObject(event, key) != NULL
+                      : cJSON_AddNumberToObject(event, key, usd) != NULL;
+}
+
+/* The search refuses events with more. */
+static double within(double value, double max)
+{
+    return value >= 0.0 ? fmin(value, max) : 0.0;
+}
+
+cJSON *call_ended_event(const struct call_answer *answer, bool lost)
+{
+    bool replied = answer->status == STATUS_OK && answer->text != NULL;
+    double usd = isnan(answer->cost_usd) ? NAN : within(answer->cost_usd, SEARCH_CALL_USD_MAX);
+    cJSON *event = cJSON_CreateObject();
+    bool added =
+        cJSON_AddStringToObject(event, "event", "call_ended") != NULL &&
+        cJSON_AddNumberToObject(event, "call", answer->id) != NULL &&
+        cJSON_AddStringToObject(event, "provider", answer->provider) != NULL &&
+        cJSON_AddStringToObject(event, "model", answer->model) != NULL &&
+        cJSON_AddStringToObject(event, "host", answer->host) != NULL &&
+        cJSON_AddNumberToObject(
+            event, "tokens_in",
+            within((double)answer->tokens_in, (double)SEARCH_CALL_TOKENS_MAX)) != NULL &&
+        cJSON_AddNumberToObject(
+            event, "tokens_out",
+            within((double)answer->tokens_out, (double)SEARCH_CALL_TOKENS_MAX)) != NULL &&
+        call_add_usd(event, "cost_usd", usd) &&
+        cJSON_AddNumberToObject(event, "seconds", within(answer->seconds, CALL_SECONDS_MAX)) !=
+            NULL &&
+        cJSON_AddNumberToObject(event, "attempts",
+                                within(answer->attempts, SEARCH_CALL_ATTEMPTS_MAX)) != NULL &&
+        cJSON_AddStringToObject(event, replied ? "reply" : "error",
+                                replied ? answer->text : answer->error.message) != NULL &&
+        (!lost || cJSON_AddTrueToObject(event, "lost") != NULL);
+    if (!added) {
+        cJSON_Delete(event);
+        return NULL;
+    }
+    return event;
 }
 
 /* ---- bodies ---- */

@@ -100,12 +100,14 @@ enum status call_replay_open(const struct search *recorded, const char *recorded
 int64_t call_replay_ahead(const struct call_transport *transport, int64_t outcomes);
 
 struct call_local_options {
+    /* Tokens that a chat takes at most, in the model's own. An error: it is refused. */
+    enum status (*bound)(void *context, const cJSON *body, int64_t *tokens, struct error *err);
     enum status (*ask)(void *context, int32_t id, const cJSON *body, struct error *err);
     bool (*take)(void *context, struct call_answer *out);
     void (*cancel)(void *context, int32_t id);
     void *context;
-    const char *model;                 /* folder, for the record */
-    struct call_direct_options direct; /* for sources */
+    const char *model;             /* folder, for the record */
+    struct call_transport sources; /* for all that is no chat; taken, whatever the outcome */
 };
 enum status call_local_open(const struct call_local_options *options, struct call_transport *out,
                             struct error *err);
@@ -114,7 +116,7 @@ enum status call_off_open(struct call_transport *out, struct error *err);
 
 /* ---- the relay's side (trex relay) ---- */
 
-/* What all requests together may take, by the job file; counted in FOLDER/relay/spent.json. */
+/* What all requests together may take; counted in FOLDER/relay/spent.json. */
 struct call_relay_caps {
     double tokens, usd;
     int64_t reply_tokens; /* of one */
@@ -127,11 +129,14 @@ struct call_relay_state {
 
 struct call_relay_server; /* opaque */
 /* Serves the requests below run_folder with what `options` (of the job file, never of a request)
- * name. Requests are hostile: bounded, checked, answered once; a reply that is there is never asked
- * for again. STATUS_BUSY if another relay serves this folder. */
+ * name, within caps (of the job file or of who steers the search, never of a request). Requests are
+ * hostile: bounded, checked, answered once; a reply that is there is never asked for again.
+ * STATUS_BUSY if another relay serves this folder. */
 enum status call_relay_serve_open(const char *run_folder, const struct call_direct_options *options,
                                   const struct call_relay_caps *caps, struct log *log,
                                   struct call_relay_server **out, struct error *err);
+/* From the next request on. */
+void call_relay_serve_caps(struct call_relay_server *server, const struct call_relay_caps *caps);
 /* One turn, waiting at most wait_s. */
 enum status call_relay_serve(struct call_relay_server *server, double wait_s,
                              struct call_relay_state *state, struct error *err);

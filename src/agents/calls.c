@@ -2,6 +2,7 @@
  *
  *   ENTRY_ASKED    its call_started is on its way to the disk, or waits for a place
  *   ENTRY_SENT     the transport has it
+ *   ENTRY_HELD     of patient calls: it has failed, and nobody is told (calls.h)
  *   ENTRY_ENDING   its call_ended is on its way to the disk */
 #include "agents/calls.h"
 
@@ -18,7 +19,7 @@
 
 static const double usd_rounding = 1e-9;
 
-enum entry_phase { ENTRY_ASKED, ENTRY_SENT, ENTRY_ENDING };
+enum entry_phase { ENTRY_ASKED, ENTRY_SENT, ENTRY_HELD, ENTRY_ENDING };
 
 struct entry {
     int32_t id;
@@ -28,11 +29,14 @@ struct entry {
     cJSON *body;    /* until it is sent */
     int64_t tokens; /* reserved */
     double usd;
+    struct call_answer *failure; /* ENTRY_HELD: what it would have ended with; owned */
 };
 
 struct calls {
     struct call_transport transport;
     int open_max;
+    bool patient;
+    struct error refused; /* why the first was not asked; STATUS_OK: none was refused */
     struct log *log;
     double (*limit)(const void *context, enum search_limit_id id);
     const void *context;
@@ -54,11 +58,18 @@ enum status calls_create(const struct calls_options *options, struct calls **out
     }
     calls->transport = options->transport;
     calls->open_max = options->open_max > 0 ? options->open_max : 1;
+    calls->patient = options->patient;
     calls->log = options->log;
     calls->limit = options->limit;
     calls->context = options->context;
     *out = calls;
     return STATUS_OK;
+}
+
+static void close_entry(struct entry *entry)
+{
+    cJSON_Delete(entry->body);
+    free(entry->failure);
 }
 
 void calls_destroy(struct calls *calls)
@@ -68,7 +79,7 @@ void calls_destroy(struct calls *calls)
     }
     calls->transport.close(calls->transport.state);
     for (int i = 0; i < calls->entry_count; i++) {
-        cJSON_Delete(calls->entries[i].body);
+        close_entry(&calls->entries[i]);
     }
     free(calls->entries);
     for (int i = 0; i < calls->event_count; i++) {
@@ -171,12 +182,6 @@ bool calls_take_event(struct calls *calls, cJSON **event)
     return true;
 }
 
-static bool add_usd(cJSON *event, const char *key, double usd)
-{
-    return isnan(usd) ? cJSON_AddNullToObject(event, key) != NULL
-                      : cJSON_AddNumberToObject(event, key, usd) != NULL;
-}
-
 static cJSON *started_event(const struct entry *entry, const struct call_question *question)
 {
     cJSON *event = cJSON_CreateObject();
@@ -187,48 +192,10 @@ static cJSON *started_event(const struct entry *entry, const struct call_questio
                  cJSON_AddStringToObject(event, "kind", call_kind_names[entry->kind]) != NULL &&
                  cJSON_AddNumberToObject(event, "node", question->node) != NULL &&
                  cJSON_AddNumberToObject(event, "reserved_tokens", (double)entry->tokens) != NULL &&
-                 add_usd(event, "reserved_usd", entry->usd);
+                 call_add_usd(event, "reserved_usd", entry->usd);
     cJSON *body = added ? cJSON_Duplicate(entry->body, true) : NULL;
     if (body == NULL || !cJSON_AddItemToObject(event, "body", body)) {
         cJSON_Delete(body);
-        cJSON_Delete(event);
-        return NULL;
-    }
-    return event;
-}
-
-/* The search refuses events with more. */
-static double within(double value, double max)
-{
-    return value >= 0.0 ? fmin(value, max) : 0.0;
-}
-
-static cJSON *ended_event(const struct call_answer *answer, bool lost)
-{
-    bool replied = answer->status == STATUS_OK && answer->text != NULL;
-    double usd = isnan(answer->cost_usd) ? NAN : within(answer->cost_usd, SEARCH_CALL_USD_MAX);
-    cJSON *event = cJSON_CreateObject();
-    bool added =
-        cJSON_AddStringToObject(event, "event", "call_ended") != NULL &&
-        cJSON_AddNumberToObject(event, "call", answer->id) != NULL &&
-        cJSON_AddStringToObject(event, "provider", answer->provider) != NULL &&
-        cJSON_AddStringToObject(event, "model", answer->model) != NULL &&
-        cJSON_AddStringToObject(event, "host", answer->host) != NULL &&
-        cJSON_AddNumberToObject(
-            event, "tokens_in",
-            within((double)answer->tokens_in, (double)SEARCH_CALL_TOKENS_MAX)) != NULL &&
-        cJSON_AddNumberToObject(
-            event, "tokens_out",
-            within((double)answer->tokens_out, (double)SEARCH_CALL_TOKENS_MAX)) != NULL &&
-        add_usd(event, "cost_usd", usd) &&
-        cJSON_AddNumberToObject(event, "seconds", within(answer->seconds, CALL_SECONDS_MAX)) !=
-            NULL &&
-        cJSON_AddNumberToObject(event, "attempts",
-                                within(answer->attempts, SEARCH_CALL_ATTEMPTS_MAX)) != NULL &&
-        cJSON_AddStringToObject(event, replied ? "reply" : "error",
-                                replied ? answer->text : answer->error.message) != NULL &&
-        (!lost || cJSON_AddTrueToObject(event, "lost") != NULL);
-    if (!added) {
         cJSON_Delete(event);
         return NULL;
     }
@@ -326,6 +293,9 @@ enum status calls_ask(struct calls *calls, const struct search *search,
     enum status status = STATUS_OK;
     if (calls_find(search, question->key) == NULL && !calls_is_open(calls, question->key)) {
         status = ask(calls, search, question, err);
+        if (status != STATUS_OK && calls->refused.code == STATUS_OK) {
+            calls->refused = *err;
+        }
     }
     cJSON_Delete(question->body);
     question->body = NULL;
@@ -333,55 +303,6 @@ enum status calls_ask(struct calls *calls, const struct search *search,
 }
 
 /* ---- answers ---- */
-
-/* Makes a text that an event can carry of whatever came. */
-static enum status repair_text(struct call_answer *answer, struct error *err)
-{
-    size_t length = strlen(answer->text);
-    if (!json_utf8_valid(answer->text, length)) {
-        char *repaired = mem_calloc(3 * length + 1, 1);
-        if (repaired == NULL) {
-            return mem_fail(err, 3 * length + 1, "a reply");
-        }
-        length = text_repair(answer->text, length, repaired);
-        free(answer->text);
-        answer->text = repaired;
-    }
-    if (length > SEARCH_CALL_TEXT_MAX_BYTES) {
-        answer->status =
-            FAIL(&answer->error, STATUS_LIMIT, "the reply has %zu bytes, allowed are %d", length,
-                 SEARCH_CALL_TEXT_MAX_BYTES);
-    }
-    return STATUS_OK;
-}
-
-static void repair_line(char *text, size_t bytes)
-{
-    char repaired[3 * sizeof(((struct error *)NULL)->message) + 1];
-    if (!json_utf8_valid(text, strlen(text))) {
-        text_repair(text, strlen(text), repaired);
-        call_answer_set(text, bytes, repaired);
-    }
-}
-
-static enum status repair_answer(struct call_answer *answer, struct error *err)
-{
-    if (answer->status == STATUS_OK && answer->text == NULL) {
-        answer->status = FAIL(&answer->error, STATUS_FORMAT, "there is no text in the answer");
-    }
-    if (answer->status == STATUS_OK) {
-        TRY(repair_text(answer, err));
-    }
-    if (answer->status != STATUS_OK && answer->error.message[0] == '\0') {
-        snprintf(answer->error.message, sizeof(answer->error.message), "%s",
-                 status_text(answer->status));
-    }
-    repair_line(answer->provider, sizeof(answer->provider));
-    repair_line(answer->model, sizeof(answer->model));
-    repair_line(answer->host, sizeof(answer->host));
-    repair_line(answer->error.message, sizeof(answer->error.message));
-    return STATUS_OK;
-}
 
 static void log_answer(const struct calls *calls, const struct entry *entry,
                        const struct call_answer *answer)
@@ -404,15 +325,100 @@ static void log_answer(const struct calls *calls, const struct entry *entry,
 static enum status end_entry(struct calls *calls, struct entry *entry, struct call_answer *answer,
                              bool lost, struct error *err)
 {
-    TRY(repair_answer(answer, err));
+    TRY(call_answer_repair(answer, err));
     entry->phase = ENTRY_ENDING;
-    return push_event(calls, ended_event(answer, lost), err);
+    return push_event(calls, call_ended_event(answer, lost), err);
 }
+
+/* ---- patience ---- */
+
+/* Whether asking the same again may bring an answer: nobody refused the question itself. */
+static bool may_pass(const struct call_answer *answer)
+{
+    return answer->status != STATUS_OK && answer->status != STATUS_INVALID &&
+           answer->status != STATUS_LIMIT;
+}
+
+static bool was_charged(const struct call_answer *answer)
+{
+    return answer->tokens_in > 0 || answer->tokens_out > 0 || answer->cost_usd > 0.0;
+}
+
+/* Nobody is told. What it may have cost is lost with it; what cost nothing stays open. */
+static enum status hold_entry(struct calls *calls, struct entry *entry, struct call_answer *answer,
+                              struct error *err)
+{
+    TRY(call_answer_repair(answer, err));
+    if (was_charged(answer)) {
+        TRY(push_event(calls, call_ended_event(answer, true), err));
+    }
+    struct call_answer *failure = mem_calloc(1, sizeof(*failure));
+    if (failure == NULL) {
+        return mem_fail(err, sizeof(*failure), "a failed call");
+    }
+    *failure = *answer;
+    failure->text = NULL;
+    entry->failure = failure;
+    entry->phase = ENTRY_HELD;
+    log_answer(calls, entry, answer);
+    return STATUS_OK;
+}
+
+static bool has_answered_source(const struct search *search)
+{
+    for (int32_t i = 0; i < search->call_count; i++) {
+        const struct search_call *call = &search->calls[i];
+        if (call->reply != NULL && strcmp(call->kind, call_kind_names[CALL_SOURCE]) == 0) {
+            return true;
+        }
+    }
+    return false;
+}
+
+bool calls_is_stuck(const struct calls *calls)
+{
+    return calls->entry_count > 0 && count_phase(calls, ENTRY_HELD) == calls->entry_count;
+}
+
+/* Where other sources answered, one that did not is down: with that, a search goes on. */
+static enum status release_source(struct calls *calls, const struct search *search,
+                                  struct error *err)
+{
+    if (!calls_is_stuck(calls) || !has_answered_source(search)) {
+        return STATUS_OK;
+    }
+    for (int i = 0; i < calls->entry_count; i++) {
+        struct entry *entry = &calls->entries[i];
+        if (entry->kind == CALL_SOURCE && !was_charged(entry->failure)) {
+            return end_entry(calls, entry, entry->failure, false, err);
+        }
+    }
+    return STATUS_OK;
+}
+
+bool calls_failed(const struct calls *calls, struct error *why)
+{
+    for (int i = 0; i < calls->entry_count; i++) {
+        const struct entry *entry = &calls->entries[i];
+        if (entry->phase == ENTRY_HELD) {
+            *why = entry->failure->error;
+            error_context(why, "%s", entry->key);
+            return true;
+        }
+    }
+    *why = calls->refused;
+    return calls->refused.code != STATUS_OK;
+}
+
+/* ---- sending and receiving ---- */
 
 /* What somebody waits for. */
 static enum status answer_entry(struct calls *calls, struct entry *entry,
                                 struct call_answer *answer, struct error *err)
 {
+    if (calls->patient && may_pass(answer)) {
+        return hold_entry(calls, entry, answer, err);
+    }
     TRY(end_entry(calls, entry, answer, false, err));
     log_answer(calls, entry, answer);
     return STATUS_OK;
@@ -427,14 +433,14 @@ static void forget_ended(struct calls *calls, const struct search *search)
     for (int i = 0; i < calls->entry_count; i++) {
         struct entry *entry = &calls->entries[i];
         bool ended = entry->id < search->call_count && search->calls[entry->id].ended;
-        if (!ended) {
+        if (!ended || entry->phase == ENTRY_HELD) { /* a lost one is not asked again here */
             calls->entries[kept++] = *entry;
             continue;
         }
         if (calls->transport.done != NULL) {
             calls->transport.done(calls->transport.state, entry->id);
         }
-        cJSON_Delete(entry->body);
+        close_entry(entry);
     }
     calls->entry_count = kept;
 }
@@ -524,7 +530,8 @@ enum status calls_turn(struct calls *calls, const struct search *search, bool id
     TRY(send(calls, search, err));
     bool waiting = count_phase(calls, ENTRY_SENT) == calls->entry_count;
     TRY(calls->transport.turn(calls->transport.state, search->outcomes, idle && waiting, err));
-    return receive(calls, err);
+    TRY(receive(calls, err));
+    return release_source(calls, search, err);
 }
 
 /* ---- after a restart ---- */
@@ -553,10 +560,11 @@ static enum status lose_call(struct calls *calls, int32_t id, struct error *err)
     FAIL(&failure, STATUS_INTERRUPTED, "the job ended before the answer came");
     struct call_answer answer = call_answer_failed(id, &failure);
     answer.cost_usd = NAN;
-    return push_event(calls, ended_event(&answer, true), err);
+    return push_event(calls, call_ended_event(&answer, true), err);
 }
 
-enum status calls_recover(struct calls *calls, const struct search *search, struct error *err)
+enum status calls_recover(struct calls *calls, const struct search *search, bool unspent,
+                          struct error *err)
 {
     int lost = 0;
     calls->next_id = search->call_count;
@@ -566,7 +574,7 @@ enum status calls_recover(struct calls *calls, const struct search *search, stru
             if (calls->transport.done != NULL) {
                 calls->transport.done(calls->transport.state, i);
             }
-        } else if (calls->transport.resumes) {
+        } else if (calls->transport.resumes || unspent) {
             TRY(resume_call(calls, call, i, err));
         } else {
             TRY(lose_call(calls, i, err));

@@ -29,6 +29,7 @@ struct calls; /* opaque */
 struct calls_options {
     struct call_transport transport; /* taken, whatever the outcome */
     int open_max;                    /* calls under way at once */
+    bool patient;                    /* a job that only asks (trex prefetch): see calls_is_stuck */
     struct log *log;
     /* Limits in force: tokens and USD of the whole search; 0: none may be spent if `capped`, see
      * controller_limit. */
@@ -73,8 +74,19 @@ enum status calls_turn(struct calls *calls, const struct search *search, bool id
 enum status calls_take_back(struct calls *calls, struct error *err);
 
 /* Once after a search was loaded: calls that were under way when the job before ended go on where
- * the transport can (relay), and are ended as lost elsewhere. */
-enum status calls_recover(struct calls *calls, const struct search *search, struct error *err);
+ * the transport can (relay), and are ended as lost elsewhere. unspent: what that job left open cost
+ * nothing, as it was a patient one that came to its end; so it goes on anywhere. */
+enum status calls_recover(struct calls *calls, const struct search *search, bool unspent,
+                          struct error *err);
+
+/* Patient calls end with no failure that may pass (no network, a wrong key, a service that is
+ * down): whoever waits for such a call waits on, it stays open for the next job, and nothing comes
+ * to rest on it. (What a failure may have cost is lost and counts; a source that fails where others
+ * answer, and a question that is refused itself, end as ever.) True: nothing is under way but what
+ * has failed so. */
+bool calls_is_stuck(const struct calls *calls);
+/* True, and why: the first of them, or the first question that was not asked. */
+bool calls_failed(const struct calls *calls, struct error *why);
 
 /* True and an event for the journal in *event (owned by the caller). */
 bool calls_take_event(struct calls *calls, cJSON **event);

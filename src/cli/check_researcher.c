@@ -56,7 +56,9 @@ static void print_local(const struct job *job, const struct model *speaker)
 static void print_endpoint(const struct job_endpoint *endpoint)
 {
     const struct lm_provider *provider = lm_provider_find(endpoint->provider);
-    const char *variable = endpoint->key_env[0] != '\0' ? endpoint->key_env : provider->key_env;
+    const struct lm_endpoint asked = {
+        .provider = endpoint->provider, .url = endpoint->url, .key_env = endpoint->key_env};
+    const char *variable = lm_key_variable(&asked);
     printf("  %-10s  %s at ", endpoint->provider, endpoint->model);
     print_host(endpoint->url[0] != '\0' ? endpoint->url : provider->url);
     if (variable[0] == '\0') {
@@ -65,9 +67,7 @@ static void print_endpoint(const struct job_endpoint *endpoint)
     }
     const char *value = getenv(variable);
     bool set = value != NULL && value[0] != '\0';
-    bool needed = endpoint->key_env[0] != '\0' || endpoint->url[0] == '\0';
-    printf(", key from %s, which is %s\n", variable,
-           set ? "set" : (needed ? "NOT SET here" : "not set here"));
+    printf(", key from %s, which is %s\n", variable, set ? "set" : "NOT SET here");
 }
 
 /* USD of a million tokens at the dearest endpoint; false: of one of them no price is known. */

@@ -57,12 +57,16 @@ const struct cli_command cli_prefetch = {
         "and no GPU: run it on a login node, also for jobs with researcher.network \"relay\".\n"
         "What was prefetched is never asked again; SIGTERM or SIGINT stop it, and the same "
         "command\n"
-        "goes on.\n\n"
+        "goes on. Where nobody answers, a key is wrong, or a cap is too small, it ends with 1, "
+        "says\n"
+        "what is missing, and gives nothing up: the same command asks again, and so does the "
+        "search.\n\n"
         "  --out DIR  run folder instead of the job's \"output\"\n"
         "  --quiet    only warnings and errors\n"
         "  --verbose  more\n\n"
-        "exit codes: 0 done, 1 failed, 2 wrong input, 74 the disk is full or refuses, 75 the run\n"
-        "folder is in use, 85 stopped and can be resumed\n\n"
+        "exit codes: 0 done, 1 failed, or something is missing, 2 wrong input, 74 the disk is full "
+        "or\n"
+        "refuses, 75 the run folder is in use, 85 stopped and can be resumed\n\n"
         "example: trex prefetch jobs/my.json && sbatch slurm/search.sbatch jobs/my.json\n",
     .run = run,
 };

@@ -53,16 +53,39 @@ static enum status wait_for_folder(const char *folder, struct log *log, struct e
     return STATUS_OK;
 }
 
-static enum status serve(const struct relay_options *options, const struct asking *asking,
-                         const char *folder, struct secrets *secrets, struct log *log,
+/* Before each look at requests, so that none is refused that was asked under limits that were
+ * raised: who asked it had seen them. */
+static void follow_caps(const struct job *job, struct call_relay_server *server,
+                        struct call_relay_caps *caps, bool *told, struct log *log)
+{
+    struct error failure = {0};
+    const struct call_relay_caps before = *caps;
+    bool read = asking_read_caps(job, caps, &failure) == STATUS_OK;
+    if (!read && !*told) {
+        log_write(log, LOG_WARNING, "relay", "the limits stay as they were: %s", failure.message);
+    }
+    *told = !read;
+    if (caps->tokens != before.tokens || caps->usd != before.usd) {
+        log_write(log, LOG_INFO, "relay",
+                  "limits: agent_tokens %.0f -> %.0f, agent_money_usd %g -> %g", before.tokens,
+                  caps->tokens, before.usd, caps->usd);
+        call_relay_serve_caps(server, caps);
+    }
+}
+
+static enum status serve(const struct relay_options *options, const struct job *job,
+                         const struct asking *asking, struct secrets *secrets, struct log *log,
                          struct call_relay_state *state, struct error *err)
 {
     struct call_relay_server *server = NULL;
-    TRY(call_relay_serve_open(folder, &asking->options, &asking->caps, log, &server, err));
+    struct call_relay_caps caps = asking->caps;
+    bool told = false;
+    TRY(call_relay_serve_open(job->output, &asking->options, &caps, log, &server, err));
     secrets_forget(secrets, false);
-    log_write(log, LOG_INFO, "relay", "serving %s; SIGINT or SIGTERM end it", folder);
+    log_write(log, LOG_INFO, "relay", "serving %s; SIGINT or SIGTERM end it", job->output);
     enum status status = STATUS_OK;
     do {
+        follow_caps(job, server, &caps, &told, log);
         status = call_relay_serve(server, wait_s, state, err);
     } while (status == STATUS_OK && !stop_requested() && !(options->once && state->open == 0));
     call_relay_serve_close(server);
@@ -78,7 +101,7 @@ static enum status relay(const struct relay_options *options, struct job *job,
     TRY(asking_options(job, log, &asking, err));
     TRY(check_endpoints(&asking, err));
     TRY(wait_for_folder(job->output, log, err));
-    TRY(serve(options, &asking, job->output, secrets, log, &state, err));
+    TRY(serve(options, job, &asking, secrets, log, &state, err));
     log_write(log, LOG_INFO, "relay",
               "answered %" PRId64 " request%s; this run folder's relays have spent %.0f tokens and "
               "%.4f USD%s",
@@ -138,8 +161,9 @@ const struct cli_command cli_relay = {
         "models and limits are the job file's; keys come from this program's environment, and the\n"
         "search needs none. It may be started before the search, and stopped and started again at\n"
         "any time: what has a reply is never asked again. What all requests may take together is\n"
-        "bounded by the job file's agent_tokens and agent_money_usd, and counted in\n"
-        "RUN/relay/spent.json. SIGINT or SIGTERM end it.\n\n"
+        "bounded by the job file's agent_tokens and agent_money_usd, or what trex-tree set has "
+        "set\n"
+        "for this run folder, and counted in RUN/relay/spent.json. SIGINT or SIGTERM end it.\n\n"
         "  --out DIR  run folder instead of the job's \"output\"\n"
         "  --once     answer what is there, then end\n"
         "  --quiet    only warnings and errors\n\n"

@@ -53,22 +53,6 @@ struct lm {
 
 /* ---- endpoints and keys ---- */
 
-static bool is_own_url(const struct lm_endpoint *endpoint, const struct lm_provider *provider)
-{
-    return endpoint->url[0] == '\0' || strcmp(endpoint->url, provider->url) == 0;
-}
-
-/* The variable with the key. A provider's usual one is for the provider's own URL alone: another
- * host gets a key only by name. */
-static const char *key_variable(const struct lm_endpoint *endpoint,
-                                const struct lm_provider *provider)
-{
-    if (endpoint->key_env[0] != '\0') {
-        return endpoint->key_env;
-    }
-    return is_own_url(endpoint, provider) ? provider->key_env : "";
-}
-
 static void wipe(char *text)
 {
     if (text != NULL) {
@@ -148,7 +132,7 @@ static enum status open_site(const struct lm_endpoint *endpoint, int index, stru
     if (provider == NULL) {
         json_problems_add(problems, "",
                           "endpoint %d: no provider \"%.32s\"; there are openai, "
-                          "anthropic, gemini",
+                          "anthropic, gemini, azure",
                           index, endpoint->provider);
         return STATUS_OK;
     }
@@ -171,7 +155,7 @@ static enum status open_site(const struct lm_endpoint *endpoint, int index, stru
         log_write(log, LOG_INFO, "net", "no price is known of %s at %s", endpoint->model,
                   site->host);
     }
-    TRY(read_key(key_variable(endpoint, provider), index, problems, &site->key));
+    TRY(read_key(lm_key_variable(endpoint), index, problems, &site->key));
     if (site->key[0] != '\0' && !encrypted && !is_this_machine(site->host)) {
         log_write(log, LOG_WARNING, "net", "the key of %s goes over the network unencrypted",
                   site->host);

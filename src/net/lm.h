@@ -29,8 +29,7 @@ struct lm_endpoint {
     const char *provider; /* a name of lm_providers() */
     const char *model;
     const char *url;     /* base URL; "" for the provider's own */
-    const char *key_env; /* NAME of the environment variable with the key; "": the provider's usual
-                            one at the provider's own URL, none at another */
+    const char *key_env; /* NAME of the environment variable with the key; "": lm_key_variable */
     bool structured; /* ask for the schema in the provider's own way; false: the prompt alone says
                         it */
     double input_usd, output_usd; /* of a million tokens; NaN: the price table's */
@@ -111,5 +110,11 @@ enum status lm_check_url(const char *url, bool *encrypted, struct error *err);
 void lm_hide_keys(const struct lm *lm, char *text);
 
 const char *const *lm_providers(void); /* NULL at the end */
+
+/* Whether the provider has no URL of its own, so that each endpoint must name one. */
+bool lm_needs_url(const char *provider);
+/* The variable that the endpoint's key is read from, "" for none. A provider's usual one is for the
+ * provider's own URL alone: another host gets a key only by name. */
+const char *lm_key_variable(const struct lm_endpoint *endpoint);
 
 #endif

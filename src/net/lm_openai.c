@@ -66,15 +66,9 @@ static void put_schema(struct buffer *body, const struct lm_question *question)
     cJSON_Delete(strict);
 }
 
-static void write_request(const struct lm_endpoint *endpoint, const struct lm_question *question,
-                          enum lm_form form, const char *key, struct buffer *url,
-                          struct buffer *headers, struct buffer *secret, struct buffer *body)
+void lm_openai_put_body(const struct lm_endpoint *endpoint, const struct lm_question *question,
+                        enum lm_form form, struct buffer *body)
 {
-    lm_put_url(url, endpoint->url, "/chat/completions");
-    buffer_append_text(headers, "Content-Type: application/json\n");
-    if (key[0] != '\0') {
-        buffer_printf(secret, "Authorization: Bearer %s", key);
-    }
     buffer_append_text(body, "{\"model\":");
     lm_put_string(body, endpoint->model);
     buffer_append_text(body, ",\"messages\":");
@@ -96,6 +90,18 @@ static void write_request(const struct lm_endpoint *endpoint, const struct lm_qu
         put_schema(body, question);
     }
     buffer_append_char(body, '}');
+}
+
+static void write_request(const struct lm_endpoint *endpoint, const struct lm_question *question,
+                          enum lm_form form, const char *key, struct buffer *url,
+                          struct buffer *headers, struct buffer *secret, struct buffer *body)
+{
+    lm_put_url(url, endpoint->url, "/chat/completions");
+    buffer_append_text(headers, "Content-Type: application/json\n");
+    if (key[0] != '\0') {
+        buffer_printf(secret, "Authorization: Bearer %s", key);
+    }
+    lm_openai_put_body(endpoint, question, form, body);
 }
 
 /* A text, or a list of parts of which some are text. Thoughts have fields and parts of their own
@@ -131,7 +137,7 @@ static void read_choice(const cJSON *choice, struct lm_reading *reading)
     }
 }
 
-static void read_event(const cJSON *event, struct lm_reading *reading)
+void lm_openai_read(const cJSON *event, struct lm_reading *reading)
 {
     if (lm_read_problem(event, reading)) {
         return;
@@ -157,5 +163,5 @@ const struct lm_provider lm_provider_openai = {
     .url = "https://api.openai.com/v1",
     .key_env = "OPENAI_API_KEY",
     .write = write_request,
-    .read = read_event,
+    .read = lm_openai_read,
 };

@@ -11,7 +11,7 @@
 #include "base/text.h"
 
 /* X(name): a file lm_<name>.c that defines struct lm_provider lm_provider_<name>. */
-#define PROVIDER_LIST(X) X(openai) X(anthropic) X(gemini)
+#define PROVIDER_LIST(X) X(openai) X(anthropic) X(gemini) X(azure)
 
 static const char *const names[] = {
 #define PROVIDER_NAME(name) #name,
@@ -34,6 +34,23 @@ static const double count_max = 1e12;
 const char *const *lm_providers(void)
 {
     return names;
+}
+
+bool lm_needs_url(const char *provider)
+{
+    const struct lm_provider *found = lm_provider_find(provider);
+    return found != NULL && found->url[0] == '\0';
+}
+
+const char *lm_key_variable(const struct lm_endpoint *endpoint)
+{
+    const struct lm_provider *provider = lm_provider_find(endpoint->provider);
+    if (endpoint->key_env[0] != '\0' || provider == NULL) {
+        return endpoint->key_env;
+    }
+    bool own = endpoint->url[0] == '\0' || provider->url[0] == '\0' ||
+               strcmp(endpoint->url, provider->url) == 0;
+    return own ? provider->key_env : "";
 }
 
 const struct lm_provider *lm_provider_find(const char *name)

@@ -25,7 +25,7 @@ struct lm_reading {
 
 struct lm_provider {
     const char *name;
-    const char *url;     /* base URL; "": the job must give one */
+    const char *url;     /* base URL; "": the job must give one, which is its own then */
     const char *key_env; /* usual name of the variable; "" if none is needed */
     /* URL, body and headers (at most HTTP_HEADERS_MAX, "Name: value", in `headers`, each ended by
      * a newline) of a streamed request, and the secret header from the key ("" for none). The
@@ -38,7 +38,8 @@ struct lm_provider {
     void (*read)(const cJSON *event, struct lm_reading *reading);
 };
 
-extern const struct lm_provider lm_provider_openai, lm_provider_anthropic, lm_provider_gemini;
+extern const struct lm_provider lm_provider_openai, lm_provider_anthropic, lm_provider_gemini,
+    lm_provider_azure;
 const struct lm_provider *lm_provider_find(const char *name); /* NULL: none of that name */
 
 /* ---- for lm_<name>.c ---- */
@@ -60,6 +61,11 @@ void lm_put_turns(struct buffer *out, const struct lm_question *question,
 const cJSON *lm_get(const cJSON *object, const char *name);     /* exact name; NULL if not there */
 const char *lm_get_text(const cJSON *object, const char *name); /* NULL if it is no string */
 int64_t lm_get_count(const cJSON *object, const char *name);    /* 0 if it is none */
+
+/* The body of a request and an event of an answer in OpenAI's form, which other providers share. */
+void lm_openai_put_body(const struct lm_endpoint *endpoint, const struct lm_question *question,
+                        enum lm_form form, struct buffer *body);
+void lm_openai_read(const cJSON *event, struct lm_reading *reading);
 
 void lm_read_model(const char *name, struct lm_reading *reading);
 

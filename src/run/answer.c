@@ -53,6 +53,26 @@ static enum status read_question(const cJSON *body, struct question *out, struct
     return status == STATUS_OK ? read_messages(messages, out, err) : status;
 }
 
+static enum status encode(const struct model *model, const struct question *question,
+                          struct token_list *ids, struct error *err)
+{
+    return chat_encode(model->tokenizer, model->chat, question->messages, question->message_count,
+                       true, false, ids, NULL, err);
+}
+
+enum status answer_bound(const struct model *model, const cJSON *body, int64_t *tokens,
+                         struct error *err)
+{
+    struct question question;
+    struct token_list ids;
+    TRY(read_question(body, &question, err));
+    token_list_init(&ids, PROMPT_MAX_TOKENS);
+    enum status status = encode(model, &question, &ids, err);
+    *tokens = ids.count + question.max_tokens;
+    token_list_fini(&ids);
+    return status;
+}
+
 /* Whoever is told of progress knows the phases of a candidate (run/message.h). An answer has the
  * time that one of a server has. */
 struct relay {
@@ -83,8 +103,7 @@ static enum status generate(const struct model *model, const struct question *qu
     struct token_list ids;
     token_list_init(&ids, PROMPT_MAX_TOKENS);
     enum status status = STATUS_OK;
-    TRY_CLEANUP(chat_encode(model->tokenizer, model->chat, question->messages,
-                            question->message_count, true, false, &ids, NULL, err));
+    TRY_CLEANUP(encode(model, question, &ids, err));
     const int64_t room = model->config.max_positions - ids.count;
     if (room < 16) {
         status = FAIL(err, STATUS_RANGE,

@@ -20,4 +20,9 @@ enum status answer_question(struct workspace *workspace, const char *model_folde
                             const cJSON *body, const struct progress *progress, cJSON **answer,
                             struct error *err);
 
+/* Tokens that such a question takes at most, of a model that was inspected: its prompt's, counted
+ * as the worker will, and those of the longest answer. Errors as above, but for time and room. */
+enum status answer_bound(const struct model *model, const cJSON *body, int64_t *tokens,
+                         struct error *err);
+
 #endif

@@ -1,10 +1,12 @@
 #include "run/asking.h"
 
+#include <math.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "eval/generate.h"
 #include "run/workspace.h"
+#include "store/control.h"
 
 /* Papers and cards change slowly; a search that is taken up a week later sees the same ones. */
 static const double cache_s = 7 * 86400.0;
@@ -70,6 +72,23 @@ enum status asking_options(const struct job *job, struct log *log, struct asking
         .reply_tokens = researcher->reply_tokens,
     };
     out->relay_s = researcher->tries * (lm->total_s + lm->pause_max_s);
+    return STATUS_OK;
+}
+
+enum status asking_read_caps(const struct job *job, struct call_relay_caps *caps, struct error *err)
+{
+    struct store_control control;
+    struct error failure = {0};
+    store_control_init(&control);
+    enum status status = store_control_read(job->output, &control, &failure);
+    if (status != STATUS_OK && status != STATUS_NOT_FOUND) {
+        *err = failure;
+        return status;
+    }
+    double tokens = control.limits[SEARCH_LIMIT_AGENT_TOKENS];
+    double usd = control.limits[SEARCH_LIMIT_AGENT_MONEY];
+    caps->tokens = isnan(tokens) ? (double)job->agent_tokens : tokens;
+    caps->usd = isnan(usd) ? job->agent_money_usd : usd;
     return STATUS_OK;
 }
 

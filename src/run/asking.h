@@ -19,6 +19,11 @@ struct asking {
 enum status asking_options(const struct job *job, struct log *log, struct asking *out,
                            struct error *err);
 
+/* The caps that hold now in a run folder: what was set there (trex-tree set), else the job's. An
+ * error (of store_control_read) leaves them as they were. */
+enum status asking_read_caps(const struct job *job, struct call_relay_caps *caps,
+                             struct error *err);
+
 /* The model that answers on a rank of the job itself (provider "local"), inspected; NULL where
  * there is none. The error of a folder that is no model names what is wrong in it. */
 enum status asking_inspect(const struct job *job, struct model **speaker, struct error *err);

@@ -19,7 +19,7 @@ static void warn_of_interruptions(struct controller *c)
     int count = 0;
     for (int32_t i = 0; i < c->recorded.allocation_count; i++) {
         const char *end = search_text(c->recorded.allocations[i].end);
-        count += strcmp(end, "finished") != 0 && strcmp(end, "prefetched") != 0;
+        count += strcmp(end, "finished") != 0 && strcmp(end, CONTROLLER_PREFETCHED) != 0;
     }
     if (count > 0) {
         log_write(c->options.log, LOG_WARNING, "run",
@@ -53,26 +53,35 @@ static enum status open_replay(struct controller *c, struct call_transport *out,
     return STATUS_OK;
 }
 
+/* For all that leaves the job. Where a local model answers, that is sources alone: without a
+ * network, those that need none. */
+static enum status open_network(struct controller *c, bool local, struct call_transport *out,
+                                struct error *err)
+{
+    const enum job_network network = c->options.job->researcher.network;
+    const struct call_direct_options *options = &c->asking.options;
+    if (network == JOB_NETWORK_OFF && !local) {
+        return call_off_open(out, err);
+    }
+    return network == JOB_NETWORK_RELAY && !c->options.prefetch
+               ? call_relay_open(c->options.job->output, options, c->asking.relay_s, out, err)
+               : call_direct_open(options, out, err);
+}
+
 static enum status open_transport(struct controller *c, struct call_transport *out,
                                   struct error *err)
 {
     const struct job_researcher *asked = &c->options.job->researcher;
-    const char *folder = c->options.job->output;
-    const struct call_direct_options *options = &c->asking.options;
+    bool local = strcmp(asked->endpoints[0].provider, "local") == 0;
     TRY(asking_options(c->options.job, c->options.log, &c->asking, err));
     if (c->options.replay_folder != NULL) {
         return open_replay(c, out, err); /* its dry runs are recorded too */
     }
-    if (strcmp(asked->endpoints[0].provider, "local") == 0) {
-        struct call_local_options local = {.model = asked->endpoints[0].model, .direct = *options};
-        controller_local_calls(c, &local);
-        TRY(call_local_open(&local, out, err));
-    } else if (asked->network == JOB_NETWORK_OFF) {
-        TRY(call_off_open(out, err));
-    } else if (asked->network == JOB_NETWORK_RELAY && !c->options.prefetch) {
-        TRY(call_relay_open(folder, options, c->asking.relay_s, out, err));
-    } else {
-        TRY(call_direct_open(options, out, err));
+    TRY(open_network(c, local, out, err));
+    if (local) {
+        struct call_local_options options = {.model = asked->endpoints[0].model, .sources = *out};
+        controller_local_calls(c, &options);
+        TRY(call_local_open(&options, out, err));
     }
     enum status status = controller_front_transport(c, out, err);
     if (status != STATUS_OK) {
@@ -87,29 +96,23 @@ static double limit(const void *context, enum search_limit_id id)
 }
 
 /* A folder that is no model is found before anything runs. */
-static enum status read_prompt_tokens(const struct controller *c, int64_t *out, struct error *err)
+static enum status open_speaker(struct controller *c, struct error *err)
 {
-    struct model *speaker = NULL;
-    if (c->options.replay_folder == NULL && c->search.end != SEARCH_FINISHED) {
-        TRY(asking_inspect(c->options.job, &speaker, err));
-    }
-    *out = asking_prompt_tokens(c->options.job, speaker);
-    model_destroy(speaker);
-    return STATUS_OK;
+    bool asks = c->options.replay_folder == NULL && c->search.end != SEARCH_FINISHED;
+    return asks ? asking_inspect(c->options.job, &c->speaker, err) : STATUS_OK;
 }
 
 enum status controller_open_agents(struct controller *c, struct error *err)
 {
     const struct job_researcher *asked = &c->options.job->researcher;
-    int64_t prompt_tokens = 0;
-    TRY(read_prompt_tokens(c, &prompt_tokens, err));
+    TRY(open_speaker(c, err));
     struct researcher_options options = {
         .provider = asked->provider,
         .facts = &c->facts,
         .log = c->options.log,
         .run_folder = c->options.job->output,
         .repairs = asked->repairs,
-        .prompt_tokens = prompt_tokens,
+        .prompt_tokens = asking_prompt_tokens(c->options.job, c->speaker),
         .reply_tokens = asked->reply_tokens,
         .temperature = asked->temperature,
         .literature = asked->literature,
@@ -119,6 +122,7 @@ enum status controller_open_agents(struct controller *c, struct error *err)
     if (asked->endpoint_count > 0) {
         struct calls_options calls = {
             .open_max = OPEN_CALLS_MAX,
+            .patient = c->options.prefetch,
             .log = c->options.log,
             .limit = limit,
             .context = c,
@@ -130,9 +134,18 @@ enum status controller_open_agents(struct controller *c, struct error *err)
     return researcher_open(&options, &c->researcher, err);
 }
 
+/* Whether the last job only prefetched, and came to its end. */
+static bool was_prefetched(const struct controller *c)
+{
+    const struct search_allocation *allocations = c->search.allocations;
+    return c->earlier > 0 &&
+           strcmp(search_text(allocations[c->earlier - 1].end), CONTROLLER_PREFETCHED) == 0;
+}
+
 enum status controller_recover_agents(struct controller *c, struct error *err)
 {
-    return c->calls != NULL ? calls_recover(c->calls, &c->search, err) : STATUS_OK;
+    return c->calls != NULL ? calls_recover(c->calls, &c->search, was_prefetched(c), err)
+                            : STATUS_OK;
 }
 
 void controller_close_agents(struct controller *c)
@@ -141,6 +154,7 @@ void controller_close_agents(struct controller *c)
     controller_close_trials(c);
     calls_destroy(c->calls);
     controller_close_calls(c);
+    model_destroy(c->speaker);
     search_fini(&c->recorded);
 }
 
@@ -203,7 +217,8 @@ static bool says_last_words(const struct controller *c)
 
 enum status controller_turn_researcher(struct controller *c, struct error *err)
 {
-    bool goes_on = c->search.end == SEARCH_RUNNING && !c->stopping && !says_last_words(c);
+    bool goes_on = c->search.end == SEARCH_RUNNING && !c->stopping && !says_last_words(c) &&
+                   controller_knows_limits(c); /* what may be asked depends on them */
     if (!goes_on || !wants_agents(c) || c->search.last_sequence == 0) {
         return STATUS_OK;
     }
@@ -237,8 +252,8 @@ enum status controller_end_agents(struct controller *c, struct error *err)
 bool controller_is_prefetched(const struct controller *c)
 {
     return c->options.prefetch && c->search.last_sequence > 0 && c->first_pending == NULL &&
-           researcher_is_prepared(c->researcher, &c->search) &&
-           (c->calls == NULL || calls_open(c->calls) == 0);
+           (calls_is_stuck(c->calls) ||
+            (calls_open(c->calls) == 0 && researcher_is_prepared(c->researcher, &c->search)));
 }
 
 double controller_agents_patience_s(const struct controller *c)

@@ -12,6 +12,7 @@
 #include "base/clock.h"
 #include "base/json.h"
 #include "base/mem.h"
+#include "run/answer.h"
 #include "run/controller_state.h"
 
 enum { ASK_DEATHS_MAX = 2, ASK_KILLERS_MAX = 2 };
@@ -277,6 +278,12 @@ static enum status local_ask(void *context, int32_t id, const cJSON *body, struc
     return controller_answer_call(c, id, NULL, &refused, err);
 }
 
+static enum status local_bound(void *context, const cJSON *body, int64_t *tokens, struct error *err)
+{
+    const struct controller *c = context;
+    return answer_bound(c->speaker, body, tokens, err);
+}
+
 static bool local_take(void *context, struct call_answer *out)
 {
     return take(context, CALL_CHAT, out);
@@ -289,6 +296,7 @@ static void local_cancel(void *context, int32_t id)
 
 void controller_local_calls(struct controller *c, struct call_local_options *out)
 {
+    out->bound = local_bound;
     out->ask = local_ask;
     out->take = local_take;
     out->cancel = local_cancel;

@@ -120,17 +120,73 @@ void controller_report(struct controller *c, bool now)
               time_s - c->started_s, budget, left, running);
 }
 
+/* ---- what a prefetch has brought ---- */
+
+enum { PREFETCHED_BYTES = 160 };
+
+/* What calls that are open have reserved is not spent. */
+static void format_prefetched(const struct search *search, char out[PREFETCHED_BYTES])
+{
+    int64_t tokens = search->agent_tokens;
+    for (int32_t i = 0; i < search->call_count; i++) {
+        tokens -= search->calls[i].ended ? 0 : search->calls[i].reserved_tokens;
+    }
+    snprintf(out, PREFETCHED_BYTES, "brief %s, %d documents; %lld tokens",
+             search->brief != NULL ? "written" : "missing", (int)search->document_count,
+             (long long)tokens);
+}
+
+/* The last that agents had to say, where nothing was refused to them; "" if they said nothing. */
+static const char *last_words_of_agents(const struct search *search)
+{
+    for (int32_t i = search->incident_count - 1; i >= 0; i--) {
+        if (strcmp(search_text(search->incidents[i].kind), "agents") == 0) {
+            return search_text(search->incidents[i].message);
+        }
+    }
+    return "";
+}
+
+enum status controller_judge_prefetch(const struct controller *c, struct error *err)
+{
+    const struct search *search = &c->search;
+    const char *folder = c->options.job->output;
+    struct error why = {0};
+    char found[PREFETCHED_BYTES];
+    format_prefetched(search, found);
+    bool failed = calls_failed(c->calls, &why);
+    if (failed && why.code == STATUS_LIMIT) {
+        return FAIL(
+            err, STATUS_LIMIT,
+            "not all was prefetched into %s: %s: %.600s; with higher limits (trex-tree set, "
+            "or the job file) the same command goes on",
+            folder, found, why.message);
+    }
+    if (failed) {
+        return FAIL(
+            err, STATUS_EXTERNAL,
+            "not all was prefetched into %s: %s: %.600s; the same command asks again, and so "
+            "does the search itself",
+            folder, found, why.message);
+    }
+    if (search->brief == NULL) {
+        return FAIL(
+            err, STATUS_EXTERNAL,
+            "not all was prefetched into %s: %s: %.600s; to ask for a brief again, begin with "
+            "another run folder",
+            folder, found, last_words_of_agents(search));
+    }
+    return STATUS_OK;
+}
+
 void controller_report_end(struct controller *c)
 {
     const struct search *search = &c->search;
     struct log *log = c->options.log;
     if (c->options.prefetch && !c->stopping) {
-        log_write(log, LOG_INFO, "run", "prefetched into %s: brief %s, %d documents; %lld tokens",
-                  c->options.job->output,
-                  search->brief != NULL
-                      ? "written"
-                      : "given up (to ask for one again, begin with another run folder)",
-                  search->document_count, (long long)search->agent_tokens);
+        char found[PREFETCHED_BYTES];
+        format_prefetched(search, found);
+        log_write(log, LOG_INFO, "run", "prefetched into %s: %s", c->options.job->output, found);
         return;
     }
     if (c->search.end != SEARCH_FINISHED) {

@@ -92,6 +92,7 @@ struct controller {
     struct researcher *researcher;
     struct calls *calls; /* NULL: nobody asks anything (rules) */
     struct asking asking;
+    struct model *speaker;        /* of provider "local", inspected; NULL: there is none */
     struct call_transport replay; /* of options.replay_folder; calls owns it */
     struct search recorded;       /* likewise */
     struct rank_call *rank_calls; /* in the order in which they were asked */
@@ -266,8 +267,10 @@ enum status controller_turn_researcher(struct controller *c, struct error *err);
 /* The search ends: nobody waits for an answer any more. */
 enum status controller_end_agents(struct controller *c, struct error *err);
 void controller_close_agents(struct controller *c);
-/* Whether all that was to be prefetched is on disk. */
+/* Whether all that was to be prefetched is on disk, or nothing more comes. */
 bool controller_is_prefetched(const struct controller *c);
+/* How an allocation that only prefetched ends in the record; what it left open cost nothing. */
+#define CONTROLLER_PREFETCHED "prefetched"
 /* A plan of which nothing was heard for so long does not come; 0 or less: it may always. */
 double controller_agents_patience_s(const struct controller *c);
 /* Candidates that are planned ahead of the free workers. */
@@ -362,5 +365,7 @@ enum status controller_halt_early(struct controller *c, struct error *err);
 void controller_report(struct controller *c, bool now);
 void controller_report_candidate(struct controller *c, int32_t node, int32_t candidate);
 void controller_report_end(struct controller *c);
+/* What a prefetch has brought: an error that names what is missing, and what is there. */
+enum status controller_judge_prefetch(const struct controller *c, struct error *err);
 
 #endif

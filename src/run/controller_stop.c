@@ -176,7 +176,7 @@ static enum status end_run(struct controller *c, enum status outcome, struct err
 {
     bool prefetched = c->options.prefetch && !c->stopping;
     if (!c->finish_recorded) {
-        TRY(prefetched ? controller_record_end(c, "prefetched", NAN, NAN, err)
+        TRY(prefetched ? controller_record_end(c, CONTROLLER_PREFETCHED, NAN, NAN, err)
                        : record_end(c, err));
     }
     TRY(journal_flush(c->journal, err));
@@ -226,6 +226,7 @@ enum status controller_check_end(struct controller *c, struct error *err)
         return end_run(c, STATUS_OK, err);
     }
     if (!c->stopping && controller_is_prefetched(c)) {
+        (void)controller_judge_prefetch(c, &c->failure);
         return end_run(c, STATUS_OK, err);
     }
     if (!c->stopping && out_of_time(c)) {

@@ -20,8 +20,8 @@ enum job_network { JOB_NETWORK_DIRECT, JOB_NETWORK_RELAY, JOB_NETWORK_OFF };
 
 /* One language model; the first is asked first, the others if it does not answer. */
 struct job_endpoint {
-    char *provider; /* "openai" (any compatible endpoint), "anthropic", "gemini"; "local": model is
-                       a folder */
+    char *provider; /* "openai" (any compatible endpoint), "anthropic", "gemini", "azure"; "local":
+                       model is a folder */
     char *model;
     char *url;                    /* base URL; "" for the provider's own */
     char *key_env;                /* NAME of the environment variable with the key; never the key */

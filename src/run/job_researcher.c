@@ -57,15 +57,22 @@ static char *read_key_env(struct json_reader *reader)
     return mem_strdup(name);
 }
 
-static void check_url(struct json_reader *reader, char *url)
+static void check_url(struct json_reader *reader, const char *provider, char *url)
 {
     struct error wrong = {0};
     bool encrypted = false;
-    if (url[0] == '\0' || lm_check_url(url, &encrypted, &wrong) == STATUS_OK) {
+    bool absent = url[0] == '\0' && lm_needs_url(provider);
+    if (!absent && (url[0] == '\0' || lm_check_url(url, &encrypted, &wrong) == STATUS_OK)) {
         return;
     }
     char pointer[JSON_POINTER_BYTES];
     json_reader_pointer(reader, "endpoint", pointer);
+    if (absent) {
+        json_problems_add(reader->problems, pointer,
+                          "absent, allowed is a URL: the provider \"%s\" has none of its own",
+                          provider);
+        return;
+    }
     json_problems_add(reader->problems, pointer, "found %.300s", wrong.message);
     memset(url, 0, strlen(url));
 }
@@ -84,7 +91,7 @@ static enum status read_endpoint(struct json_reader *reader, const char *provide
     if (out->provider == NULL || out->model == NULL || out->url == NULL || out->key_env == NULL) {
         return mem_fail(err, TEXT_MAX_BYTES, "an endpoint");
     }
-    check_url(reader, out->url);
+    check_url(reader, provider, out->url);
     bool local = strcmp(provider, "local") == 0;
     if (out->model[0] == '\0') {
         char pointer[JSON_POINTER_BYTES];

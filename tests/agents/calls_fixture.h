@@ -93,6 +93,7 @@ struct world {
     struct calls *calls;
     struct fake fake;
     double token_cap, usd_cap;
+    bool patient, unspent; /* the next calls are; what the ones before left open cost nothing */
     FILE *log_file;
     char *log_text;
     size_t log_bytes;
@@ -112,13 +113,14 @@ static inline void world_open(struct world *world, const struct call_transport *
     struct error err = {0};
     const struct calls_options options = {.transport = *transport,
                                           .open_max = open_max,
+                                          .patient = world->patient,
                                           .log = &world->log,
                                           .limit = world_limit,
                                           .context = world};
     calls_destroy(world->calls);
     world->calls = NULL;
     if (calls_create(&options, &world->calls, &err) != STATUS_OK ||
-        calls_recover(world->calls, &world->search, &err) != STATUS_OK) {
+        calls_recover(world->calls, &world->search, world->unspent, &err) != STATUS_OK) {
         fail_msg("%s", err.message);
     }
 }
@@ -243,6 +245,17 @@ static inline void fake_answer(struct world *world, int32_t id, const char *text
                                  .cost_usd = 0.125,
                                  .seconds = 1.5,
                                  .attempts = 2};
+    assert_int_equal(call_queue_push(&world->fake.answers, &answer, &err), STATUS_OK);
+}
+
+static inline void fake_fail(struct world *world, int32_t id, enum status code, int64_t tokens)
+{
+    struct error err;
+    struct error failure;
+    FAIL(&failure, code, "no route");
+    struct call_answer answer = call_answer_failed(id, &failure);
+    answer.tokens_in = tokens;
+    answer.attempts = 2;
     assert_int_equal(call_queue_push(&world->fake.answers, &answer, &err), STATUS_OK);
 }
 

@@ -171,7 +171,7 @@ static inline void play_restart(struct play *play)
     struct script *script = play->script;
     play_close(play);
     play_open(play, script);
-    assert_int_equal(calls_recover(play->calls, &play->search, &err), STATUS_OK);
+    assert_int_equal(calls_recover(play->calls, &play->search, false, &err), STATUS_OK);
 }
 
 static inline bool play_take_events(struct play *play)

@@ -304,6 +304,113 @@ static void test_what_cannot_start(void **state)
     assert_int_equal(world->search.agent_tokens, 0);
 }
 
+static void be_patient(struct world *world, bool patient, bool unspent)
+{
+    world->patient = patient;
+    world->unspent = unspent;
+    world_restart(world, false);
+}
+
+static void expect_failed(struct world *world, const char *words)
+{
+    struct error why = {0};
+    assert_true(calls_failed(world->calls, &why));
+    if (strstr(why.message, words) == NULL) {
+        fail_msg("\"%s\" without \"%s\"", why.message, words);
+    }
+}
+
+/* A job that only asks: what may pass is no outcome. */
+static void test_patience(void **state)
+{
+    struct world *world = *state;
+    struct error why = {0};
+    be_patient(world, true, false);
+    assert_false(calls_is_stuck(world->calls)); /* nothing was asked yet */
+    world_ask(world, "a");
+    world_ask(world, "b");
+    world_settle(world);
+    fake_fail(world, 0, STATUS_PERMISSION, 0); /* "check the key" */
+    world_settle(world);
+    assert_false(calls_is_stuck(world->calls)); /* the other one is under way */
+    fake_answer(world, 1, "b", 40);
+    world_settle(world);
+    assert_true(calls_is_stuck(world->calls));
+    expect_failed(world, "a: no route");
+    assert_null(calls_find(&world->search, "a"));
+    assert_true(calls_is_open(world->calls, "a"));
+    world_ask(world, "a"); /* in vain: not in this job */
+    assert_int_equal(world->search.call_count, 2);
+    assert_int_equal(world->search.outcomes, 1);
+
+    be_patient(world, true, true); /* the next one goes on with it, and pays nothing twice */
+    world_settle(world);
+    assert_int_equal(world->fake.start_count, 1);
+    assert_int_equal(world->fake.ids[0], 0);
+    assert_int_equal(world->search.agent_tokens, 140);
+    assert_false(calls_failed(world->calls, &why));
+    fake_answer(world, 0, "at last", 10);
+    world_settle(world);
+    assert_string_equal(reply_of(world, "a"), "at last");
+    assert_int_equal(world->search.agent_tokens, 50);
+    assert_int_equal(world->search.call_count, 2);
+    assert_false(calls_is_stuck(world->calls));
+}
+
+/* What the endpoint may charge for is counted, and not left open. */
+static void test_patience_that_costs(void **state)
+{
+    struct world *world = *state;
+    be_patient(world, true, false);
+    world_ask(world, "a");
+    world_settle(world);
+    fake_fail(world, 0, STATUS_TIMEOUT, 30);
+    world_settle(world);
+    assert_true(calls_is_stuck(world->calls));
+    assert_true(calls_is_open(world->calls, "a"));
+    assert_true(world->search.calls[0].lost);
+    assert_int_equal(world->search.agent_tokens, 100); /* all that it may have taken */
+    assert_int_equal(world->search.outcomes, 0);
+    be_patient(world, false, true);
+    world_ask(world, "a");
+    world_settle(world);
+    assert_int_equal(world->fake.ids[0], 1);
+    fake_fail(world, 1, STATUS_EXTERNAL, 0); /* without patience a failure is an outcome */
+    world_settle(world);
+    assert_string_equal(calls_find(&world->search, "a")->error, "no route");
+    assert_int_equal(world->search.outcomes, 1);
+}
+
+/* A refused question, and a source that is down beside one that is not, are answers. */
+static void test_patience_has_limits(void **state)
+{
+    struct world *world = *state;
+    struct error err = {0};
+    be_patient(world, true, false);
+    world_ask(world, "a");
+    world_settle(world);
+    fake_fail(world, 0, STATUS_INVALID, 0); /* HTTP 400 */
+    world_settle(world);
+    assert_non_null(calls_find(&world->search, "a"));
+    const char *const keys[] = {"source/x/1", "source/y/1"};
+    for (int i = 0; i < 2; i++) {
+        cJSON *body = cJSON_Parse("{\"do\":\"search\"}");
+        assert_int_equal(world_try(world, keys[i], CALL_SOURCE, body, &err), STATUS_OK);
+    }
+    world_settle(world);
+    fake_fail(world, 1, STATUS_EXTERNAL, 0);
+    world_settle(world);
+    assert_null(calls_find(&world->search, keys[0]));
+    fake_answer(world, 2, "{}", 0);
+    world_settle(world);
+    assert_string_equal(calls_find(&world->search, keys[0])->error, "no route");
+    assert_int_equal(calls_open(world->calls), 0);
+    assert_int_equal(world->search.outcomes, 3);
+    world->token_cap = 0;
+    expect_refused(world, "b", "agent_tokens");
+    expect_failed(world, "b may take");
+}
+
 static void test_off(void **state)
 {
     struct world *world = *state;
@@ -318,6 +425,16 @@ static void test_off(void **state)
 }
 
 /* A rank of the job that answers. */
+static enum status rank_bound(void *context, const cJSON *body, int64_t *tokens, struct error *err)
+{
+    (void)context;
+    if (cJSON_GetObjectItem(body, "messages") == NULL) {
+        return FAIL(err, STATUS_INVALID, "no chat");
+    }
+    *tokens = 51;
+    return STATUS_OK;
+}
+
 static enum status rank_ask(void *context, int32_t id, const cJSON *body, struct error *err)
 {
     int32_t *asked = context;
@@ -351,14 +468,17 @@ static void test_local(void **state)
     struct call_transport transport;
     int32_t asked = -1;
     const char *const folders[] = {TEST_SOURCE_DIR "/net/golden/local/reviews", NULL};
-    const struct call_local_options options = {
+    const struct call_direct_options direct = {
+        .sources = {.offline = true, .folders = folders, .log = &world->log}};
+    struct call_local_options options = {
+        .bound = rank_bound,
         .ask = rank_ask,
         .take = rank_take,
         .cancel = rank_cancel,
         .context = &asked,
         .model = "models/small",
-        .direct = {.sources = {.offline = true, .folders = folders, .log = &world->log}},
     };
+    assert_int_equal(call_direct_open(&direct, &options.sources, &err), STATUS_OK);
     assert_int_equal(call_local_open(&options, &transport, &err), STATUS_OK);
     world_open(world, &transport, 8);
     world->usd_cap = 0;
@@ -370,7 +490,7 @@ static void test_local(void **state)
     assert_string_equal(call->provider, "local");
     assert_string_equal(call->model, "models/small");
     assert_true(call->cost_usd == 0.0);
-    assert_true(call->reserved_tokens >= 51); /* max_tokens and the prompt: tokens have a cap */
+    assert_int_equal(call->reserved_tokens, 51); /* in the model's own tokens, which have a cap */
     assert_int_equal(world->search.agent_tokens, 7);
     world->token_cap = 8;
     expect_refused(world, "b", "agent_tokens");
@@ -382,6 +502,43 @@ static void test_local(void **state)
         clock_sleep_s(0.01); /* it is asked on a thread of its own */
     }
     assert_non_null(strstr(reply_of(world, "source/local/1"), "\"documents\""));
+}
+
+/* Sources by whatever transport the job's network is: here files, to which a chat never comes. */
+static void test_local_by_relay(void **state)
+{
+    struct world *world = *state;
+    struct error err = {0};
+    struct call_transport transport;
+    int32_t asked = -1;
+    world->fake.tokens = 0;
+    world->fake.usd = 0.0;
+    struct call_local_options options = {
+        .bound = rank_bound,
+        .ask = rank_ask,
+        .take = rank_take,
+        .cancel = rank_cancel,
+        .context = &asked,
+        .model = "models/small",
+        .sources = world_fake(world, true),
+    };
+    assert_int_equal(call_local_open(&options, &transport, &err), STATUS_OK);
+    calls_destroy(world->calls);
+    world->calls = NULL;
+    world_open(world, &transport, 8);
+    world_ask(world, "a");
+    cJSON *search = cJSON_Parse("{\"do\":\"search\",\"source\":\"arxiv\"}");
+    assert_int_equal(world_try(world, "source/arxiv/1", CALL_SOURCE, search, &err), STATUS_OK);
+    world_settle(world);
+    world_settle(world);
+    assert_string_equal(reply_of(world, "a"), "by a rank");
+    assert_int_equal(world->fake.start_count, 1);
+    assert_string_equal(world->fake.keys[0], "source/arxiv/1");
+    fake_answer(world, 1, "{}", 0);
+    world_settle(world);
+    assert_string_equal(reply_of(world, "source/arxiv/1"), "{}");
+    assert_string_equal(calls_find(&world->search, "source/arxiv/1")->provider, "openai");
+    assert_int_equal(world->fake.done_count, 2); /* its files may go */
 }
 
 static void test_answers_that_are_wrong(void **state)
@@ -525,8 +682,12 @@ int main(void)
         IN_WORLD(test_so_many_at_once),
         IN_WORLD(test_the_end_takes_back),
         IN_WORLD(test_what_cannot_start),
+        IN_WORLD(test_patience),
+        IN_WORLD(test_patience_that_costs),
+        IN_WORLD(test_patience_has_limits),
         IN_WORLD(test_off),
         IN_WORLD(test_local),
+        IN_WORLD(test_local_by_relay),
         IN_WORLD(test_answers_that_are_wrong),
         IN_WORLD(test_bodies_that_are_none),
         IN_WORLD(test_no_memory),

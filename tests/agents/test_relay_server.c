@@ -136,6 +136,15 @@ static void test_the_relays_own_caps(void **state)
     begin_relay(post);
     world_ask(post->world, "a");
     assert_non_null(strstr(wait_for(post, "a")->error, "agent_tokens has 40 left of 40"));
+    post->caps.tokens = 1e6; /* raised, and lowered, while it serves */
+    call_relay_serve_caps(post->server, &post->caps);
+    world_ask(post->world, "a2");
+    assert_string_equal(wait_for(post, "a2")->reply, "{\"a\":1}");
+    post->count = 0;
+    post->caps.tokens = 1;
+    call_relay_serve_caps(post->server, &post->caps);
+    world_ask(post->world, "a3");
+    assert_non_null(strstr(wait_for(post, "a3")->error, "agent_tokens has 0 left of 1"));
     post->caps.tokens = 1e6;
     post->caps.usd = 0.001;
     begin_relay(post);

@@ -73,6 +73,31 @@ grep -q STATUS_LIMIT run/relay/replies/000002-0123456789abcdef.json || die "no w
 [ "$(wc -l < asked.jsonl)" = "$asked" ] || die "asked above the cap"
 ok "a cap holds"
 
+# ... unless somebody has set others for this run folder, also while it serves
+limit() { # limit TOKENS, as trex-tree set leaves it
+    echo '{"halt": "none", "limits": {"agent_tokens": '"$1"'}, "by": "test", "written_s": 1700000000}' > control.part
+    mv control.part run/control.json
+}
+"$trex" relay poor.json > relay.txt 2>&1 & relay=$!
+limit 20000
+for _ in $(seq 300); do ! grep -q 'agent_tokens 1 -> 20000' relay.txt || break; sleep 0.1; done
+request 000003-0123456789abcdef n0000.2/plan/1
+await run/relay/replies/000003-0123456789abcdef.json
+grep -q '"status":"STATUS_OK"' run/relay/replies/000003-0123456789abcdef.json || { cat relay.txt; die "the limit in force does not hold"; }
+limit 2
+for _ in $(seq 300); do ! grep -q 'agent_tokens 20000 -> 2,' relay.txt || break; sleep 0.1; done
+request 000004-0123456789abcdef n0000.3/plan/1
+await run/relay/replies/000004-0123456789abcdef.json
+grep -q STATUS_LIMIT run/relay/replies/000004-0123456789abcdef.json || { cat relay.txt; die "a limit that was lowered does not hold"; }
+limit -5
+for _ in $(seq 300); do ! grep -q 'the limits stay as they were' relay.txt || break; sleep 0.1; done
+request 000005-0123456789abcdef n0000.4/plan/1
+await run/relay/replies/000005-0123456789abcdef.json
+grep -q STATUS_LIMIT run/relay/replies/000005-0123456789abcdef.json || { cat relay.txt; die "a control.json that is none counts"; }
+kill -TERM "$relay"; wait "$relay" || true
+rm run/control.json
+ok "limits that are set hold for the relay too"
+
 ! grep -rq "$key" run relay.txt out.txt || die "the key is in a file"
 ok "no key in $(find run relay.txt -type f | wc -l) files"
 kill "$server"

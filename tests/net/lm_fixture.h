@@ -32,7 +32,8 @@ struct site {
     struct step steps[STEPS_MAX];
     int step_count;
     double times_s[STEPS_MAX]; /* of the requests */
-    char path[256], query[256], authorization[256], api_key[256], google_key[256], version[64];
+    char path[256], query[256], authorization[256], api_key[256], google_key[256], azure_key[256],
+        version[64];
     char *bodies[STEPS_MAX];
     char url[128];
     int64_t count;
@@ -70,6 +71,7 @@ static inline void lm_fixture_handle(void *context, const struct server_request 
     server_header(request, "Authorization", site->authorization, sizeof(site->authorization));
     server_header(request, "x-api-key", site->api_key, sizeof(site->api_key));
     server_header(request, "x-goog-api-key", site->google_key, sizeof(site->google_key));
+    server_header(request, "api-key", site->azure_key, sizeof(site->azure_key));
     server_header(request, "anthropic-version", site->version, sizeof(site->version));
     if (step->wire.text == NULL) {
         *answer = step->answer;

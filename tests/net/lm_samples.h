@@ -59,6 +59,20 @@ static const char openai_parts[] =
     "\"thinking\":[{\"type\":\"text\",\"text\":\"hm\"}]},{\"type\":\"text\",\"text\":\"Yes.\"}]},"
     "\"finish_reason\":\"stop\"}]}\n\n";
 
+/* Azure begins with what its filters say of the prompt, and ends with what they say of the reply.
+ */
+static const char azure_stream[] =
+    "data: {\"choices\":[],\"created\":0,\"id\":\"\",\"model\":\"\",\"object\":\"\","
+    "\"prompt_filter_results\":[{\"prompt_index\":0,\"content_filter_results\":{\"hate\":{"
+    "\"filtered\":false,\"severity\":\"safe\"}}}]}\n\n" OPENAI_CHUNK(
+        "{\"role\":\"assistant\",\"content\":\"\",\"refusal\":null}", "null")
+        OPENAI_CHUNK("{\"content\":\"Hello!\"}", "null")
+            OPENAI_CHUNK("{}", "\"stop\"") "data: "
+                                           "{\"choices\":[],\"model\":\"gpt-4o-2024-08-06\","
+                                           "\"usage\":{\"prompt_tokens\":8,"
+                                           "\"completion_tokens\":2,\"total_tokens\":10}}\n\n"
+                                           "data: [DONE]\n\n";
+
 static const char openai_refusal[] = OPENAI_CHUNK("{\"refusal\":\"I'm sorry, \"}", "null")
     OPENAI_CHUNK("{\"refusal\":\"but no.\"}", "null") OPENAI_CHUNK("{}", "\"stop\"");
 
@@ -200,6 +214,19 @@ static const struct sample samples[] = {
     {.name = "openai refusal",
      .provider = &lm_provider_openai,
      .wire = openai_refusal,
+     .text = "",
+     .model = "gpt-4o-2024-08-06",
+     .refused = true},
+    {.name = "azure stream",
+     .provider = &lm_provider_azure,
+     .wire = azure_stream,
+     .text = "Hello!",
+     .model = "gpt-4o-2024-08-06",
+     .tokens_in = 8,
+     .tokens_out = 2},
+    {.name = "azure filter",
+     .provider = &lm_provider_azure,
+     .wire = OPENAI_CHUNK("{}", "\"content_filter\""),
      .text = "",
      .model = "gpt-4o-2024-08-06",
      .refused = true},

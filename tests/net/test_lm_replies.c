@@ -188,8 +188,28 @@ static void test_the_table(void **state)
         assert_string_equal(lm_provider_find(*name)->name, *name);
         count++;
     }
-    assert_int_equal(count, 3);
+    assert_int_equal(count, 4);
     assert_null(lm_provider_find("OpenAI"));
+    /* A usual key goes to the provider's own URL, which of some providers the job names. */
+    static const struct {
+        const char *provider, *url, *key_env, *variable;
+    } keys[] = {
+        {"openai", "", "", "OPENAI_API_KEY"},
+        {"openai", "https://api.openai.com/v1", "", "OPENAI_API_KEY"},
+        {"openai", "https://elsewhere/v1", "", ""},
+        {"openai", "https://elsewhere/v1", "MY_KEY", "MY_KEY"},
+        {"azure", "https://me.openai.azure.com", "", "AZURE_OPENAI_API_KEY"},
+        {"azure", "https://me.openai.azure.com", "MY_KEY", "MY_KEY"},
+        {"none", "", "MY_KEY", "MY_KEY"},
+    };
+    for (size_t i = 0; i < sizeof(keys) / sizeof(keys[0]); i++) {
+        const struct lm_endpoint endpoint = {
+            .provider = keys[i].provider, .url = keys[i].url, .key_env = keys[i].key_env};
+        assert_string_equal(lm_key_variable(&endpoint), keys[i].variable);
+    }
+    assert_true(lm_needs_url("azure"));
+    assert_false(lm_needs_url("gemini"));
+    assert_false(lm_needs_url("local"));
 }
 
 int main(void)

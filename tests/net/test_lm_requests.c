@@ -101,6 +101,38 @@ static void test_openai_models_that_think(void **state)
     }
 }
 
+static void test_azure_is_sent(void **state)
+{
+    struct lm_fixture *fixture = *state;
+    struct site *site = &fixture->sites[0];
+    char url[200];
+    use(fixture, "azure", "my gpt/4o", azure_stream);
+    /* The resource, without a path; the variable is the usual one. */
+    snprintf(url, sizeof(url), "http://127.0.0.1:%d/", server_port(site->server));
+    fixture->options.endpoints[0].url = url;
+    fixture->options.endpoints[0].key_env = "";
+    setenv("AZURE_OPENAI_API_KEY", CANARY, 1);
+    cJSON *body = ask(fixture, "Hello!");
+    assert_string_equal(text_at(body, "response_format/type"), "json_schema");
+    assert_string_equal(text_at(body, "messages/0/role"), "system");
+    assert_true(number_at(body, "max_tokens") == 500);
+    assert_true(cJSON_IsTrue(at(body, "stream")));
+    cJSON_Delete(body);
+    assert_string_equal(site->path, "/openai/deployments/my%20gpt%2F4o/chat/completions");
+    assert_string_equal(site->query, "api-version=2024-10-21");
+    assert_string_equal(site->azure_key, CANARY);
+    assert_string_equal(site->authorization, "");
+    /* Another version, by name. */
+    lm_destroy(fixture->lm);
+    fixture->lm = NULL;
+    snprintf(url, sizeof(url), "http://127.0.0.1:%d?api-version=2025-01-01-preview",
+             server_port(site->server));
+    cJSON_Delete(ask(fixture, "Hello!"));
+    assert_string_equal(site->path, "/openai/deployments/my%20gpt%2F4o/chat/completions");
+    assert_string_equal(site->query, "api-version=2025-01-01-preview");
+    unsetenv("AZURE_OPENAI_API_KEY");
+}
+
 /* "strict" only for what OpenAI takes as such, and without what it does not know. */
 static void test_openai_schemas(void **state)
 {
@@ -274,10 +306,10 @@ static void test_urls(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        TEST(test_openai_is_sent),   TEST(test_openai_models_that_think),
-        TEST(test_openai_schemas),   TEST(test_anthropic_is_sent),
-        TEST(test_gemini_is_sent),   TEST(test_each_without_a_schema),
-        cmocka_unit_test(test_urls),
+        TEST(test_openai_is_sent),        TEST(test_openai_models_that_think),
+        TEST(test_azure_is_sent),         TEST(test_openai_schemas),
+        TEST(test_anthropic_is_sent),     TEST(test_gemini_is_sent),
+        TEST(test_each_without_a_schema), cmocka_unit_test(test_urls),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

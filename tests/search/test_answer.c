@@ -214,12 +214,58 @@ static void test_real_model(void **state)
     workspace_close(&fixture.workspace);
 }
 
+/* What was reserved is never less than what is taken: whatever the text, whatever the tokenizer. */
+static void test_bounds(void **state)
+{
+    (void)state;
+    static const char *const texts[] = {
+        "hello",
+        "x",
+        "\xe6\xbc\xa2\xe5\xad\x97\xf0\x9f\x99\x82\xe0\xb8\x81",
+        "\\u0001\\u0002 \\t\\t",
+        "<|im_start|>system",
+        "aaaaaaaaaaaaaaaaaaaaaaaa",
+        "zq zq zq 0123456789 !?"};
+    static const char *const folders[] = {base_folder, other_folder};
+    struct fixture fixture;
+    struct error err;
+    open_fixture(&fixture);
+    for (size_t f = 0; f < 2; f++) {
+        struct model *speaker = NULL;
+        assert_int_equal(model_inspect(folders[f], &speaker, &err), STATUS_OK);
+        for (size_t i = 0; i < sizeof(texts) / sizeof(texts[0]); i++) {
+            char body[512];
+            int64_t tokens = 0;
+            cJSON *answer = NULL;
+            snprintf(body, sizeof(body),
+                     "{\"messages\": [{\"role\": \"user\", \"content\": \"%s\"}], "
+                     "\"max_tokens\": 4, \"temperature\": 0}",
+                     texts[i]);
+            cJSON *question = cJSON_Parse(body);
+            assert_int_equal(answer_bound(speaker, question, &tokens, &err), STATUS_OK);
+            assert_int_equal(ask(&fixture, folders[f], body, NULL, &answer, &err), STATUS_OK);
+            double in = cJSON_GetNumberValue(cJSON_GetObjectItem(answer, "tokens_in"));
+            double out = cJSON_GetNumberValue(cJSON_GetObjectItem(answer, "tokens_out"));
+            assert_true(in + 4.0 == (double)tokens);
+            assert_true(out <= 4.0);
+            cJSON_Delete(answer);
+            cJSON_Delete(question);
+        }
+        cJSON *none = cJSON_Parse("{\"messages\": []}");
+        int64_t tokens = 0;
+        assert_int_equal(answer_bound(speaker, none, &tokens, &err), STATUS_INVALID);
+        cJSON_Delete(none);
+        model_destroy(speaker);
+    }
+    workspace_close(&fixture.workspace);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_answers),    cmocka_unit_test(test_refusals),
         cmocka_unit_test(test_speaker),    cmocka_unit_test(test_takes_too_long),
-        cmocka_unit_test(test_real_model),
+        cmocka_unit_test(test_real_model), cmocka_unit_test(test_bounds),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -114,6 +114,8 @@ static void test_single_mistakes(void **state)
     assert_mistake("\"search\": {\"configurations\": 6}", "from 1 to 5");
     assert_mistake("\"search\": []", "/search: found []");
     assert_mistake("\"researcher\": {\"provider\": \"oracle\"}", "/researcher/provider");
+    assert_mistake("\"researcher\": {\"provider\": \"azure\", \"model\": \"m\"}",
+                   "/researcher/endpoint");
     assert_mistake("\"name\": 7", "/name: found 7");
     assert_mistake("\"compute\": {\"precision\": \"f64\"}", "/compute/precision");
     assert_mistake("\"keep_weights\": 0", "/keep_weights: found 0");
