@@ -101,7 +101,7 @@ static enum status add_entry(struct feed *feed)
     char id[64];
     char url[128];
     const char *link = buffer_text(&feed->fields[FIELD_ID]);
-    if (strstr(link, "api/errors") != NULL) { /* a mistake comes as a hit, with code 200 */
+    if (strstr(link, "api/errors") != NULL) { /* a mistake comes as a hit */
         return FAIL(feed->err, STATUS_EXTERNAL, "arxiv did not take the question");
     }
     if (!read_id(link, id)) {

@@ -76,6 +76,37 @@ enum status source_add(enum source_index source, const struct source_document *d
     return whole ? STATUS_OK : mem_fail(err, document->text_bytes, "a document");
 }
 
+void source_copy_integer(const cJSON *from, const char *key, cJSON *document, const char *name)
+{
+    int64_t value = source_integer(from, key, -1);
+    if (document != NULL && value >= 0) {
+        cJSON_AddNumberToObject(document, name, (double)value);
+    }
+}
+
+enum status source_read_list(const char *name, const char *key, source_add_entry add,
+                             const char *body, size_t len_bytes, int count, cJSON *documents,
+                             struct error *err)
+{
+    cJSON *json = NULL;
+    TRY(source_parse_json(name, body, len_bytes, &json, err));
+    const cJSON *list = key == NULL ? json : cJSON_GetObjectItemCaseSensitive(json, key);
+    bool none = key != NULL && source_integer(json, "total", -1) == 0;
+    enum status status = STATUS_OK;
+    if (!cJSON_IsArray(list) && !none) {
+        status = FAIL(err, STATUS_FORMAT, "%s sent JSON %s%s", name,
+                      key == NULL ? "that is no list" : "without a list ", key == NULL ? "" : key);
+    }
+    const cJSON *entry = NULL;
+    cJSON_ArrayForEach (entry, list) {
+        if (status == STATUS_OK) {
+            status = add(entry, count, documents, err);
+        }
+    }
+    cJSON_Delete(json);
+    return status;
+}
+
 enum status source_print(const cJSON *documents, char **out, struct error *err)
 {
     struct buffer text;

@@ -78,10 +78,7 @@ static enum status add_set(const cJSON *set, int count, cJSON *documents, cJSON 
     if (*added == NULL) {
         return STATUS_OK;
     }
-    int64_t downloads = source_integer(set, "downloads", -1);
-    if (downloads >= 0) {
-        cJSON_AddNumberToObject(*added, "downloads", (double)downloads);
-    }
+    source_copy_integer(set, "downloads", *added, "downloads");
     struct buffer size;
     buffer_init(&size, 64);
     source_clean(find_tag(set, "size_categories:"), false, 40, &size);
@@ -95,24 +92,16 @@ static enum status add_set(const cJSON *set, int count, cJSON *documents, cJSON 
     return STATUS_OK;
 }
 
+static enum status add_entry(const cJSON *set, int count, cJSON *documents, struct error *err)
+{
+    cJSON *added = NULL;
+    return add_set(set, count, documents, &added, err);
+}
+
 enum status source_hf_datasets_read(const char *body, size_t len_bytes, int count, cJSON *documents,
                                     struct error *err)
 {
-    cJSON *json = NULL;
-    cJSON *added = NULL;
-    TRY(source_parse_json("hf_datasets", body, len_bytes, &json, err));
-    enum status status = STATUS_OK;
-    if (!cJSON_IsArray(json)) {
-        status = FAIL(err, STATUS_FORMAT, "hf_datasets sent JSON that is no list of data sets");
-    }
-    const cJSON *set = NULL;
-    cJSON_ArrayForEach (set, json) {
-        if (status == STATUS_OK) {
-            status = add_set(set, count, documents, &added, err);
-        }
-    }
-    cJSON_Delete(json);
-    return status;
+    return source_read_list("hf_datasets", NULL, add_entry, body, len_bytes, count, documents, err);
 }
 
 /* The hub knows a data set by its old names too, the datasets server by the last one alone. */

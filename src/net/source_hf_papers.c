@@ -26,30 +26,14 @@ static enum status add_paper(const cJSON *item, int count, cJSON *documents, str
         .year = source_year(source_string(paper, "publishedAt")),
     };
     TRY(source_add(SOURCE_HF_PAPERS, &document, count, documents, &added, err));
-    int64_t votes = source_integer(paper, "upvotes", -1);
-    if (added != NULL && votes >= 0) {
-        cJSON_AddNumberToObject(added, "votes", (double)votes);
-    }
+    source_copy_integer(paper, "upvotes", added, "votes");
     return STATUS_OK;
 }
 
 enum status source_hf_papers_read(const char *body, size_t len_bytes, int count, cJSON *documents,
                                   struct error *err)
 {
-    cJSON *json = NULL;
-    TRY(source_parse_json("hf_papers", body, len_bytes, &json, err));
-    enum status status = STATUS_OK;
-    if (!cJSON_IsArray(json)) {
-        status = FAIL(err, STATUS_FORMAT, "hf_papers sent JSON that is no list of papers");
-    }
-    const cJSON *item = NULL;
-    cJSON_ArrayForEach (item, json) {
-        if (status == STATUS_OK) {
-            status = add_paper(item, count, documents, err);
-        }
-    }
-    cJSON_Delete(json);
-    return status;
+    return source_read_list("hf_papers", NULL, add_paper, body, len_bytes, count, documents, err);
 }
 
 static enum status advance(struct source_work *work, const char *body, size_t len_bytes,

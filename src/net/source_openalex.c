@@ -78,10 +78,7 @@ static enum status add_work(const cJSON *work, int count, cJSON *documents, stru
     if (status == STATUS_OK) {
         status = source_add(SOURCE_OPENALEX, &document, count, documents, &added, err);
     }
-    int64_t citations = source_integer(work, "cited_by_count", -1);
-    if (added != NULL && citations >= 0) {
-        cJSON_AddNumberToObject(added, "citations", (double)citations);
-    }
+    source_copy_integer(work, "cited_by_count", added, "citations");
     buffer_fini(&abstract);
     return status;
 }
@@ -89,21 +86,8 @@ static enum status add_work(const cJSON *work, int count, cJSON *documents, stru
 enum status source_openalex_read(const char *body, size_t len_bytes, int count, cJSON *documents,
                                  struct error *err)
 {
-    cJSON *json = NULL;
-    TRY(source_parse_json("openalex", body, len_bytes, &json, err));
-    const cJSON *results = cJSON_GetObjectItemCaseSensitive(json, "results");
-    enum status status = STATUS_OK;
-    if (!cJSON_IsArray(results)) {
-        status = FAIL(err, STATUS_FORMAT, "openalex sent JSON without a list \"results\"");
-    }
-    const cJSON *work = NULL;
-    cJSON_ArrayForEach (work, results) {
-        if (status == STATUS_OK) {
-            status = add_work(work, count, documents, err);
-        }
-    }
-    cJSON_Delete(json);
-    return status;
+    return source_read_list("openalex", "results", add_work, body, len_bytes, count, documents,
+                            err);
 }
 
 static enum status advance(struct source_work *work, const char *body, size_t len_bytes,

@@ -31,32 +31,15 @@ static enum status add_paper(const cJSON *paper, int count, cJSON *documents, st
         .year = (int)(source_integer(paper, "year", 0) % 10000),
     };
     TRY(source_add(SOURCE_SEMANTIC_SCHOLAR, &document, count, documents, &added, err));
-    int64_t citations = source_integer(paper, "citationCount", -1);
-    if (added != NULL && citations >= 0) {
-        cJSON_AddNumberToObject(added, "citations", (double)citations);
-    }
+    source_copy_integer(paper, "citationCount", added, "citations");
     return STATUS_OK;
 }
 
 enum status source_semantic_scholar_read(const char *body, size_t len_bytes, int count,
                                          cJSON *documents, struct error *err)
 {
-    cJSON *json = NULL;
-    TRY(source_parse_json("semantic_scholar", body, len_bytes, &json, err));
-    /* Where there is nothing, "data" may be left out, but "total" is there. */
-    const cJSON *data = cJSON_GetObjectItemCaseSensitive(json, "data");
-    enum status status = STATUS_OK;
-    if (!cJSON_IsArray(data) && source_integer(json, "total", -1) != 0) {
-        status = FAIL(err, STATUS_FORMAT, "semantic_scholar sent JSON without a list \"data\"");
-    }
-    const cJSON *paper = NULL;
-    cJSON_ArrayForEach (paper, data) {
-        if (status == STATUS_OK) {
-            status = add_paper(paper, count, documents, err);
-        }
-    }
-    cJSON_Delete(json);
-    return status;
+    return source_read_list("semantic_scholar", "data", add_paper, body, len_bytes, count,
+                            documents, err);
 }
 
 static enum status advance(struct source_work *work, const char *body, size_t len_bytes,

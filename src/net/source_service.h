@@ -104,6 +104,14 @@ void source_question_fini(struct source_question *question);
 
 /* ---- bodies to documents, appended to an array, `count` at most ---- */
 
+typedef enum status (*source_add_entry)(const cJSON *entry, int count, cJSON *documents,
+                                        struct error *err);
+/* `add` for each entry of a list: the answer itself (key NULL), or what it has under `key`, where
+ * an answer of "total" 0 may have nothing. STATUS_FORMAT if there is no list. */
+enum status source_read_list(const char *name, const char *key, source_add_entry add,
+                             const char *body, size_t len_bytes, int count, cJSON *documents,
+                             struct error *err);
+
 enum status source_arxiv_read(const char *body, size_t len_bytes, int count, cJSON *documents,
                               struct error *err);
 enum status source_semantic_scholar_read(const char *body, size_t len_bytes, int count,
@@ -178,6 +186,10 @@ struct source_document {
  * empty; *added (may be NULL) is it or NULL. */
 enum status source_add(enum source_index source, const struct source_document *document, int count,
                        cJSON *documents, cJSON **added, struct error *err);
+
+/* The whole number that `from` has under `key`, if it does, as `name` of a document (NULL: of
+ * none). */
+void source_copy_integer(const cJSON *from, const char *key, cJSON *document, const char *name);
 
 /* Puts rows with cut cells under "samples", a few KiB at most. */
 enum status source_add_samples(cJSON *document, const cJSON *rows, struct error *err);
