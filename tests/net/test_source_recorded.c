@@ -63,6 +63,24 @@ static enum status read_card(const char *body, size_t len_bytes, int count, cJSO
     return STATUS_OK;
 }
 
+/* The splits of a data set, and which of them would be taken. */
+static enum status read_size(const char *body, size_t len_bytes, int count, cJSON *documents,
+                             struct error *err)
+{
+    char none[] = "";
+    struct source_work work = {.question = {.config = none, .split = none}};
+    struct source_hf_split split;
+    cJSON *document = cJSON_CreateObject();
+    (void)count;
+    cJSON_AddItemToArray(documents, document);
+    enum status status = source_hf_read_size(&work, body, len_bytes, document, &split, err);
+    if (status == STATUS_OK) {
+        cJSON_AddStringToObject(document, "config", split.config);
+        cJSON_AddStringToObject(document, "split", split.split);
+    }
+    return status;
+}
+
 static const struct place {
     const char *front;
     enum status (*read)(const char *body, size_t len_bytes, int count, cJSON *documents,
@@ -77,6 +95,7 @@ static const struct place {
     {"hf/api/datasets/", read_set, STATUS_FORMAT},
     {"hf/api/datasets", source_hf_datasets_read, STATUS_FORMAT},
     {"hf/datasets/", read_card, STATUS_OK},
+    {"hf_rows/size", read_size, STATUS_FORMAT},
 };
 
 static const struct place *find_place(const char *name)

@@ -115,12 +115,22 @@ def hf_card(raw):
            "licence": licence(re.findall(r"[^\s-]\S*", found[1]) if found else [])}
 
 
+def hf_size(raw):
+    """The splits, and the one to train on: no test split, if there is another; the first of the best."""
+    splits = json.loads(raw)["size"]["splits"]
+    best = {item["split"]: item for item in reversed(splits) if not re.match("test", item["split"], re.I)}
+    best = best.get("train") or next(reversed(best.values()), {})
+    yield {"splits": [{"config": item["config"], "split": item["split"], "rows": item["num_rows"]} for item in splits],
+           "config": best.get("config", ""), "split": best.get("split", "")}
+
+
 READERS = [(r"arxiv/.*", arxiv), (r"semantic_scholar/.*", semantic_scholar), (r"openalex/.*", openalex),
-           (r"hf/api/papers/.*", hf_papers), (r"hf/api/datasets.*", hf_datasets), (r"hf/datasets/.*", hf_card)]
+           (r"hf/api/papers/.*", hf_papers), (r"hf/api/datasets.*", hf_datasets), (r"hf/datasets/.*", hf_card),
+           (r"hf_rows/size.*", hf_size)]
 
 
 def listed(items):
-    """Each once, those without a title not at all (OpenAlex has some)."""
+    """Each once, and those without a title not at all (OpenAlex has some)."""
     out = {}
     for item in items:
         if item["title"]:
@@ -135,7 +145,7 @@ def write(folder):
         for pattern, read in READERS:
             if path.is_file() and re.fullmatch(pattern, place):
                 items = list(read(path.read_bytes().decode()))
-                out[place] = items if read is hf_card else listed(items)
+                out[place] = items if read in (hf_card, hf_size) else listed(items)
     (folder / "documents.json").write_text(json.dumps(out, indent=1, ensure_ascii=False) + "\n")
 
 
