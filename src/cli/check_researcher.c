@@ -132,7 +132,8 @@ static void print_sources(const struct job_researcher *asked)
             printf("%s%s", printed++ > 0 ? ", " : "", source->name);
         }
     }
-    puts(printed > 0 ? "" : "none");
+    bool relayed = printed > 0 && asked->network == JOB_NETWORK_RELAY;
+    puts(printed == 0 ? "none" : relayed ? ", by `trex relay`" : "");
     for (int i = 0; asked->folders[i] != NULL; i++) {
         printf("  folder      %s\n", asked->folders[i]);
     }

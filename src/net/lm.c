@@ -36,6 +36,7 @@ struct asking {
     int tries;         /* in all, that may have to be paid for */
     unsigned given_up; /* bits of sites that failed for good */
     enum lm_form forms[LM_ENDPOINTS_MAX];
+    unsigned thinking;     /* bits of sites whose model wants to be asked as one that thinks */
     struct lm_try attempt; /* while OPEN */
     struct lm_answer answer;
     struct asking *next;
@@ -152,8 +153,10 @@ static enum status open_site(const struct lm_endpoint *endpoint, int index, stru
         json_problems_add(problems, "", "endpoint %d: no model", index);
     }
     if (!lm_endpoint_price(endpoint, &site->input_usd, &site->output_usd)) {
-        log_write(log, LOG_INFO, "net", "no price is known of %s at %s", endpoint->model,
-                  site->host);
+        log_write(log, LOG_WARNING, "net",
+                  "no price is known of %s at %s: limits on tokens hold, those on money do not "
+                  "(input_usd and output_usd of the endpoint set one; 0 where it is free)",
+                  endpoint->model, site->host);
     }
     TRY(read_key(lm_key_variable(endpoint), index, problems, &site->key));
     if (site->key[0] != '\0' && !encrypted && !is_this_machine(site->host)) {
@@ -374,6 +377,7 @@ enum status lm_ask(struct lm *lm, const struct lm_question *question, int64_t *i
     asking->site = first_site(lm, asking->asked_s);
     for (int i = 0; i < lm->site_count; i++) {
         asking->forms[i] = lm->sites[i].form;
+        asking->thinking |= lm->sites[i].endpoint.thinks ? 1u << i : 0u;
     }
     asking->id = ++lm->last_id;
     struct asking **end = &lm->askings;
@@ -432,6 +436,7 @@ static void take_text(struct lm *lm, struct asking *asking)
      * part of "sk-no-key-required" is a word that a reply may need.) */
     hide_keys(lm, SIZE_MAX, answer->text);
     site->form = asking->forms[asking->site];
+    site->endpoint.thinks = (asking->thinking & 1u << asking->site) != 0;
     site->poor_until_s = 0;
     end_asking(lm, asking, NULL);
 }
@@ -505,6 +510,13 @@ static void ask_simpler(struct lm *lm, struct asking *asking, const struct error
     log_write(lm->options.log, LOG_WARNING, "net", "%s; again in a simpler form", problem->message);
 }
 
+static void ask_thinking(struct lm *lm, struct asking *asking, const struct error *problem)
+{
+    asking->thinking |= 1u << asking->site;
+    log_write(lm->options.log, LOG_INFO, "net", "%s; again as a model that thinks",
+              problem->message);
+}
+
 static void settle(struct lm *lm, struct asking *asking, const struct http_response *response)
 {
     struct error problem = {0};
@@ -527,6 +539,9 @@ static void settle(struct lm *lm, struct asking *asking, const struct http_respo
     case LM_SIMPLER:
         ask_simpler(lm, asking, &problem);
         break;
+    case LM_THINKING:
+        ask_thinking(lm, asking, &problem);
+        break;
     case LM_REFUSED:
         end_asking(lm, asking, &problem);
         break;
@@ -541,6 +556,7 @@ static void start_try(struct lm *lm, struct asking *asking)
     struct error problem = {0};
     struct lm_site site = lm->sites[asking->site];
     site.form = asking->forms[asking->site];
+    site.endpoint.thinks = (asking->thinking & 1u << asking->site) != 0;
     asking->answer.attempts++;
     if (lm_try_start(&asking->attempt, lm->http, &site, &asking->question, &lm->options,
                      &problem) == STATUS_OK) {

@@ -33,6 +33,7 @@ struct lm_endpoint {
     bool structured; /* ask for the schema in the provider's own way; false: the prompt alone says
                         it */
     double input_usd, output_usd; /* of a million tokens; NaN: the price table's */
+    bool thinks; /* first, before it answers, whatever its name is: lm finds out by itself */
 };
 
 struct lm_options {

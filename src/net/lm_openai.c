@@ -5,18 +5,19 @@
 
 #include "net/lm_provider.h"
 
-/* Models that think first count their thoughts in another field, and want no temperature. */
-static bool thinks(const char *model)
+/* Models that think first count their thoughts in another field, and want no temperature. Many are
+ * known by their names, some only by what they answer (lm_try.c). */
+static bool thinks(const struct lm_endpoint *endpoint)
 {
     static const char *const families[] = {"o1", "o3", "o4", "gpt-5", NULL};
-    const char *slash = strrchr(model, '/');
-    const char *name = slash != NULL ? slash + 1 : model;
+    const char *slash = strrchr(endpoint->model, '/');
+    const char *name = slash != NULL ? slash + 1 : endpoint->model;
     for (const char *const *family = families; *family != NULL; family++) {
         if (strncmp(name, *family, strlen(*family)) == 0) {
             return true;
         }
     }
-    return false;
+    return endpoint->thinks;
 }
 
 static bool is_closed(const cJSON *schema)
@@ -73,13 +74,12 @@ void lm_openai_put_body(const struct lm_endpoint *endpoint, const struct lm_ques
     lm_put_string(body, endpoint->model);
     buffer_append_text(body, ",\"messages\":");
     lm_put_json(body, question->messages);
-    buffer_printf(body, ",\"%s\":%lld",
-                  thinks(endpoint->model) ? "max_completion_tokens" : "max_tokens",
+    buffer_printf(body, ",\"%s\":%lld", thinks(endpoint) ? "max_completion_tokens" : "max_tokens",
                   (long long)question->max_tokens);
     buffer_append_text(body, ",\"stream\":true");
     if (form != LM_FORM_PLAIN) {
         buffer_append_text(body, ",\"stream_options\":{\"include_usage\":true}");
-        if (!thinks(endpoint->model)) {
+        if (!thinks(endpoint)) {
             buffer_printf(body, ",\"temperature\":%g", question->temperature);
         }
         if (question->seed >= 0) {

@@ -73,6 +73,7 @@ enum status lm_try_start(struct lm_try *attempt, struct http *http, const struct
     enum status status = STATUS_OK;
     memset(attempt, 0, sizeof(*attempt));
     attempt->form = site->form;
+    attempt->thinks = site->endpoint.thinks;
     buffer_init(&attempt->reading.text, LM_REPLY_MAX_BYTES);
     lm_stream_init(&attempt->stream, site->provider, &attempt->reading);
     struct request_text text;
@@ -172,6 +173,7 @@ static enum lm_verdict judge_code(struct lm_try *attempt, const struct lm_site *
                                   const struct http_response *response, struct error *problem)
 {
     static const char *const about_key[] = {"API_KEY_INVALID", "API key not valid", NULL};
+    static const char *const about_thinking[] = {"max_completion_tokens", NULL};
     static const char *const about_account[] = {"insufficient_quota", "billing", NULL};
     const struct code_rule *rule = code_rules;
     while (rule->code != 0 && rule->code != response->code) {
@@ -186,6 +188,9 @@ static enum lm_verdict judge_code(struct lm_try *attempt, const struct lm_site *
         advice = "; check the key";
     } else if (response->code == 429 && lm_holds_one_of(words, about_account)) {
         verdict = LM_LASTING;
+    } else if (verdict == LM_REFUSED && !attempt->thinks &&
+               lm_holds_one_of(words, about_thinking)) {
+        verdict = LM_THINKING;
     } else if (verdict == LM_REFUSED && response->code != 413 &&
                asks_for_simpler(attempt->form, words)) {
         verdict = LM_SIMPLER;

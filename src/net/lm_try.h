@@ -19,15 +19,17 @@ struct lm_site {
 
 enum lm_verdict {
     LM_ANSWERED,
-    LM_PASSING, /* asking again may help */
-    LM_LASTING, /* not there; somewhere else it may */
-    LM_SIMPLER, /* in a simpler form it may */
-    LM_REFUSED  /* the request's own fault, or more than is allowed: nowhere */
+    LM_PASSING,  /* asking again may help */
+    LM_LASTING,  /* not there; somewhere else it may */
+    LM_SIMPLER,  /* in a simpler form it may */
+    LM_THINKING, /* as a model that thinks it may */
+    LM_REFUSED   /* the request's own fault, or more than is allowed: nowhere */
 };
 
 struct lm_try {
     int64_t http_id;
     enum lm_form form;
+    bool thinks;
     size_t sent_bytes;
     struct lm_reading reading;
     struct lm_stream stream;

@@ -94,14 +94,18 @@ rounds=1 make_agents_job
 expect 0 'prefetched into some.run: brief written, [1-9]' env TREX_SOURCES_URL=http://127.0.0.1:$port "$trex" prefetch job.json --out some.run
 calls some.run | grep openalex | grep -q failed || { calls some.run; die "a source that was down did not fail"; }
 
-# ---- a local model, whose sources the relay asks ----
+# ---- a local model: its sources go by the job's network ----
 
 "$trex" init talker --hidden 32 --layers 1 --heads 2 --positions 16384 --seed 7 > /dev/null
 good_job
 expect 1 'source/' env TREX_SOURCES_URL=http://127.0.0.1:1 "$trex" prefetch job.json --out cluster
-make_task ', "researcher": {"provider": "local", "model": "talker", "network": "relay", "prompt_tokens": 3000,
-    "reply_tokens": 256, "repairs": 0, "ahead": false}, "limits": {"agent_tokens": 100000000, "samples": 300, "steps": 20},
-    "search": {"rounds": 1, "configurations": 2, "seed": 3}'
+cp -r cluster alone
+local_job() { # NETWORK
+    make_task ', "researcher": {"provider": "local", "model": "talker", "network": "'"$1"'", "prompt_tokens": 3000,
+        "reply_tokens": 256, "repairs": 0, "ahead": false}, "limits": {"agent_tokens": 100000000, "samples": 300, "steps": 20},
+        "search": {"rounds": 1, "configurations": 2, "seed": 3}'
+}
+local_job relay
 "$trex" relay job.json --out cluster > relay.txt 2>&1 & relay=$!
 expect 0 'the search has ended' env TREX_SOURCES_URL=http://127.0.0.1:1 "$trex" search job.json --out cluster
 kill -TERM "$relay"; wait "$relay" || { cat relay.txt; die "the relay ended with another code than 0"; }
@@ -110,5 +114,10 @@ calls cluster | grep ' source/' | grep -q answered || { calls cluster; cat relay
 grep -q 'source/' relay.txt || { cat relay.txt; die "the relay was not asked"; }
 "$tree" show cluster --calls --json | tr -d '\t\n' | grep -q '"provider":"local"' || die "the local model was not asked"
 ok "a local model beside a relay: sources go through it"
+local_job off
+expect 0 'the search has ended' "$trex" search job.json --out alone
+calls alone | grep ' source/' | grep -q 'offline' || { calls alone; die "a source was asked without a network"; }
+"$tree" show alone --calls --json | tr -d '\t\n' | grep -q '"provider":"local"' || die "the local model was not asked"
+ok "a local model without a network: sources have what they have"
 ! grep -rqa "$TREX_TEST_KEY" run later costly poor offline cluster ./*.txt || die "the key has leaked"
 echo "$passed passed, 0 failed"

@@ -277,6 +277,32 @@ static void test_a_schema_is_refused(void **state)
     assert_non_null(strstr(site->bodies[3], "\"json_schema\""));
 }
 
+/* A deployment or a fine-tuned model may think, whatever its name is; the schema stays. */
+static void test_a_model_that_thinks(void **state)
+{
+    struct lm_fixture *fixture = *state;
+    struct site *site = &fixture->sites[0];
+    struct step *step = lm_fixture_fail_first(site);
+    step->answer.code = 400;
+    step->body = "{\"error\": {\"message\": \"Unsupported parameter: 'max_tokens' is not supported "
+                 "with this model. Use 'max_completion_tokens' instead.\", \"type\": "
+                 "\"invalid_request_error\", \"code\": \"unsupported_parameter\"}}";
+    lm_fixture_expect(fixture, STATUS_OK, 2, "fine");
+    assert_non_null(strstr(site->bodies[0], "\"max_tokens\""));
+    assert_non_null(strstr(site->bodies[1], "\"max_completion_tokens\""));
+    assert_null(strstr(site->bodies[1], "\"max_tokens\""));
+    assert_null(strstr(site->bodies[1], "\"temperature\""));
+    assert_non_null(strstr(site->bodies[1], "\"json_schema\""));
+    lm_fixture_expect(fixture, STATUS_OK, 1, "fine"); /* it is known now */
+    assert_non_null(strstr(site->bodies[2], "\"max_completion_tokens\""));
+    /* One that says so for ever is refused. */
+    lm_fixture_restart(fixture);
+    site->steps[0].wire.text = NULL;
+    site->steps[0].answer.code = 400;
+    site->steps[0].body = "{\"error\": {\"message\": \"max_completion_tokens\"}}";
+    lm_fixture_expect(fixture, STATUS_INVALID, 2, "max_completion_tokens");
+}
+
 static void test_a_schema_is_not_asked_for(void **state)
 {
     struct lm_fixture *fixture = *state;
@@ -556,6 +582,7 @@ int main(void)
         TEST(test_no_endpoint_is_there),
         TEST(test_declined),
         TEST(test_a_schema_is_refused),
+        TEST(test_a_model_that_thinks),
         TEST(test_a_schema_is_not_asked_for),
         TEST(test_tokens_that_are_not_said),
         TEST(test_prices),
