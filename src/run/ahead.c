@@ -3,9 +3,10 @@
 #include <math.h>
 #include <stdbool.h>
 
-#include "run/limit.h"
-
-enum { MEAN_OF = 8 };
+enum {
+    MEAN_OF = 8,
+    QUICK_OF = 16 /* plans that come together, of which each is quick, must not hide a slow one */
+};
 static const double ahead_max = 1e6;
 static const double negligible = 0.01; /* share of a round's time */
 static const double slack = 0.2;       /* of a round: needed to go back, and to begin */
@@ -18,7 +19,14 @@ static bool is_time(double seconds)
 
 void ahead_learn_latency(struct ahead *ahead, double seconds)
 {
-    limit_learn(&ahead->latency_s, seconds);
+    if (!is_time(seconds)) {
+        return;
+    }
+    if (seconds >= ahead->latency_s) {
+        ahead->latency_s = seconds;
+    } else {
+        ahead->latency_s += (seconds - ahead->latency_s) / (double)QUICK_OF;
+    }
 }
 
 void ahead_learn_candidate(struct ahead *ahead, double seconds)

@@ -10,6 +10,8 @@ cd "$scratch"
 
 export OMPI_MCA_mpi_yield_when_idle=1 OMPI_MCA_rmaps_base_oversubscribe=1 OMPI_MCA_hwloc_base_binding_policy=none
 export OMPI_MCA_btl_vader_single_copy_mechanism=none OMPI_MCA_orte_abort_on_non_zero_status=1
+export OMPI_MCA_orte_tmpdir_base=$scratch/mpi # launchers that are killed leave their files here
+mkdir mpi
 [ "$(id -u)" != 0 ] || export OMPI_ALLOW_RUN_AS_ROOT=1 OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1
 
 # Open MPI leaks at exit, from modules it has unloaded by then; the unit tests look for our own leaks.

@@ -89,7 +89,7 @@ expect 0 '' "$trex" prefetch job.json --out early
 grep -q 'short warm-up' show.txt || die "prefetch left no notes"
 before=$(grep -c '"name"' relayed.log)
 expect 0 'the search has ended' "$trex" search job.json --out early
-! tail -n "+$((before + 1))" relayed.log | grep -qE '"name": *"(brief|literature|reading|data|choice)"' ||
+! grep -qE '"name": *"(brief|literature|reading|data|choice)"' < <(tail -n "+$((before + 1))" relayed.log) ||
     die "what was prefetched was asked for again"
 ok "what was prefetched is not asked for again"
 

@@ -88,7 +88,7 @@ while IFS='|' read -r name faults keys says; do
     search "$name" "run$count"
     check "$name" "run$count"
     if [ -n "${says// /}" ]; then
-        "$tree" show "run$((count - 1))" --calls | grep -qE "$says" || die "$name: the record does not say \"$says\""
+        grep -qE "$says" < <("$tree" show "run$((count - 1))" --calls) || die "$name: the record does not say \"$says\""
     fi
     kill "$server"; wait "$server" 2> /dev/null || true
 done < cases.txt

@@ -8,7 +8,7 @@ sed 's/"threads": 1/"threads": 1, "backend": "cuda"/' job.json > cuda.json
 sed 's/"threads": 1/"threads": 1, "backend": "cpu"/' job.json > cpu.json
 
 export TREX_CUDA_ON_CPU_DEVICES=0
-if "$trex" version | grep -q 'cuda *none'; then
+if grep -q 'cuda *none' < <("$trex" version); then
     expect 2 'backend cpu|use backend' "$trex" search cuda.json --out none
     expect 2 'backend cpu|use backend' mpirun -n 2 "$trex" search cuda.json --out none
     [ ! -e none/run.h5 ] || die "a search without its backend made a run file"
@@ -41,6 +41,7 @@ ok "a search stopped on cuda goes on on the cpu"
 
 # A GPU without memory fails candidates, with what was needed and what was free; the job goes on.
 TREX_CUDA_ON_CPU_MEMORY=42000000 expect 0 'the search has ended' "$on_cpu" search cuda.json --out small
-"$tree" show small --json | grep -qE 'needs [0-9]+ bytes.*are free' || die "no candidate says what it needed and what was free"
+grep -qE 'needs [0-9]+ bytes.*are free' < <("$tree" show small --json) ||
+    die "no candidate says what it needed and what was free"
 expect 0 '' "$tree" verify small
 echo "$passed passed, 0 failed"

@@ -56,8 +56,8 @@ expect 0 'the search has ended' mpirun -n 5 "$trex" search group.json --out grou
 plan ', "sequence_length": 1' > replies/plan.json
 expect 0 'the search has ended' "$trex" search job.json --out bad
 [ "$(finished bad | wc -l)" = 7 ] || { "$tree" show bad; die "a plan that fails was not replaced"; }
-dry_calls bad | grep -q failed || die "nothing failed: $(dry_calls bad)"
-dry_calls bad | grep -q '/dry/1/.* answered' || die "no repaired plan was run dry: $(dry_calls bad)"
+grep -q failed < <(dry_calls bad) || die "nothing failed: $(dry_calls bad)"
+grep -q '/dry/1/.* answered' < <(dry_calls bad) || die "no repaired plan was run dry: $(dry_calls bad)"
 plan '' > replies/plan.json
 
 # ---- dry runs that end their job ----
@@ -69,15 +69,15 @@ until timeout 120 env TREX_FAULT=run.worker.dry=kill "$trex" search job.json --o
 done
 [ "$deaths" -gt 0 ] || die "nothing died"
 ok "it ended after $deaths deaths, one a plan at most"
-incidents deaths | grep -q 'dry run' || die "nobody was told: $(incidents deaths)"
-! dry_calls deaths | awk '{print $2}' | sort | uniq -d | grep -q . || die "tried twice: $(dry_calls deaths)"
+grep -q 'dry run' < <(incidents deaths) || die "nobody was told: $(incidents deaths)"
+! grep -q . < <(dry_calls deaths | awk '{print $2}' | sort | uniq -d) || die "tried twice: $(dry_calls deaths)"
 [ "$(finished deaths | wc -l)" = 7 ] || die "$(finished deaths | wc -l) candidates finished, not 7"
 
 # Seen by rank 0: the rank is told of with its call, and no candidate is blamed.
 timeout 120 env TREX_FAULT=run.worker.dry=kill mpirun -n 3 "$trex" search job.json --out seen --simulate 0.2 > out.txt 2>&1 &&
     die "the rank did not die"
 expect 0 'the search has ended' mpirun -n 3 "$trex" search job.json --out seen --simulate 0.2
-"$tree" show seen --json | tr -d '\t\n' | grep -qE '"kills":[1-9]' && die "a candidate was blamed for a dry run"
+grep -qE '"kills":[1-9]' < <("$tree" show seen --json | tr -d '\t\n') && die "a candidate was blamed for a dry run"
 ok "no candidate was blamed"
 
 # ---- before the search ----

@@ -52,13 +52,16 @@ expect 2 'its local model is run by the job' "$trex" prefetch job.json
 researcher talker
 expect 0 'the search has ended' "$trex" search job.json --out whole
 well whole
-chats whole ' brief/1 .*answered' | grep -q . || { chats whole; die "nothing was answered"; }
-chats whole ' brief/repair/1 .*answered' | grep -q . || { chats whole; die "a reply that cannot be used was not sent back"; }
+grep -q . < <(chats whole ' brief/1 .*answered') || { chats whole; die "nothing was answered"; }
+grep -q . < <(chats whole ' brief/repair/1 .*answered') ||
+    { chats whole; die "a reply that cannot be used was not sent back"; }
 "$tree" show whole --calls --json | tr -d '\t\n' > calls.json
 grep -qE '"key":"brief/1"[^}]*"provider":"local","model":"[^"]*talker"' calls.json || die "the record does not say who answered"
-! grep -oE '"cost_usd":[^,]*' calls.json | grep -qv ':0$' || die "a local model costs money"
-totals whole | grep -qE '"agents":\{"calls":[0-9]+,[^}]*"tokens":[1-9][^}]*"usd":0,' || { totals whole; die "no tokens are counted"; }
-totals whole | grep -q '"ahead":0' || { totals whole; die "plans are made ahead of a worker that makes them itself"; }
+! grep -qv ':0$' < <(grep -oE '"cost_usd":[^,]*' calls.json) || die "a local model costs money"
+grep -qE '"agents":\{"calls":[0-9]+,[^}]*"tokens":[1-9][^}]*"usd":0,' < <(totals whole) ||
+    { totals whole; die "no tokens are counted"; }
+grep -q '"ahead":0' < <(totals whole) ||
+    { totals whole; die "plans are made ahead of a worker that makes them itself"; }
 expect 0 'the search has ended' "$trex" search job.json --out again
 [ "$(decided whole)" = "$(decided again)" ] || { diff <(decided whole) <(decided again) | head; die "the same questions got other answers"; }
 expect 0 'the search has ended' "$trex" search job.json --out replayed --replay whole
@@ -93,7 +96,7 @@ wait $pid || code=$?
 [ "$code" = 85 ] || { cat signalled.txt; die "SIGUSR1 while a worker answers: it ended with $code, not 85"; }
 expect 0 'the search has ended' mpirun -n 3 "$trex" search job.json --out signalled
 well signalled
-! chats signalled 'the job ended' | grep -q . || { chats signalled; die "a stop lost a question"; }
+! grep -q . < <(chats signalled 'the job ended') || { chats signalled; die "a stop lost a question"; }
 
 # ---- questions that end their job ----
 
@@ -109,7 +112,7 @@ until_done() {
     [ "$deaths" -gt 0 ] || die "$run: nothing died"
     ok "$run: it ended after $deaths deaths"
     well "$run"
-    ! "$tree" show "$run" --json | tr -d '\t\n' | grep -qE '"kills":[1-9]' || die "$run: a candidate was blamed"
+    ! grep -qE '"kills":[1-9]' < <("$tree" show "$run" --json | tr -d '\t\n') || die "$run: a candidate was blamed"
 }
 # One death is no proof: the question is asked again.
 TREX_FAULT=run.worker.answer:3=kill timeout 120 "$trex" search job.json --out once > out.txt 2>&1 && die "nothing died"
@@ -117,12 +120,12 @@ expect 0 'the search has ended' "$trex" search job.json --out once
 [ "$(decided whole)" = "$(decided once)" ] ||
     { diff <(decided whole) <(decided once) | head; die "one death made it another search"; }
 until_done killed 4 env TREX_FAULT=run.worker.answer=kill "$trex" search job.json
-chats killed 'ended twice while a worker answered' | grep -q . || { chats killed; die "the question is not blamed"; }
-incidents killed | grep -q '"question"' || { incidents killed; die "nobody was told"; }
+grep -q . < <(chats killed 'ended twice while a worker answered') || { chats killed; die "the question is not blamed"; }
+grep -q '"question"' < <(incidents killed) || { incidents killed; die "nobody was told"; }
 until_done seen 4 env TREX_FAULT=run.worker.answer=kill mpirun -n 3 "$trex" search job.json
 sed -i 's/"threads": 1/"threads": 1, "watchdog_seconds": 4/' job.json
-until_done hung 4 env TREX_FAULT=run.worker.answer=hang mpirun -n 3 "$trex" search job.json
-incidents hung | grep -q '"rank hung"' || { incidents hung; die "a hanging rank was not found"; }
+until_done hung 4 env TREX_FAULT=run.worker.answer=hang mpirun -n 2 "$trex" search job.json
+grep -q '"rank hung"' < <(incidents hung) || { incidents hung; die "a hanging rank was not found"; }
 
 # ---- answers that take too long, and a cap ----
 
@@ -130,7 +133,7 @@ researcher talker ', "timeout_seconds": 0.1'
 sed -i 's/"prompt_tokens": 3000/"prompt_tokens": 4000/' job.json
 expect 0 'the search has ended' "$trex" search job.json --out late
 well late
-chats late 'researcher.timeout_seconds' | grep -q . || { chats late; die "an answer may take for ever"; }
+grep -q . < <(chats late 'researcher.timeout_seconds') || { chats late; die "an answer may take for ever"; }
 researcher talker
 sed -i 's/"agent_tokens": 100000000/"agent_tokens": 8000/' job.json
 expect 0 'the search has ended' "$trex" search job.json --out capped

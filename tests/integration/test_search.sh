@@ -95,7 +95,7 @@ both=$(spent stopped)
 awk -v a="$first" -v b="$both" 'BEGIN { exit !(b > a + 0.1) }' || die "two allocations lasted $both s, one $first s, it says"
 ok "the time of all allocations is recorded"
 for name in $kept; do
-    finished stopped | grep -q "$name" || die "$name was finished before the stop and is lost"
+    grep -q "$name" < <(finished stopped) || die "$name was finished before the stop and is lost"
 done
 expect 0 '' "$tree" verify stopped
 ok "the resumed search keeps what was finished and ends"

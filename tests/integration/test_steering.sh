@@ -26,13 +26,13 @@ number() { # KEY: of the status as one line of JSON
     "$tree" status run --json | tr -d '\t\n' | grep -oE "\"$1\": ?[0-9]+" | head -n 1 | grep -oE '[0-9]+'
 }
 closed() { [ "$(number closed)" -ge "$1" ]; }
-training() { "$tree" status run | grep -q 'in flight .* running'; }
+training() { grep -q 'in flight .* running' < <("$tree" status run); }
 more_finished() { [ "$(finished run | wc -l)" -gt "$(wc -l < known.txt)" ]; }
 ends() { # CODE CONDITION: the search in the background
     local code=0
     wait $pid || code=$?
     [ $code = "$1" ] || fail "ended with $code, not $1"
-    "$tree" status run | grep -q "^run  $2" || fail "status does not say $2"
+    grep -q "^run  $2" < <("$tree" status run) || fail "status does not say $2"
     "$tree" verify run > verify.txt 2>&1 || { cat verify.txt; fail "verify fails"; }
     finished run > now.txt
     [ -z "$(comm -23 known.txt now.txt)" ] || fail "lost $(comm -23 known.txt now.txt)"
@@ -87,7 +87,7 @@ await 'a candidate that runs' training
 expect 0 'asked to halt now' "$tree" halt run
 ends 0 halted
 [ "$(finished run | wc -l)" -gt "$before" ] || fail "nothing was finished between two halts"
-"$tree" status run --json | tr -d '\t\n' | grep -qE '"running": ?0' || fail "a candidate still counts as running"
+grep -qE '"running": ?0' < <("$tree" status run --json | tr -d '\t\n') || fail "a candidate still counts as running"
 ok "halt now: the wish is obeyed once, and the search goes on afterwards"
 
 # ---- at a time: with so many rounds that it cannot end before ----
@@ -126,7 +126,7 @@ ok "$part parts, no candidate was trained twice, each change is in the record on
 sed 's/"seed": 5/"seed": 6/' job.json > other.json
 "$trex" search other.json --out short --simulate 0.4 > short.txt 2>&1 &
 pid=$!
-await 'two rounds' eval '[ -e short/journal.jsonl ] && "$tree" status short | grep -qE "rounds +[2-9]"'
+await 'two rounds' eval '[ -e short/journal.jsonl ] && grep -qE "rounds +[2-9]" < <("$tree" status short)'
 expect 0 'rounds 600 -> 1' "$tree" set short rounds=1
 wait $pid || die "a search with fewer rounds than it had failed: $(cat short.txt)"
 expect 0 'finished \(all rounds are done\)' "$tree" status short

@@ -29,7 +29,7 @@ ok "stopped while a candidate is evaluated, the search goes on with its evaluati
 
 # While weights are written: they are finished, and the result counts.
 stopped written run.worker.save:1
-finished written | grep -q n0001-c0 || die "stopped while weights were written, the result is lost"
+grep -q n0001-c0 < <(finished written) || die "stopped while weights were written, the result is lost"
 [ -z "$(ls written/inflight)" ] || die "the state of a finished training is left behind"
 expect 0 'all rounds are done' "$trex" search job.json --out written
 expect 0 'nothing is damaged' "$tree" verify written

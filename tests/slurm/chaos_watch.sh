@@ -219,7 +219,7 @@ begin_strike() { # KIND ENDS WORDS [START]
 }
 
 ranks_gone() { # START
-    [ "$start" != "$1" ] || ! rank_list | grep -q " $1$"
+    [ "$start" != "$1" ] || ! grep -q " $1$" < <(rank_list)
 }
 
 examine_queue() {

@@ -43,7 +43,7 @@ done
 expect_end "$job" 400 0 2
 says "$job" 'the search has ended: all rounds are done'
 grep -q 'goes on at step' run/log.jsonl || lost "$job" "no training went on from its state"
-field "$job" Comment | grep -q '^trex' || lost "$job" "no progress in the job's comment"
+grep -q '^trex' < <(field "$job" Comment) || lost "$job" "no progress in the job's comment"
 ok "the search ended in its third allocation"
 
 expect_end "$deaf" 120 0 1

@@ -50,8 +50,8 @@ state() { # STATE: chats in it
 [ "$(tail -n "+$((prefetched + 1))" asked.log | grep -cE '"name":"(brief|literature|reading|data|choice)"')" = 0 ] ||
     die "what was prefetched was asked for again"
 ok "$(state answered) chats, none asked twice, $(state lost) given up at the end"
-"$tree" show run n0004 | grep -q 'by openai scripted' || die "the last plan is not the model's"
-scontrol show job "$job" | grep -q 'Comment=trex 4 of 4 rounds, best' || lost "$job" "the job's comment is another"
+grep -q 'by openai scripted' < <("$tree" show run n0004) || die "the last plan is not the model's"
+grep -q 'Comment=trex 4 of 4 rounds, best' < <(scontrol show job "$job") || lost "$job" "the job's comment is another"
 expect 0 'finished' "$tree" status run
 ! grep -rqa "$TREX_TEST_KEY" run relay.txt trex-*.log || die "the key has leaked: $(grep -rla "$TREX_TEST_KEY" .)"
 ok "comment and status say that it has ended, and the key is nowhere"

@@ -141,7 +141,7 @@ ok "a chain goes on, and ends when the search does"
 # Two searches as an array; a task without a job file says so.
 cp job.json second.json
 array=$(submit --array=1-3 --ntasks-per-node=1 "$root/slurm/array.sbatch" job.json second.json --out many)
-wait_until "$array" 120 "the array's end" eval "! squeue -h -j $array 2> /dev/null | grep -q ."
+wait_until "$array" 120 "the array's end" eval "[ -z \"\$(squeue -h -j $array 2> /dev/null)\" ]"
 for name in job second; do
     expect 0 'finished' "$tree" status many/$name
 done
@@ -154,7 +154,7 @@ wait_until "$job" 60 "a candidate has finished" finished_more_than cancelled 1
 kept=$(finished cancelled)
 scancel "$job"
 wait_until "$job" 60 "its end" is_over "$job"
-wait_until "$job" 20 "the ranks' end" eval '! squeue -h -t completing | grep -q .'
+wait_until "$job" 20 "the ranks' end" eval '[ -z "$(squeue -h -t completing)" ]'
 says "$job" 'told to stop \(end\)'
 says "$job" 'the ranks ended [0-9]+ s after that, with code 85' # and none has lost its state by SIGTERM
 [ "$(field "$job" Restarts)" = 0 ] || lost "$job" "requeued after scancel"

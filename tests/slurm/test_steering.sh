@@ -23,7 +23,7 @@ blamed() { # RUN: which candidates have ended a rank
         sed -nE 's/^"name":"(n[0-9]+-c[0-9]+)".*"kills":[1-9].*/\1/p'
 }
 has_incident() { # RUN KIND
-    "$tree" status "$1" --json | tr -d '\t\n' | grep -qE "\"kind\":\"$2\""
+    grep -qE "\"kind\":\"$2\"" < <("$tree" status "$1" --json | tr -d '\t\n')
 }
 
 # All at once: what each of them waits for takes its time.

@@ -10,7 +10,7 @@ none_lost() { # RUN NAMES...
     local run=$1 name
     shift
     for name in "$@"; do
-        finished "$run" | grep -qx "$name" || die "$run: $name was finished before the stop and is lost"
+        grep -qx "$name" < <(finished "$run") || die "$run: $name was finished before the stop and is lost"
     done
 }
 
