@@ -23,6 +23,7 @@ void operator_dedup_check(struct json_reader *args)
 {
     struct dedup_args dedup = read_args(args);
     char pointer[JSON_POINTER_BYTES];
+    operator_check_fields(args, "fields", dedup.fields);
     json_reader_pointer(args, "fields", pointer);
     if (dedup.fields != NULL && cJSON_GetArraySize(dedup.fields) == 0) {
         json_problems_add(args->problems, pointer,

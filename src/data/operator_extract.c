@@ -1,5 +1,6 @@
 /* A part of one field, found by a regular expression, becomes another field. */
 #include <stdlib.h>
+#include <string.h>
 
 #include "base/mem.h"
 #include "data/operators.h"
@@ -83,15 +84,18 @@ static enum status put_value(struct row_list *rows, int64_t i, const char *into,
     return STATUS_OK;
 }
 
-static enum status extract_row(const struct extract_args *extract, const struct pattern *pattern,
-                               const char *separator, struct row_list *rows, int64_t i,
+static enum status extract_row(struct operator_run *run, const struct extract_args *extract,
+                               const struct pattern *pattern, struct row_list *rows, int64_t i,
                                bool *matched, struct error *err)
 {
     char *value = NULL;
-    TRY(find_value(extract, pattern, separator, rows->rows[i]->row.object, &value, err));
+    TRY(find_value(extract, pattern, run->context->task->separator, rows->rows[i]->row.object,
+                   &value, err));
     *matched = value != NULL;
-    enum status status = STATUS_OK;
-    if (*matched || extract->missing == MISSING_EMPTY) {
+    enum status status = operator_count_text(run, *matched ? strlen(value) : 0, err);
+    if (status != STATUS_OK) {
+        /* told already */
+    } else if (*matched || extract->missing == MISSING_EMPTY) {
         status = put_value(rows, i, extract->into, *matched ? value : "", err);
     } else if (extract->missing == MISSING_ERROR) {
         status = FAIL(err, STATUS_INVALID, "field \"%s\" does not match \"%.80s\"", extract->field,
@@ -114,8 +118,7 @@ enum status operator_extract_run(struct operator_run *run, struct json_reader *a
     status = marks != NULL ? STATUS_OK : STATUS_NO_MEMORY;
     for (int64_t i = 0; i < rows->count && status == STATUS_OK; i++) {
         bool matched = false;
-        status =
-            extract_row(&extract, pattern, run->context->task->separator, rows, i, &matched, err);
+        status = extract_row(run, &extract, pattern, rows, i, &matched, err);
         if (status != STATUS_OK) {
             operator_row_context(err, rows->rows[i]);
         }

@@ -30,6 +30,9 @@ void operator_map_check(struct json_reader *args)
     struct map_args map = read_args(args);
     char pointer[JSON_POINTER_BYTES];
     const cJSON *item = NULL;
+    operator_check_fields(args, "rename", map.rename);
+    operator_check_fields(args, "set", map.set);
+    operator_check_fields(args, "drop", map.drop);
     json_reader_pointer(args, "rename", pointer);
     cJSON_ArrayForEach (item, map.rename) {
         if (!cJSON_IsString(item) || item->valuestring[0] == '\0') {
@@ -89,11 +92,24 @@ static enum status look_up(void *context, const char *name, struct buffer *out, 
     return STATUS_OK;
 }
 
+/* About so much memory a copy takes. */
+static size_t value_bytes(const cJSON *value)
+{
+    size_t bytes = sizeof(*value);
+    bytes += cJSON_IsString(value) ? strlen(value->valuestring) : 0;
+    const cJSON *item = NULL;
+    cJSON_ArrayForEach (item, value) {
+        bytes += value_bytes(item);
+    }
+    return bytes;
+}
+
 /* One field of "set". All templates see the row as it was before, so `before` is not `object`. */
-static enum status set_field(const struct fill_scope *scope, const cJSON *item, cJSON *object,
-                             struct error *err)
+static enum status set_field(struct operator_run *run, const struct fill_scope *scope,
+                             const cJSON *item, cJSON *object, struct error *err)
 {
     if (!cJSON_IsString(item)) {
+        TRY(operator_count_text(run, value_bytes(item), err));
         return put(object, item->string, cJSON_Duplicate(item, true), err);
     }
     struct fill_scope context = *scope;
@@ -104,6 +120,9 @@ static enum status set_field(const struct fill_scope *scope, const cJSON *item, 
         text_template_fill(item->valuestring, look_up, &context, &text, missing, err);
     if (status == STATUS_NOT_FOUND) {
         text_fail_missing(scope->row, missing, err);
+    }
+    if (status == STATUS_OK) {
+        status = operator_count_text(run, text.len_bytes, err);
     }
     if (status == STATUS_OK) {
         status = put(object, item->string, cJSON_CreateString(buffer_text(&text)), err);
@@ -125,7 +144,7 @@ static enum status rename_fields(const cJSON *rename, cJSON *object, struct erro
 }
 
 /* STATUS_NOT_FOUND if a template's field is missing. */
-static enum status map_row(const struct map_args *map, const char *separator, cJSON *object,
+static enum status map_row(struct operator_run *run, const struct map_args *map, cJSON *object,
                            struct error *err)
 {
     TRY(rename_fields(map->rename, object, err));
@@ -134,11 +153,12 @@ static enum status map_row(const struct map_args *map, const char *separator, cJ
         if (before == NULL) {
             return FAIL(err, STATUS_NO_MEMORY, "no memory for a row");
         }
-        struct fill_scope scope = {before, separator, map->missing == MISSING_EMPTY};
+        struct fill_scope scope = {before, run->context->task->separator,
+                                   map->missing == MISSING_EMPTY};
         enum status status = STATUS_OK;
         const cJSON *item = NULL;
         cJSON_ArrayForEach (item, map->set) {
-            status = set_field(&scope, item, object, err);
+            status = set_field(run, &scope, item, object, err);
             if (status != STATUS_OK) {
                 break;
             }
@@ -161,8 +181,7 @@ enum status operator_map_run(struct operator_run *run, struct json_reader *args,
     enum status status = marks != NULL ? STATUS_OK : STATUS_NO_MEMORY;
     for (int64_t i = 0; i < rows->count && status == STATUS_OK; i++) {
         cJSON *object = row_list_own(rows, i, err);
-        status = object != NULL ? map_row(&map, run->context->task->separator, object, err)
-                                : STATUS_NO_MEMORY;
+        status = object != NULL ? map_row(run, &map, object, err) : STATUS_NO_MEMORY;
         marks[i] = status == STATUS_OK;
         if (status == STATUS_NOT_FOUND && map.missing == MISSING_DROP) {
             status = STATUS_OK;

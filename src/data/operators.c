@@ -46,6 +46,31 @@ void operator_note(struct operator_run *run, const char *format, ...)
     va_end(arguments);
 }
 
+enum status operator_count_text(struct operator_run *run, size_t bytes, struct error *err)
+{
+    int64_t most =
+        run->context->text_max_bytes > 0 ? run->context->text_max_bytes : RECIPE_TEXT_MAX_BYTES;
+    *run->text_bytes += (int64_t)bytes;
+    if (*run->text_bytes > most) {
+        return FAIL(err, STATUS_LIMIT,
+                    "its steps make more than %lld bytes of text; sample or limit the rows first, "
+                    "or make shorter texts",
+                    (long long)most);
+    }
+    return STATUS_OK;
+}
+
+void operator_check_fields(struct json_reader *args, const char *key, const cJSON *fields)
+{
+    char pointer[JSON_POINTER_BYTES];
+    int count = cJSON_GetArraySize(fields);
+    if (count > RECIPE_FIELDS_MAX) {
+        json_reader_pointer(args, key, pointer);
+        json_problems_add(args->problems, pointer, "found %d fields, allowed are %d", count,
+                          RECIPE_FIELDS_MAX);
+    }
+}
+
 void operator_row_context(struct error *err, const struct shared_row *row)
 {
     error_context(err, "%s:%lld", row->source, (long long)row->row.line);

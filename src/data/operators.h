@@ -14,6 +14,7 @@ struct operator_run {
     struct rng rng;      /* of this step alone: seed of the recipe, stream = index of the step */
     struct arena *arena; /* lives as long as the recipe runs; paths of sources */
     const struct row_list *train; /* the training split as it was */
+    int64_t *text_bytes;          /* that the recipe made so far (operator_count_text) */
     char *note;                   /* out: what happened, for people */
     size_t note_bytes;
 };
@@ -83,6 +84,14 @@ struct recipe_operator {
 const struct recipe_operator *operator_find(const char *name);
 
 void operator_note(struct operator_run *run, const char *format, ...) BASE_PRINTF(2, 3);
+
+/* Counts a text that a step made. STATUS_LIMIT beyond what a recipe may make: templates that repeat
+ * a text over and over must not fill a worker's memory. */
+enum status operator_count_text(struct operator_run *run, size_t bytes, struct error *err);
+
+/* Adds a problem if a list or object under `key` names more than RECIPE_FIELDS_MAX fields: each of
+ * them costs time in every row. */
+void operator_check_fields(struct json_reader *args, const char *key, const cJSON *fields);
 
 /* Puts "<source>:<line>" before the message: which row it was. */
 void operator_row_context(struct error *err, const struct shared_row *row);

@@ -80,6 +80,7 @@ struct recipe_run {
     struct arena arena;
     struct row_list train; /* the training split as it was: borrowed objects */
     struct row_list rows;
+    int64_t text_bytes; /* made so far */
 };
 
 /* Shares of the training split's rows, in a list that steps may change. */
@@ -109,6 +110,7 @@ static enum status run_step(struct recipe_run *run, const cJSON *step, const cha
         .context = run->context,
         .arena = &run->arena,
         .train = &run->train,
+        .text_bytes = &run->text_bytes,
         .note = note,
         .note_bytes = sizeof(run->report->steps[index].note),
     };

@@ -14,7 +14,8 @@
 #include "data/dataset.h"
 #include "data/task.h"
 
-enum { RECIPE_STEPS_MAX = 64 };
+enum { RECIPE_STEPS_MAX = 64, RECIPE_FIELDS_MAX = 64 /* that one step may name */ };
+#define RECIPE_TEXT_MAX_BYTES ((int64_t)4 << 30) /* that all steps of a recipe may make */
 
 struct recipe_context {
     const struct task *task;
@@ -25,7 +26,8 @@ struct recipe_context {
     const char
         *confine; /* the program whose `confine` runs code (trex itself); NULL: code is off */
     uint64_t seed;
-    int64_t max_samples; /* most rows of the result; 0: no limit. More are sampled down to it */
+    int64_t max_samples;    /* most rows of the result; 0: no limit. More are sampled down to it */
+    int64_t text_max_bytes; /* of the texts that steps make; 0: RECIPE_TEXT_MAX_BYTES */
     struct log *log;
     const struct progress *progress; /* NULL, or told of each step (phase "data") */
 };
@@ -44,9 +46,9 @@ struct recipe_report {
 /* Checks operators and arguments, reading no data; mistakes go to the problems under `pointer`. */
 void recipe_check(const cJSON *recipe, const char *pointer, struct json_problems *problems);
 
-/* Runs it. STATUS_INVALID if no row is left; the message names the step. Overlap with validation or
- * test (same rendered prompt, case and white space ignored) is always removed at the end, whatever
- * the recipe says. */
+/* Runs it. STATUS_INVALID if no row is left, STATUS_LIMIT if it makes too many rows or too much
+ * text; the message names the step. Overlap with validation or test (same rendered prompt, case and
+ * white space ignored) is always removed at the end, whatever the recipe says. */
 enum status recipe_run(const cJSON *recipe, const struct recipe_context *context,
                        struct dataset *out, struct recipe_report *report, struct error *err);
 

@@ -27,6 +27,8 @@ static void outcome_fini(struct outcome *outcome)
     buffer_fini(&outcome->text);
 }
 
+static int64_t text_max_bytes; /* of the context; a test that sets it puts it back to 0 */
+
 static struct outcome run_seeded(const char *folder, const char *task_keys, const char *recipe_text,
                                  const char *train, const char *held_out, uint64_t seed)
 {
@@ -41,6 +43,7 @@ static struct outcome run_seeded(const char *folder, const char *task_keys, cons
                                      .train = &train_rows,
                                      .validation = &held_out_rows,
                                      .folder = folder,
+                                     .text_max_bytes = text_max_bytes,
                                      .seed = seed};
     struct outcome outcome = {0};
     struct buffer before;
@@ -270,6 +273,46 @@ static void test_length(void **state)
     expect_mistake("[{'op': 'length', 'min': 3, 'max': 2}]", "min 3 above max 2");
     expect_mistake("[{'op': 'length', 'min': -3}]", "/recipe/0/min");
     expect_mistake("[{'op': 'length', 'min': 3, 'unit': 'tokens'}]", "\"characters\" \"words\"");
+}
+
+/* A recipe may come from a language model: none fills a worker's memory, or its time. */
+static void test_bombs(void **state)
+{
+    const char *folder = *state;
+    struct buffer recipe;
+    buffer_init(&recipe, 65536);
+    text_max_bytes = 20000;
+    /* Each step makes the text four times as long. */
+    buffer_append_text(&recipe, "[");
+    for (int step = 0; step < 12; step++) {
+        buffer_printf(&recipe,
+                      "%s{'op': 'map', 'set': {'prompt': '{prompt}{prompt}{prompt}{prompt}'}}",
+                      step > 0 ? ", " : "");
+    }
+    buffer_append_text(&recipe, "]");
+    expect_failure(folder, buffer_text(&recipe), THREE, STATUS_LIMIT,
+                   "more than 20000 bytes of text");
+    expect_failure(folder, "[{'op': 'repeat', 'times': 100}, {'op': 'map', 'set': {'n': [1, 2]}}]",
+                   THREE, STATUS_LIMIT, "recipe step 2 (map)");
+    expect_failure(folder,
+                   "[{'op': 'map', 'set': {'long': '{prompt}{prompt}{prompt}{prompt}{prompt}'}}, "
+                   "{'op': 'repeat', 'times': 100}, {'op': 'repeat', 'times': 5}, "
+                   "{'op': 'extract', 'field': 'long', 'pattern': '.*', 'group': 0, 'into': 'n'}]",
+                   THREE, STATUS_LIMIT, "recipe step 4 (extract)");
+    text_max_bytes = 0;
+    buffer_clear(&recipe);
+    for (int field = 0; field < 65; field++) {
+        buffer_printf(&recipe, "%s'f%d': 1", field > 0 ? ", " : "[{'op': 'map', 'set': {", field);
+    }
+    buffer_append_text(&recipe, "}}]");
+    expect_mistake(buffer_text(&recipe), "/recipe/0/set: found 65 fields, allowed are 64");
+    buffer_clear(&recipe);
+    for (int field = 0; field < 65; field++) {
+        buffer_printf(&recipe, "%s'f%d'", field > 0 ? ", " : "[{'op': 'dedup', 'fields': [", field);
+    }
+    buffer_append_text(&recipe, "]}]");
+    expect_mistake(buffer_text(&recipe), "/recipe/0/fields: found 65 fields, allowed are 64");
+    buffer_fini(&recipe);
 }
 
 static void test_dedup(void **state)
@@ -556,6 +599,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(test_filter, set_up, tear_down),
         cmocka_unit_test_setup_teardown(test_length, set_up, tear_down),
         cmocka_unit_test_setup_teardown(test_dedup, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(test_bombs, set_up, tear_down),
         cmocka_unit_test_setup_teardown(test_sample, set_up, tear_down),
         cmocka_unit_test_setup_teardown(test_balance, set_up, tear_down),
         cmocka_unit_test_setup_teardown(test_mix, set_up, tear_down),
