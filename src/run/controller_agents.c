@@ -12,14 +12,22 @@ enum { OPEN_CALLS_MAX = 256 };
 
 /* ---- opening ---- */
 
+static bool only_prefetched(const struct search_allocation *allocation)
+{
+    const char *end = search_text(allocation->end);
+    return strcmp(end, CONTROLLER_PREFETCHED) == 0 ||
+           strcmp(end, CONTROLLER_PREFETCHED_IN_PART) == 0;
+}
+
 /* Which plans were under way when a job ended is in no event: those that were not asked for again
  * are asked for here, and found to have no answer. */
 static void warn_of_interruptions(struct controller *c)
 {
     int count = 0;
     for (int32_t i = 0; i < c->recorded.allocation_count; i++) {
-        const char *end = search_text(c->recorded.allocations[i].end);
-        count += strcmp(end, "finished") != 0 && strcmp(end, CONTROLLER_PREFETCHED) != 0;
+        const struct search_allocation *allocation = &c->recorded.allocations[i];
+        count +=
+            strcmp(search_text(allocation->end), "finished") != 0 && !only_prefetched(allocation);
     }
     if (count > 0) {
         log_write(c->options.log, LOG_WARNING, "run",
@@ -134,18 +142,10 @@ enum status controller_open_agents(struct controller *c, struct error *err)
     return researcher_open(&options, &c->researcher, err);
 }
 
-/* Whether the last job only prefetched, and came to its end. */
-static bool was_prefetched(const struct controller *c)
-{
-    const struct search_allocation *allocations = c->search.allocations;
-    return c->earlier > 0 &&
-           strcmp(search_text(allocations[c->earlier - 1].end), CONTROLLER_PREFETCHED) == 0;
-}
-
 enum status controller_recover_agents(struct controller *c, struct error *err)
 {
-    return c->calls != NULL ? calls_recover(c->calls, &c->search, was_prefetched(c), err)
-                            : STATUS_OK;
+    bool unspent = c->earlier > 0 && only_prefetched(&c->search.allocations[c->earlier - 1]);
+    return c->calls != NULL ? calls_recover(c->calls, &c->search, unspent, err) : STATUS_OK;
 }
 
 void controller_close_agents(struct controller *c)

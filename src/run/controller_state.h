@@ -269,8 +269,9 @@ enum status controller_end_agents(struct controller *c, struct error *err);
 void controller_close_agents(struct controller *c);
 /* Whether all that was to be prefetched is on disk, or nothing more comes. */
 bool controller_is_prefetched(const struct controller *c);
-/* How an allocation that only prefetched ends in the record; what it left open cost nothing. */
+/* How an allocation that only prefetched ends in the record. What it left open cost nothing. */
 #define CONTROLLER_PREFETCHED "prefetched"
+#define CONTROLLER_PREFETCHED_IN_PART "prefetched in part"
 /* A plan of which nothing was heard for so long does not come; 0 or less: it may always. */
 double controller_agents_patience_s(const struct controller *c);
 /* Candidates that are planned ahead of the free workers. */

@@ -176,8 +176,9 @@ static enum status end_run(struct controller *c, enum status outcome, struct err
 {
     bool prefetched = c->options.prefetch && !c->stopping;
     if (!c->finish_recorded) {
-        TRY(prefetched ? controller_record_end(c, CONTROLLER_PREFETCHED, NAN, NAN, err)
-                       : record_end(c, err));
+        const char *how =
+            c->failure.code == STATUS_OK ? CONTROLLER_PREFETCHED : CONTROLLER_PREFETCHED_IN_PART;
+        TRY(prefetched ? controller_record_end(c, how, NAN, NAN, err) : record_end(c, err));
     }
     TRY(journal_flush(c->journal, err));
     TRY(controller_apply_durable(c, err));
