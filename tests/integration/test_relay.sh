@@ -83,17 +83,20 @@ limit 20000
 for _ in $(seq 300); do ! grep -q 'agent_tokens 1 -> 20000' relay.txt || break; sleep 0.1; done
 request 000003-0123456789abcdef n0000.2/plan/1
 await run/relay/replies/000003-0123456789abcdef.json
-grep -q '"status":"STATUS_OK"' run/relay/replies/000003-0123456789abcdef.json || { cat relay.txt; die "the limit in force does not hold"; }
+grep -q '"status":"STATUS_OK"' run/relay/replies/000003-0123456789abcdef.json ||
+    { cat relay.txt; die "the limit in force does not hold"; }
 limit 2
 for _ in $(seq 300); do ! grep -q 'agent_tokens 20000 -> 2,' relay.txt || break; sleep 0.1; done
 request 000004-0123456789abcdef n0000.3/plan/1
 await run/relay/replies/000004-0123456789abcdef.json
-grep -q STATUS_LIMIT run/relay/replies/000004-0123456789abcdef.json || { cat relay.txt; die "a limit that was lowered does not hold"; }
+grep -q STATUS_LIMIT run/relay/replies/000004-0123456789abcdef.json ||
+    { cat relay.txt; die "a limit that was lowered does not hold"; }
 limit -5
 for _ in $(seq 300); do ! grep -q 'the limits stay as they were' relay.txt || break; sleep 0.1; done
 request 000005-0123456789abcdef n0000.4/plan/1
 await run/relay/replies/000005-0123456789abcdef.json
-grep -q STATUS_LIMIT run/relay/replies/000005-0123456789abcdef.json || { cat relay.txt; die "a control.json that is none counts"; }
+grep -q STATUS_LIMIT run/relay/replies/000005-0123456789abcdef.json ||
+    { cat relay.txt; die "a control.json that is none counts"; }
 kill -TERM "$relay"; wait "$relay" || true
 rm run/control.json
 ok "limits that are set hold for the relay too"
