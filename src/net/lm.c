@@ -33,9 +33,9 @@ struct asking {
     double asked_s, not_before_s;
     int site; /* where the next try goes, or is */
     int tries_there;
-    int tries;         /* in all, that may have to be paid for */
-    unsigned given_up; /* bits of sites that failed for good */
-    enum lm_form forms[LM_ENDPOINTS_MAX];
+    int tries;                        /* in all, that may have to be paid for */
+    unsigned given_up;                /* bits of sites that failed for good */
+    unsigned forms[LM_ENDPOINTS_MAX]; /* of enum lm_form */
     unsigned thinking;     /* bits of sites whose model wants to be asked as one that thinks */
     struct lm_try attempt; /* while OPEN */
     struct lm_answer answer;
@@ -126,6 +126,13 @@ static bool is_this_machine(const char *host)
            strncmp(host, "[::1]:", 6) == 0;
 }
 
+/* OpenAI's form at another host: a server that follows the whole schema. */
+static bool is_foreign(const struct lm_endpoint *endpoint, const struct lm_provider *provider)
+{
+    return provider == &lm_provider_openai && endpoint->url[0] != '\0' &&
+           strcmp(endpoint->url, provider->url) != 0;
+}
+
 static enum status open_site(const struct lm_endpoint *endpoint, int index, struct lm_site *site,
                              struct json_problems *problems, struct log *log)
 {
@@ -142,7 +149,8 @@ static enum status open_site(const struct lm_endpoint *endpoint, int index, stru
     if (endpoint->url[0] == '\0') {
         site->endpoint.url = provider->url;
     }
-    site->form = endpoint->structured ? LM_FORM_FULL : LM_FORM_FREE;
+    site->form = LM_FORM_EXTRAS | (endpoint->structured ? LM_FORM_SCHEMA : 0u) |
+                 (endpoint->structured && is_foreign(endpoint, provider) ? LM_FORM_BOUNDS : 0u);
     bool encrypted = false;
     struct error err = {0};
     if (lm_check_url(site->endpoint.url, &encrypted, &err) != STATUS_OK) {
@@ -506,8 +514,10 @@ static void go_elsewhere(struct lm *lm, struct asking *asking, const struct erro
 
 static void ask_simpler(struct lm *lm, struct asking *asking, const struct error *problem)
 {
-    asking->forms[asking->site]++;
-    log_write(lm->options.log, LOG_WARNING, "net", "%s; again in a simpler form", problem->message);
+    const char *left_out = "";
+    asking->forms[asking->site] = lm_try_simpler(&asking->attempt, &left_out);
+    log_write(lm->options.log, LOG_WARNING, "net", "%s; again without %s", problem->message,
+              left_out);
 }
 
 static void ask_thinking(struct lm *lm, struct asking *asking, const struct error *problem)
@@ -558,8 +568,12 @@ static void start_try(struct lm *lm, struct asking *asking)
     site.form = asking->forms[asking->site];
     site.endpoint.thinks = (asking->thinking & 1u << asking->site) != 0;
     asking->answer.attempts++;
-    if (lm_try_start(&asking->attempt, lm->http, &site, &asking->question, &lm->options,
-                     &problem) == STATUS_OK) {
+    /* A server that gives the same for the same seed would fail in the same way again. */
+    struct lm_question question = asking->question;
+    bool seeded = question.seed >= 0 && question.seed < INT64_MAX - asking->tries;
+    question.seed += seeded ? asking->tries : 0;
+    if (lm_try_start(&asking->attempt, lm->http, &site, &question, &lm->options, &problem) ==
+        STATUS_OK) {
         asking->state = OPEN;
         lm->open++;
     } else {

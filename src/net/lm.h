@@ -6,8 +6,10 @@
  * An answer that fails with something that may pass (no connection, stall, 408, 425, 429, 5xx, an
  * overloaded stream) is asked again after a growing pause (Retry-After is obeyed up to a ceiling),
  * first at the same, then at the next endpoint; one that fails for good there (401, 403, 404, a
- * certificate) goes to the next endpoint at once; what is the request's own fault (400, 413, 422)
- * fails for good, once more without the schema where an endpoint does not know it. */
+ * certificate) goes to the next endpoint at once. What an endpoint calls the request's own fault
+ * (400, 422, an error that names the schema) is asked there again with less: without bounds of
+ * texts, without the schema, without seed and temperature; then, or if the prompt is longer than
+ * its context, it goes to the next endpoint, which may be another kind of server. */
 #ifndef NET_LM_H
 #define NET_LM_H
 

@@ -24,7 +24,7 @@ static void put_tool(struct buffer *body, const struct lm_question *question)
 }
 
 static void write_request(const struct lm_endpoint *endpoint, const struct lm_question *question,
-                          enum lm_form form, const char *key, struct buffer *url,
+                          unsigned form, const char *key, struct buffer *url,
                           struct buffer *headers, struct buffer *secret, struct buffer *body)
 {
     lm_put_url(url, endpoint->url, "/messages");
@@ -42,10 +42,10 @@ static void write_request(const struct lm_endpoint *endpoint, const struct lm_qu
     }
     buffer_append_text(body, ",\"messages\":");
     lm_put_turns(body, question, put_turn);
-    if (form != LM_FORM_PLAIN) {
+    if ((form & LM_FORM_EXTRAS) != 0) {
         buffer_printf(body, ",\"temperature\":%g", fmin(question->temperature, 1.0));
     }
-    if (form == LM_FORM_FULL && question->schema != NULL) {
+    if ((form & LM_FORM_SCHEMA) != 0 && question->schema != NULL) {
         put_tool(body, question);
     }
     buffer_append_char(body, '}');

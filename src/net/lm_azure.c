@@ -28,7 +28,7 @@ static void put_url(struct buffer *url, const struct lm_endpoint *endpoint)
 }
 
 static void write_request(const struct lm_endpoint *endpoint, const struct lm_question *question,
-                          enum lm_form form, const char *key, struct buffer *url,
+                          unsigned form, const char *key, struct buffer *url,
                           struct buffer *headers, struct buffer *secret, struct buffer *body)
 {
     put_url(url, endpoint);

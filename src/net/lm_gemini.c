@@ -20,17 +20,17 @@ static void put_turn(struct buffer *out, const char *role, const char *content)
     buffer_append_char(out, '}');
 }
 
-static void put_config(struct buffer *body, const struct lm_question *question, enum lm_form form)
+static void put_config(struct buffer *body, const struct lm_question *question, unsigned form)
 {
     buffer_printf(body, ",\"generationConfig\":{\"maxOutputTokens\":%lld",
                   (long long)question->max_tokens);
-    if (form != LM_FORM_PLAIN) {
+    if ((form & LM_FORM_EXTRAS) != 0) {
         buffer_printf(body, ",\"temperature\":%g", question->temperature);
         if (question->seed >= 0) {
             buffer_printf(body, ",\"seed\":%lld", (long long)(question->seed & SEED_MAX));
         }
     }
-    if (form == LM_FORM_FULL && question->schema != NULL) {
+    if ((form & LM_FORM_SCHEMA) != 0 && question->schema != NULL) {
         buffer_append_text(body,
                            ",\"responseMimeType\":\"application/json\",\"responseJsonSchema\":");
         lm_put_json(body, question->schema);
@@ -53,7 +53,7 @@ static void put_url(struct buffer *url, const struct lm_endpoint *endpoint)
 }
 
 static void write_request(const struct lm_endpoint *endpoint, const struct lm_question *question,
-                          enum lm_form form, const char *key, struct buffer *url,
+                          unsigned form, const char *key, struct buffer *url,
                           struct buffer *headers, struct buffer *secret, struct buffer *body)
 {
     put_url(url, endpoint);

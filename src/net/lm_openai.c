@@ -32,8 +32,9 @@ static bool is_closed(const cJSON *schema)
            cJSON_GetArraySize(required) == cJSON_GetArraySize(properties);
 }
 
-/* Makes a schema one that "strict" allows, in place: what only narrows a text is left to our own
- * check. False where it cannot be, because an object is open or has a property that may lack. */
+/* Makes a schema one that OpenAI's "strict" allows, in place: what only narrows a text is left to
+ * our own check. False where it cannot be, because an object is open or has a property that may
+ * lack. */
 static bool make_strict(cJSON *schema)
 {
     cJSON_DeleteItemFromObjectCaseSensitive(schema, "minLength");
@@ -54,7 +55,7 @@ static bool make_strict(cJSON *schema)
     return items == NULL || make_strict((cJSON *)items);
 }
 
-static void put_schema(struct buffer *body, const struct lm_question *question)
+static void put_schema(struct buffer *body, const struct lm_question *question, bool bounds)
 {
     cJSON *strict = cJSON_Duplicate(question->schema, true);
     bool is_strict = strict != NULL && make_strict(strict);
@@ -62,13 +63,13 @@ static void put_schema(struct buffer *body, const struct lm_question *question)
     buffer_append_text(body, "\"name\":");
     lm_put_schema_name(body, question->schema_name);
     buffer_printf(body, ",\"strict\":%s,\"schema\":", is_strict ? "true" : "false");
-    lm_put_json(body, is_strict ? strict : question->schema);
+    lm_put_json(body, is_strict && !bounds ? strict : question->schema);
     buffer_append_text(body, "}}");
     cJSON_Delete(strict);
 }
 
 void lm_openai_put_body(const struct lm_endpoint *endpoint, const struct lm_question *question,
-                        enum lm_form form, struct buffer *body)
+                        unsigned form, struct buffer *body)
 {
     buffer_append_text(body, "{\"model\":");
     lm_put_string(body, endpoint->model);
@@ -77,7 +78,7 @@ void lm_openai_put_body(const struct lm_endpoint *endpoint, const struct lm_ques
     buffer_printf(body, ",\"%s\":%lld", thinks(endpoint) ? "max_completion_tokens" : "max_tokens",
                   (long long)question->max_tokens);
     buffer_append_text(body, ",\"stream\":true");
-    if (form != LM_FORM_PLAIN) {
+    if ((form & LM_FORM_EXTRAS) != 0) {
         buffer_append_text(body, ",\"stream_options\":{\"include_usage\":true}");
         if (!thinks(endpoint)) {
             buffer_printf(body, ",\"temperature\":%g", question->temperature);
@@ -86,14 +87,14 @@ void lm_openai_put_body(const struct lm_endpoint *endpoint, const struct lm_ques
             buffer_printf(body, ",\"seed\":%lld", (long long)question->seed);
         }
     }
-    if (form == LM_FORM_FULL && question->schema != NULL) {
-        put_schema(body, question);
+    if ((form & LM_FORM_SCHEMA) != 0 && question->schema != NULL) {
+        put_schema(body, question, (form & LM_FORM_BOUNDS) != 0);
     }
     buffer_append_char(body, '}');
 }
 
 static void write_request(const struct lm_endpoint *endpoint, const struct lm_question *question,
-                          enum lm_form form, const char *key, struct buffer *url,
+                          unsigned form, const char *key, struct buffer *url,
                           struct buffer *headers, struct buffer *secret, struct buffer *body)
 {
     lm_put_url(url, endpoint->url, "/chat/completions");

@@ -263,11 +263,16 @@ bool lm_read_problem(const cJSON *event, struct lm_reading *reading)
     }
     /* The code as a text ("insufficient_quota") says most, then the kind. */
     const char *kind = lm_get_text(problem, "code");
+    int64_t code = lm_get_count(problem, "code");
+    if (kind != NULL && kind[0] != '\0' && kind[strspn(kind, "0123456789")] == '\0') {
+        code = atoi(kind); /* some write the number as a text */
+        kind = NULL;
+    }
     kind = kind != NULL ? kind : lm_get_text(problem, "status");
     kind = kind != NULL ? kind : lm_get_text(problem, "type");
     const char *message = lm_get_text(problem, "message");
     lm_put_problem(kind != NULL ? kind : "", message != NULL ? message : "an error without a text",
                    reading);
-    reading->passing = may_pass(kind != NULL ? kind : "", lm_get_count(problem, "code"));
+    reading->passing = may_pass(kind != NULL ? kind : "", code);
     return true;
 }

@@ -5,11 +5,14 @@
 #include "base/buffer.h"
 #include "net/lm.h"
 
-/* How much of a request is asked in the provider's own way: less where an endpoint refuses it. */
+/* What a request says beside messages and max_tokens: all of these added; less where an endpoint
+ * refuses it. */
 enum lm_form {
-    LM_FORM_FULL,
-    LM_FORM_FREE, /* without the schema */
-    LM_FORM_PLAIN /* also without seed, temperature and whatever else not every endpoint knows */
+    LM_FORM_PLAIN = 0,
+    LM_FORM_EXTRAS = 1, /* seed, temperature and whatever else not every endpoint knows */
+    LM_FORM_SCHEMA = 2,
+    LM_FORM_BOUNDS = 4 /* in the schema: how long texts may be. Grammars of servers keep to them;
+                          the "strict" schemas of OpenAI itself may not hold them */
 };
 
 /* An answer while it is read. */
@@ -31,7 +34,7 @@ struct lm_provider {
      * a newline) of a streamed request, and the secret header from the key ("" for none). The
      * caller checks the buffers. */
     void (*write)(const struct lm_endpoint *endpoint, const struct lm_question *question,
-                  enum lm_form form, const char *key, struct buffer *url, struct buffer *headers,
+                  unsigned form, const char *key, struct buffer *url, struct buffer *headers,
                   struct buffer *secret, struct buffer *body);
     /* One event of the stream (lm_stream.c cuts them), or a whole body that is not a stream. What
      * it does not know it leaves alone: strangers wrote it, and types may be wrong. */
@@ -64,7 +67,7 @@ int64_t lm_get_count(const cJSON *object, const char *name);    /* 0 if it is no
 
 /* The body of a request and an event of an answer in OpenAI's form, which other providers share. */
 void lm_openai_put_body(const struct lm_endpoint *endpoint, const struct lm_question *question,
-                        enum lm_form form, struct buffer *body);
+                        unsigned form, struct buffer *body);
 void lm_openai_read(const cJSON *event, struct lm_reading *reading);
 
 void lm_read_model(const char *name, struct lm_reading *reading);

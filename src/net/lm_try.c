@@ -116,17 +116,48 @@ void lm_try_fini(struct lm_try *attempt)
 
 /* ---- what came of it ---- */
 
-/* Whether an endpoint complains of something that a simpler form leaves out. */
-static bool asks_for_simpler(enum lm_form form, const char *text)
+static const char *const about_schema[] = {
+    "response_format", "schema",           "structured", "grammar",          "guided",
+    "tool_choice",     "function_calling", "tools",      "responseMimeType", NULL,
+};
+static const char *const about_extras[] = {"seed", "temperature", "stream_options", NULL};
+
+/* What the endpoint said tells of the schema or of the extras, which may be left out. */
+static bool complains_of_form(const struct lm_try *attempt)
 {
-    static const char *const about_schema[] = {
-        "response_format", "schema",           "structured", "grammar",          "json",
-        "tool_choice",     "function_calling", "tools",      "responseMimeType", NULL,
-    };
-    static const char *const about_rest[] = {
-        "seed", "temperature", "stream_options", "extra inputs", "unrecognized", "unknown", NULL};
-    return (form == LM_FORM_FULL && lm_holds_one_of(text, about_schema)) ||
-           (form != LM_FORM_PLAIN && lm_holds_one_of(text, about_rest));
+    const char *words = attempt->reading.problem;
+    return ((attempt->form & LM_FORM_SCHEMA) != 0 && lm_holds_one_of(words, about_schema)) ||
+           ((attempt->form & LM_FORM_EXTRAS) != 0 && lm_holds_one_of(words, about_extras));
+}
+
+unsigned lm_try_simpler(const struct lm_try *attempt, const char **left_out)
+{
+    const char *words = attempt->reading.problem;
+    unsigned form = attempt->form;
+    bool extras = (form & LM_FORM_EXTRAS) != 0 && lm_holds_one_of(words, about_extras) &&
+                  !lm_holds_one_of(words, about_schema);
+    if (!extras && (form & LM_FORM_BOUNDS) != 0) {
+        *left_out = "bounds of texts in the schema";
+        return form & ~(unsigned)LM_FORM_BOUNDS;
+    }
+    if (!extras && (form & LM_FORM_SCHEMA) != 0) {
+        *left_out = "the schema";
+        return form & ~(unsigned)LM_FORM_SCHEMA;
+    }
+    *left_out = "seed, temperature and a count of tokens";
+    return form & ~(unsigned)LM_FORM_EXTRAS;
+}
+
+/* {"detail": ...} or {"message": ...}: a text, or a list of what was found where. */
+static void read_detail(const cJSON *event, struct lm_reading *reading)
+{
+    const cJSON *detail = lm_get(event, "detail");
+    const char *text = cJSON_GetStringValue(detail);
+    char *line = text == NULL && detail != NULL ? json_print_line(detail) : NULL;
+    text = text != NULL ? text : line;
+    text = text != NULL ? text : lm_get_text(event, "message");
+    lm_put_problem("", text != NULL ? text : "", reading);
+    free(line);
 }
 
 /* An answer with another code than 2xx: its own words, on one line. */
@@ -138,9 +169,7 @@ static void read_words(struct lm_try *attempt, const struct http_response *respo
     if (lm_parse_foreign(response->body, response->body_bytes, &body, NULL) == STATUS_OK) {
         const cJSON *event = cJSON_IsArray(body) ? body->child : body;
         if (!lm_read_problem(event, reading)) {
-            const char *detail = lm_get_text(event, "detail");
-            detail = detail != NULL ? detail : lm_get_text(event, "message");
-            lm_put_problem("", detail != NULL ? detail : "", reading);
+            read_detail(event, reading);
         }
     } else if (strstr(response->content_type, "html") == NULL) {
         lm_put_problem("", response->body, reading);
@@ -155,11 +184,13 @@ struct code_rule {
     const char *advice;
 };
 
+#define LONGER_CONTEXT "; lower prompt_tokens, or serve the model with a longer context"
+
 /* The first row that fits; code 0 ends it and stands for every other one. */
 static const struct code_rule code_rules[] = {
-    {400, LM_REFUSED, STATUS_INVALID, ""},
-    {413, LM_REFUSED, STATUS_LIMIT, "; lower prompt_tokens"},
-    {422, LM_REFUSED, STATUS_INVALID, ""},
+    {400, LM_LASTING, STATUS_INVALID, ""},
+    {413, LM_LASTING, STATUS_LIMIT, LONGER_CONTEXT},
+    {422, LM_LASTING, STATUS_INVALID, ""},
     {401, LM_LASTING, STATUS_PERMISSION, "; check the key"},
     {403, LM_LASTING, STATUS_PERMISSION, "; check what the key may do"},
     {404, LM_LASTING, STATUS_NOT_FOUND, "; check URL and model"},
@@ -168,6 +199,17 @@ static const struct code_rule code_rules[] = {
     {429, LM_PASSING, STATUS_EXTERNAL, ""},
     {0, LM_LASTING, STATUS_EXTERNAL, ""},
 };
+
+/* Each server has its own words for a prompt and a reply that are longer than its context. */
+static bool is_too_long(const char *words)
+{
+    static const char *const known[] = {
+        "context size",    "context length", "context window", "context_length",
+        "context_size",    "model length",   "too long",       "token count",
+        "too many tokens", "max_tokens",     "prompt length",  NULL,
+    };
+    return lm_holds_one_of(words, known);
+}
 
 static enum lm_verdict judge_code(struct lm_try *attempt, const struct lm_site *site,
                                   const struct http_response *response, struct error *problem)
@@ -179,25 +221,29 @@ static enum lm_verdict judge_code(struct lm_try *attempt, const struct lm_site *
     while (rule->code != 0 && rule->code != response->code) {
         rule++;
     }
+    bool is_own_fault = response->code == 400 || response->code == 422;
     enum lm_verdict verdict = response->code >= 500 ? LM_PASSING : rule->verdict;
+    enum status status = rule->status;
     const char *advice = rule->advice;
     read_words(attempt, response);
     const char *words = attempt->reading.problem;
     if (response->code == 400 && lm_holds_one_of(words, about_key)) {
-        verdict = LM_LASTING;
         advice = "; check the key";
     } else if (response->code == 429 && lm_holds_one_of(words, about_account)) {
         verdict = LM_LASTING;
-    } else if (verdict == LM_REFUSED && !attempt->thinks &&
-               lm_holds_one_of(words, about_thinking)) {
+    } else if (is_own_fault && !attempt->thinks && lm_holds_one_of(words, about_thinking)) {
         verdict = LM_THINKING;
-    } else if (verdict == LM_REFUSED && response->code != 413 &&
-               asks_for_simpler(attempt->form, words)) {
+    } else if (is_own_fault && is_too_long(words)) {
+        status = STATUS_LIMIT;
+        advice = LONGER_CONTEXT;
+    } else if ((is_own_fault && attempt->form != LM_FORM_PLAIN) ||
+               (response->code >= 500 && complains_of_form(attempt))) {
+        /* Few say plainly what they did not like; some call it a fault of their own. */
         verdict = LM_SIMPLER;
     } else if (response->code >= 300 && response->code < 400) {
         advice = "; a key is not sent on to where it points: name the right URL";
     }
-    FAIL(problem, rule->status, "%s: HTTP %d%s%s%s", site->host, response->code,
+    FAIL(problem, status, "%s: HTTP %d%s%s%s", site->host, response->code,
          words[0] != '\0' ? ": " : "", words, advice);
     return verdict;
 }
@@ -217,11 +263,15 @@ static enum lm_verdict judge_failure(const struct http_response *response, struc
     }
 }
 
-static enum lm_verdict judge_reading(struct lm_reading *reading, const struct lm_site *site,
+static enum lm_verdict judge_reading(struct lm_try *attempt, const struct lm_site *site,
                                      const struct http_response *response, struct error *problem)
 {
+    struct lm_reading *reading = &attempt->reading;
     if (reading->problem[0] != '\0') {
         FAIL(problem, STATUS_EXTERNAL, "%s: %s", site->host, reading->problem);
+        if (reading->text.len_bytes == 0 && complains_of_form(attempt)) {
+            return LM_SIMPLER;
+        }
         return reading->passing ? LM_PASSING : LM_LASTING;
     }
     if (reading->refused) {
@@ -264,7 +314,7 @@ static enum lm_verdict judge(struct lm_try *attempt, const struct lm_site *site,
         }
     }
     /* A connection that breaks after the end of the answer does no harm. */
-    return judge_reading(&attempt->reading, site, response, problem);
+    return judge_reading(attempt, site, response, problem);
 }
 
 enum lm_verdict lm_try_judge(struct lm_try *attempt, const struct lm_site *site,

@@ -12,7 +12,7 @@ struct lm_site {
     char *key; /* "" for none; owned, and wiped */
     char host[HTTP_HOST_BYTES];
     double input_usd, output_usd; /* NaN: unknown */
-    enum lm_form form;            /* the fullest that it has not refused */
+    unsigned form;                /* of enum lm_form: the fullest that it has not refused */
     double closed_until_s;        /* it said when to come back */
     double poor_until_s;          /* it failed: others come first */
 };
@@ -23,12 +23,12 @@ enum lm_verdict {
     LM_LASTING,  /* not there; somewhere else it may */
     LM_SIMPLER,  /* in a simpler form it may */
     LM_THINKING, /* as a model that thinks it may */
-    LM_REFUSED   /* the request's own fault, or more than is allowed: nowhere */
+    LM_REFUSED   /* more than is allowed: nowhere */
 };
 
 struct lm_try {
     int64_t http_id;
-    enum lm_form form;
+    unsigned form;
     bool thinks;
     size_t sent_bytes;
     struct lm_reading reading;
@@ -44,6 +44,10 @@ void lm_try_fini(struct lm_try *attempt);
 /* What came of it; the reason in *problem unless it was answered, with nothing of a key. */
 enum lm_verdict lm_try_judge(struct lm_try *attempt, const struct lm_site *site,
                              const struct http_response *response, struct error *problem);
+
+/* The form in which it may help to ask next, and what that leaves out, in words. There must be one:
+ * LM_SIMPLER was said. */
+unsigned lm_try_simpler(const struct lm_try *attempt, const char **left_out);
 
 /* Tokens that are put down for it, and whether it has to be paid for at all. */
 bool lm_try_tokens(const struct lm_try *attempt, const struct lm_question *question,

@@ -126,9 +126,9 @@ static inline int lm_fixture_set_up(void **state)
     fixture->options.endpoint_count = 1;
     fixture->messages = cJSON_Parse("[{\"role\": \"system\", \"content\": \"You plan.\"},"
                                     " {\"role\": \"user\", \"content\": \"Plan.\"}]");
-    fixture->schema =
-        cJSON_Parse("{\"type\": \"object\", \"properties\": {\"goal\": {\"type\": \"string\"}},"
-                    " \"required\": [\"goal\"], \"additionalProperties\": false}");
+    fixture->schema = cJSON_Parse("{\"type\": \"object\", \"properties\": {\"goal\": {\"type\": "
+                                  "\"string\", \"maxLength\": 200}},"
+                                  " \"required\": [\"goal\"], \"additionalProperties\": false}");
     fixture->question = (struct lm_question){
         .messages = fixture->messages,
         .schema = fixture->schema,

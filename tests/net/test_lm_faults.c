@@ -150,6 +150,27 @@ static void test_errors_in_a_stream(void **state)
     }
 }
 
+/* A number that is a text says the same. */
+static void test_codes_as_texts(void **state)
+{
+    struct lm_fixture *fixture = *state;
+    static const struct {
+        const char *body;
+        enum status status;
+        int attempts;
+    } cases[] = {
+        {"data: {\"error\": {\"message\": \"no such model\", \"code\": \"404\"}}\n\n",
+         STATUS_EXTERNAL, 1},
+        {"data: {\"error\": {\"message\": \"busy\", \"code\": \"429\"}}\n\n", STATUS_OK, 2},
+    };
+    for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
+        lm_fixture_restart(fixture);
+        lm_fixture_fail_first(&fixture->sites[0])->body = cases[i].body;
+        lm_fixture_expect(fixture, cases[i].status, cases[i].attempts,
+                          cases[i].status == STATUS_OK ? "fine" : "no such model");
+    }
+}
+
 static void test_replies_too_long(void **state)
 {
     struct lm_fixture *fixture = *state;
@@ -244,15 +265,11 @@ static void test_a_usual_key_is_for_its_own_host(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        TEST(test_wrong_characters),
-        TEST(test_stalls),
-        TEST(test_cut_streams),
-        TEST(test_answers_that_are_none),
-        TEST(test_errors_in_a_stream),
-        TEST(test_replies_too_long),
-        TEST(test_a_key_is_sent_back),
-        TEST(test_keys_that_are_words),
-        TEST(test_a_usual_key_is_for_its_own_host),
+        TEST(test_wrong_characters),    TEST(test_stalls),
+        TEST(test_cut_streams),         TEST(test_answers_that_are_none),
+        TEST(test_errors_in_a_stream),  TEST(test_codes_as_texts),
+        TEST(test_replies_too_long),    TEST(test_a_key_is_sent_back),
+        TEST(test_keys_that_are_words), TEST(test_a_usual_key_is_for_its_own_host),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -133,7 +133,19 @@ static void test_azure_is_sent(void **state)
     unsetenv("AZURE_OPENAI_API_KEY");
 }
 
-/* "strict" only for what OpenAI takes as such, and without what it does not know. */
+static cJSON *write_body(const struct lm_fixture *fixture, unsigned form)
+{
+    struct buffer body;
+    buffer_init(&body, 1 << 16);
+    lm_openai_put_body(&fixture->options.endpoints[0], &fixture->question, form, &body);
+    cJSON *object = cJSON_Parse(buffer_text(&body));
+    assert_non_null(object);
+    buffer_fini(&body);
+    return object;
+}
+
+/* "strict" only for what OpenAI takes as such, and without what it does not know; other servers
+ * get all of it. */
 static void test_openai_schemas(void **state)
 {
     struct lm_fixture *fixture = *state;
@@ -166,6 +178,11 @@ static void test_openai_schemas(void **state)
         cJSON *body = ask(fixture, "Hello!");
         const cJSON *sent = at(body, "response_format/json_schema");
         assert_string_equal(text_at(sent, "name"), "a_plan___");
+        assert_int_equal(cJSON_IsTrue(at(sent, "strict")), cases[i].strict);
+        assert_true(cJSON_Compare(at(sent, "schema"), schema, true));
+        cJSON_Delete(body);
+        body = write_body(fixture, LM_FORM_EXTRAS | LM_FORM_SCHEMA);
+        sent = at(body, "response_format/json_schema");
         assert_int_equal(cJSON_IsTrue(at(sent, "strict")), cases[i].strict);
         if (cases[i].gone != NULL) {
             assert_non_null(at(schema, cases[i].gone));
@@ -242,19 +259,20 @@ static void test_each_without_a_schema(void **state)
     struct lm_fixture *fixture = *state;
     static const struct {
         const char *provider, *complaint, *answer, *text, *gone;
+        int refusals; /* OpenAI's form is first asked without bounds of texts */
     } cases[] = {
         {"openai",
          "{\"error\":{\"message\":\"Invalid schema for response_format 'plan'\",\"type\":"
          "\"invalid_request_error\",\"param\":\"response_format\",\"code\":null}}",
-         openai_whole, "Hello!", "response_format"},
+         openai_whole, "Hello!", "response_format", 2},
         {"anthropic",
          "{\"type\":\"error\",\"error\":{\"type\":\"invalid_request_error\",\"message\":"
          "\"tools.0.input_schema: JSON schema is invalid\"}}",
-         anthropic_stream, "Hello!", "tools"},
+         anthropic_stream, "Hello!", "tools", 1},
         {"gemini",
          "[{\"error\":{\"code\":400,\"message\":\"Unknown name \\\"responseJsonSchema\\\"\","
          "\"status\":\"INVALID_ARGUMENT\"}}]",
-         gemini_stream, "Hello!", "generationConfig/responseJsonSchema"},
+         gemini_stream, "Hello!", "generationConfig/responseJsonSchema", 1},
     };
     for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
         lm_destroy(fixture->lm);
@@ -267,13 +285,15 @@ static void test_each_without_a_schema(void **state)
             site->bodies[k] = NULL;
         }
         memset(site->steps, 0, sizeof(site->steps));
-        site->step_count = 2;
-        site->steps[0].answer.code = 400;
-        site->steps[0].body = cases[i].complaint;
-        site->steps[1].body = cases[i].answer;
+        site->step_count = cases[i].refusals + 1;
+        for (int k = 0; k < cases[i].refusals; k++) {
+            site->steps[k].answer.code = 400;
+            site->steps[k].body = cases[i].complaint;
+        }
+        site->steps[cases[i].refusals].body = cases[i].answer;
         cJSON *second = ask(fixture, cases[i].text);
         cJSON *first = body_of(site, 0);
-        assert_int_equal(site->count, 2);
+        assert_int_equal(site->count, cases[i].refusals + 1);
         assert_non_null(at(first, cases[i].gone));
         assert_null(at(second, cases[i].gone));
         cJSON_Delete(first);
