@@ -12,6 +12,7 @@ static const double shortest_limit_s = 1.0;
 static const double longest_limit_s = 86400.0;
 static const double beats_per_limit = 20.0;
 static const double longest_beat_s = 5.0;
+static const double nap_share = 1.0 / 64.0; /* of what was waited: MPI sends on when it is asked */
 static const double longest_nap_s[] = {[PEERS_LIMITED] = 1e-3, [PEERS_UNLIMITED] = 2e-2};
 
 static double read_limit(void)
@@ -133,7 +134,7 @@ enum status peers_wait(struct peers *peers, MPI_Request *request, enum peers_pat
         return fail_lost(peers, err);
     }
     double begun_s = clock_monotonic_s();
-    double nap_s = 1e-6;
+    double nap_s = 0.0;
     for (;;) {
         int done = 0;
         TRY_MPI(MPI_Test(request, &done, MPI_STATUS_IGNORE));
@@ -141,8 +142,8 @@ enum status peers_wait(struct peers *peers, MPI_Request *request, enum peers_pat
             return STATUS_OK;
         }
         clock_sleep_s(nap_s);
-        nap_s = nap_s < longest_nap_s[patience] ? nap_s * 2.0 : longest_nap_s[patience];
         double now_s = clock_monotonic_s();
+        nap_s = fmin(nap_share * (now_s - begun_s), longest_nap_s[patience]);
         if (nap_s < longest_nap_s[PEERS_LIMITED]) {
             continue; /* it has only begun */
         }

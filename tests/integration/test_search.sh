@@ -102,7 +102,7 @@ ok "the resumed search keeps what was finished and ends"
 
 # A worker that does not save its state is left behind; the search can be resumed all the same.
 sed 's/"seed": 3/"seed": 9/' longer.json > late.json
-TREX_DEADLINE=$(($(date +%s) + 120)) mpirun -n 2 "$trex" search late.json --out late : \
+TREX_DEADLINE=$(($(date +%s) + 60)) mpirun -n 2 "$trex" search late.json --out late : \
     -n 1 env TREX_FAULT=run.worker.step:5=hang "$trex" search late.json --out late > late.txt 2>&1 &
 pid=$!
 await $pid grep -q 'TREX_FAULT strikes' late.txt
