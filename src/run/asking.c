@@ -4,12 +4,15 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "agents/prompt.h"
 #include "eval/generate.h"
 #include "run/workspace.h"
 #include "store/control.h"
 
 /* Papers and cards change slowly; a search that is taken up a week later sees the same ones. */
 static const double cache_s = 7 * 86400.0;
+
+enum { SAMPLE_TOKENS_MAX = 1 << 20 };
 
 static void fill_endpoints(const struct job_researcher *job, struct lm_options *lm)
 {
@@ -106,6 +109,22 @@ enum status asking_inspect(const struct job *job, struct model **speaker, struct
     return status;
 }
 
+/* Prompts are cut by an estimate (net/lm.h) that is on the safe side for large vocabularies. How
+ * many of its own tokens a model makes of one of those: 1, or, judged by a prompt, more. */
+static double own_tokens(const struct model *speaker)
+{
+    const double margin = 1.2; /* other texts have longer words and fewer signs */
+    const char *text = prompt_find("plan")->text;
+    struct token_list ids;
+    struct error ignored;
+    token_list_init(&ids, SAMPLE_TOKENS_MAX);
+    enum status status =
+        tokenizer_encode(speaker->tokenizer, text, strlen(text), 0, &ids, &ignored);
+    double ratio = (double)ids.count / (double)lm_estimate_tokens(text);
+    token_list_fini(&ids);
+    return status == STATUS_OK && ratio > 1.0 ? margin * ratio : 1.0;
+}
+
 int64_t asking_prompt_tokens(const struct job *job, const struct model *speaker)
 {
     int64_t wanted = job->researcher.prompt_tokens;
@@ -115,6 +134,7 @@ int64_t asking_prompt_tokens(const struct job *job, const struct model *speaker)
     int64_t positions = speaker->config.max_positions;
     int64_t reply = job->researcher.reply_tokens;
     int64_t room = reply < positions / 2 ? positions - reply : positions / 2;
+    room = (int64_t)((double)room / own_tokens(speaker));
     return wanted < room ? wanted : room;
 }
 
@@ -123,7 +143,8 @@ int64_t asking_answer_bytes(const struct job *job, const struct model *speaker, 
     const struct weights weights = {.table = &speaker->table, .dtype = dtype};
     const struct network network = {.config = &speaker->config, .weights = &weights};
     bool base = workspace_is_base(job, job->researcher.endpoints[0].model);
-    int64_t tokens = asking_prompt_tokens(job, speaker) + job->researcher.reply_tokens;
+    double prompt = (double)asking_prompt_tokens(job, speaker) * own_tokens(speaker);
+    int64_t tokens = (int64_t)ceil(prompt) + job->researcher.reply_tokens;
     int64_t own = base ? 0 : speaker->table.elements * (int64_t)dtype_bytes(dtype);
     return own + generate_bytes(&network, tokens);
 }

@@ -28,8 +28,8 @@ enum status asking_read_caps(const struct job *job, struct call_relay_caps *caps
  * there is none. The error of a folder that is no model names what is wrong in it. */
 enum status asking_inspect(const struct job *job, struct model **speaker, struct error *err);
 
-/* Of a prompt: the job's prompt_tokens; fewer where a local model's positions would leave no room
- * to reply. speaker may be NULL. */
+/* Of a prompt, as lm_estimate_tokens counts: the job's prompt_tokens; fewer where a local model's
+ * positions would leave no room to reply. speaker may be NULL. */
 int64_t asking_prompt_tokens(const struct job *job, const struct model *speaker);
 
 /* Bytes that a local model takes on a worker while it answers, beside the base model: its weights,

@@ -124,16 +124,27 @@ void controller_report(struct controller *c, bool now)
 
 enum { PREFETCHED_BYTES = 160 };
 
+static int count_documents(const struct search *search, const char *kind)
+{
+    int count = 0;
+    for (int32_t i = 0; i < search->document_count; i++) {
+        count += strcmp(search_text(search->documents[i].kind), kind) == 0;
+    }
+    return count;
+}
+
 /* What calls that are open have reserved is not spent. */
 static void format_prefetched(const struct search *search, char out[PREFETCHED_BYTES])
 {
     int64_t tokens = search->agent_tokens;
+    int papers = count_documents(search, "literature");
+    int sets = count_documents(search, "data");
     for (int32_t i = 0; i < search->call_count; i++) {
         tokens -= search->calls[i].ended ? 0 : search->calls[i].reserved_tokens;
     }
-    snprintf(out, PREFETCHED_BYTES, "brief %s, %d documents; %lld tokens",
-             search->brief != NULL ? "written" : "missing", (int)search->document_count,
-             (long long)tokens);
+    snprintf(out, PREFETCHED_BYTES, "brief %s, %d paper%s, %d data set%s; %lld tokens",
+             search->brief != NULL ? "written" : "missing", papers, papers == 1 ? "" : "s", sets,
+             sets == 1 ? "" : "s", (long long)tokens);
 }
 
 /* The last that agents had to say, where nothing was refused to them; "" if they said nothing. */

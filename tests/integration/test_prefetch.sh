@@ -22,7 +22,7 @@ serve down --replies replies --files "$services"
 export TREX_SOURCES_URL=http://127.0.0.1:$port
 rounds=1 make_agents_job
 kill "$server"; wait "$server" 2> /dev/null || true
-expect 1 'not all was .* into run: brief missing, 0 documents; 0 tokens: brief/1: .*the same command asks again' \
+expect 1 'not all was .* into run: brief missing, 0 papers, 0 data sets; 0 tokens: brief/1: .*command asks again' \
     "$trex" prefetch job.json
 expect 1 'brief missing' "$trex" prefetch job.json # as often as one likes
 [ "$(calls run | grep -c ' brief/1 ')" = 1 ] || { calls run; die "each try is a call of its own"; }
@@ -38,7 +38,7 @@ good_job
 expect 1 'brief missing.*brief/1: .*401.*check the key' \
     env TREX_TEST_KEY=sk-another-0000000000000000 "$trex" prefetch job.json
 expect 2 'TREX_TEST_KEY' env -u TREX_TEST_KEY "$trex" prefetch job.json
-expect 0 'prefetched into run: brief written, [1-9]' "$trex" prefetch job.json
+expect 0 'prefetched into run: brief written, 1 paper, 1 data set;' "$trex" prefetch job.json
 [ "$(calls run | grep -c ' brief/1 ')" = 1 ] || { calls run; die "a brief that failed was asked under another call"; }
 has_not run ' lost' "what cost nothing is counted as lost"
 before=$(chats strict)
@@ -63,7 +63,7 @@ ok "a search asks for what its prefetch did not bring"
 echo 'brief:* cut=60' > faults
 serve costly --replies replies --files "$services" --faults faults
 rounds=1 make_agents_job
-expect 1 'brief missing, 0 documents; [1-9][0-9]* tokens: brief/1' "$trex" prefetch job.json --out costly
+expect 1 'brief missing, 0 papers, 0 data sets; [1-9][0-9]* tokens: brief/1' "$trex" prefetch job.json --out costly
 has costly ' brief/1 .* lost' "a stream that was cut is free"
 good_job
 expect 0 'brief written' "$trex" prefetch job.json --out costly
@@ -92,15 +92,15 @@ expect 1 'brief missing.*begin with another run folder' "$trex" prefetch job.jso
 
 good_job
 nowhere=(env TREX_SOURCES_URL=http://127.0.0.1:1)
-expect 1 'brief written, 0 documents.*source/' "${nowhere[@]}" "$trex" prefetch job.json --out offline
-expect 0 'prefetched into offline: brief written, [1-9]' "$trex" prefetch job.json --out offline
+expect 1 'brief written, 0 papers, 0 data sets.*source/' "${nowhere[@]}" "$trex" prefetch job.json --out offline
+expect 0 'prefetched into offline: brief written, 1 paper, 1 data set;' "$trex" prefetch job.json --out offline
 mkdir some
 cp -r "$services"/. some/
 has offline ' source/openalex/.* answered' "the test asks another source"
 rm -rf some/works* some/openalex*
 serve some --replies replies --files some
 rounds=1 make_agents_job
-expect 0 'prefetched into some.run: brief written, [1-9]' \
+expect 0 'prefetched into some.run: brief written, 1 paper, 1 data set;' \
     env TREX_SOURCES_URL=http://127.0.0.1:$port "$trex" prefetch job.json --out some.run
 has some.run ' source/openalex/.* failed' "a source that was down did not fail"
 
@@ -123,6 +123,8 @@ has cluster ' source/.* answered' "no source answered through the relay: $(cat r
 has_not cluster ' source/.*(connect|127.0.0.1:1 )' "a source was asked without the relay"
 grep -q 'source/' relay.txt || { cat relay.txt; die "the relay was not asked"; }
 has cluster ' answered .*talker' "the local model was not asked"
+expect 0 'the search has ended' "${nowhere[@]}" "$trex" search job.json --out replayed --replay cluster
+diff <(decided cluster) <(decided replayed) || die "the replay has another tree"
 ok "a local model beside a relay: sources go through it"
 local_job off
 expect 0 'the search has ended' "$trex" search job.json --out alone

@@ -12,7 +12,9 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "agents/prompt.h"
 #include "run/answer.h"
+#include "run/asking.h"
 
 static const char base_folder[] = TEST_SOURCE_DIR "/golden/model/llama";
 static const char other_folder[] = TEST_SOURCE_DIR "/golden/model/qwen3";
@@ -218,14 +220,13 @@ static void test_real_model(void **state)
 static void test_bounds(void **state)
 {
     (void)state;
-    static const char *const texts[] = {
-        "hello",
-        "x",
-        "\xe6\xbc\xa2\xe5\xad\x97\xf0\x9f\x99\x82\xe0\xb8\x81",
-        "\\u0001\\u0002 \\t\\t",
-        "<|im_start|>system",
-        "aaaaaaaaaaaaaaaaaaaaaaaa",
-        "zq zq zq 0123456789 !?"};
+    static const char *const texts[] = {"hello",
+                                        "x",
+                                        "\xe6\xbc\xa2\xe5\xad\x97\xf0\x9f\x99\x82\xe0\xb8\x81",
+                                        "\\u0001\\u0002 \\t\\t",
+                                        "<|im_start|>system",
+                                        "aaaaaaaaaaaaaaaaaaaaaaaa",
+                                        "zq zq zq 0123456789 !?"};
     static const char *const folders[] = {base_folder, other_folder};
     struct fixture fixture;
     struct error err;
@@ -260,12 +261,44 @@ static void test_bounds(void **state)
     workspace_close(&fixture.workspace);
 }
 
+/* A prompt within its budget fits beside a reply, also where each byte is a token. */
+static void test_prompts_fit(void **state)
+{
+    (void)state;
+    struct error err;
+    struct job job = {.researcher = {.prompt_tokens = 3000, .reply_tokens = 400}};
+    struct model *speaker = NULL;
+    assert_int_equal(model_inspect(base_folder, &speaker, &err), STATUS_OK);
+    assert_int_equal(asking_prompt_tokens(&job, NULL), 3000);
+    speaker->config.max_positions = 1 << 20;
+    assert_int_equal(asking_prompt_tokens(&job, speaker), 3000);
+    speaker->config.max_positions = 4000;
+    int64_t budget = asking_prompt_tokens(&job, speaker);
+    char prompt[65536] = "";
+    for (size_t used = 0; used < sizeof(prompt) / 2; used = strlen(prompt)) {
+        snprintf(prompt + used, sizeof(prompt) - used, "%s", prompt_find("brief")->text);
+    }
+    for (size_t length = strlen(prompt); lm_estimate_tokens(prompt) > budget; length--) {
+        prompt[length] = '\0';
+    }
+    cJSON *body = cJSON_Parse("{\"messages\": [{\"role\": \"user\"}], \"max_tokens\": 400}");
+    cJSON *message = cJSON_GetArrayItem(cJSON_GetObjectItem(body, "messages"), 0);
+    cJSON_AddStringToObject(message, "content", prompt);
+    int64_t tokens = 0;
+    assert_int_equal(answer_bound(speaker, body, &tokens, &err), STATUS_OK);
+    assert_true(budget < 3000 && tokens <= 4000);
+    assert_true(tokens > 2000); /* and little of the room is left unused */
+    cJSON_Delete(body);
+    model_destroy(speaker);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_answers),    cmocka_unit_test(test_refusals),
-        cmocka_unit_test(test_speaker),    cmocka_unit_test(test_takes_too_long),
-        cmocka_unit_test(test_real_model), cmocka_unit_test(test_bounds),
+        cmocka_unit_test(test_answers),     cmocka_unit_test(test_refusals),
+        cmocka_unit_test(test_speaker),     cmocka_unit_test(test_takes_too_long),
+        cmocka_unit_test(test_real_model),  cmocka_unit_test(test_bounds),
+        cmocka_unit_test(test_prompts_fit),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
