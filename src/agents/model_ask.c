@@ -104,7 +104,8 @@ cleanup:
 
 /* ---- the body ---- */
 
-/* What the first attempt was told, as the record has it. */
+/* What the first attempt was told, as the record has it; not the schema, which a repair has itself.
+ */
 static void add_request(const struct search *search, const char *key, struct model_values *values)
 {
     const struct search_call *first = calls_find(search, key);
@@ -115,8 +116,13 @@ static void add_request(const struct search *search, const char *key, struct mod
     cJSON_ArrayForEach (message, cJSON_GetObjectItemCaseSensitive(body, "messages")) {
         const char *content =
             cJSON_GetStringValue(cJSON_GetObjectItemCaseSensitive(message, "content"));
-        buffer_append(&text, content,
-                      content != NULL ? strnlen(content, MODEL_TEXT_MAX_BYTES / 2) : 0);
+        const char *role = cJSON_GetStringValue(cJSON_GetObjectItemCaseSensitive(message, "role"));
+        bool ours = role != NULL && strcmp(role, "system") == 0 && content != NULL;
+        const char *schema = ours ? strstr(content, PROMPT_ASKS) : NULL;
+        size_t length = content != NULL ? strnlen(content, MODEL_TEXT_MAX_BYTES / 2) : 0;
+        length = schema != NULL && (size_t)(schema - content) < length ? (size_t)(schema - content)
+                                                                       : length;
+        buffer_append(&text, content, length);
         buffer_append_text(&text, "\n\n");
     }
     cJSON_Delete(body);

@@ -269,9 +269,10 @@ static enum status write_messages(const struct filling *filling, struct buffer *
     buffer_clear(user);
     TRY(append_filled(filling, body, system_bytes, system, err));
     if (filling->schema != NULL) {
-        buffer_printf(system,
-                      "\n\nReply with one JSON object that fits this JSON Schema, and with nothing "
-                      "else:\n");
+        while (system->len_bytes > 0 && system->data[system->len_bytes - 1] == '\n') {
+            system->data[--system->len_bytes] = '\0';
+        }
+        buffer_append_text(system, PROMPT_ASKS ", and with nothing else:\n");
         buffer_append_text(system, filling->schema);
     }
     TRY(buffer_check(system, "a prompt", err));

@@ -37,6 +37,9 @@ const char *prompt_head(const struct prompt *prompt, const char *key, size_t *le
 struct search;
 enum status prompt_record(const struct search *search, cJSON **event, struct error *err);
 
+/* How the system message of a prompt begins to say what the reply has to fit. */
+#define PROMPT_ASKS "\n\nReply with one JSON object that fits this JSON Schema"
+
 struct prompt_value {
     const char *name;
     const char *text; /* "": says that there is nothing */

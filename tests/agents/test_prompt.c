@@ -50,7 +50,9 @@ static void check_schema(const cJSON *schema)
     const cJSON *op = cJSON_GetObjectItemCaseSensitive(
         cJSON_GetObjectItemCaseSensitive(schema, "properties"), "op");
     const char *type = cJSON_GetStringValue(cJSON_GetObjectItemCaseSensitive(schema, "type"));
-    /* Objects are closed but for the steps of recipes, which data/recipe.h checks. */
+    /* Objects are closed but for the steps of recipes, which data/recipe.h checks; these say that
+     * they are open. */
+    assert_true(op == NULL || cJSON_IsTrue(closed));
     assert_true(type == NULL || strcmp(type, "object") != 0 || op != NULL || cJSON_IsFalse(closed));
     const cJSON *property = NULL;
     cJSON_ArrayForEach (property, cJSON_GetObjectItemCaseSensitive(schema, "properties")) {
@@ -63,6 +65,35 @@ static void check_schema(const cJSON *schema)
     if (items != NULL) {
         check_schema(items);
     }
+}
+
+/* The example of a reply fits the schema, and gives what it asks for in its order. */
+static void check_example(const struct prompt *prompt, const cJSON *schema)
+{
+    const char *mark = strstr(prompt->text, "\nExample of a reply");
+    assert_non_null(mark);
+    const char *text = strstr(mark, ":\n") + 2;
+    const char *end = strstr(text, "\n\n");
+    assert_true(end != NULL && end < strstr(prompt->text, "\n## User\n"));
+    cJSON *example = cJSON_ParseWithLength(text, (size_t)(end - text));
+    if (example == NULL) {
+        fail_msg("prompt %s: its example is not JSON", prompt->name);
+    }
+    struct json_problems problems;
+    struct error err = {0};
+    json_problems_init(&problems);
+    assert_int_equal(reply_check_schema(example, schema, &problems, &err), STATUS_OK);
+    if (problems.count > 0) {
+        fail_msg("the example of prompt %s: %s", prompt->name, buffer_text(&problems.text));
+    }
+    json_problems_fini(&problems);
+    const cJSON *wanted = cJSON_GetObjectItemCaseSensitive(schema, "properties")->child;
+    const cJSON *given = example->child;
+    for (; wanted != NULL; wanted = wanted->next, given = given->next) {
+        assert_non_null(given);
+        assert_string_equal(given->string, wanted->string);
+    }
+    cJSON_Delete(example);
 }
 
 static void test_files(void **state)
@@ -92,6 +123,7 @@ static void test_files(void **state)
             cJSON *schema = cJSON_Parse(prompt->schema);
             assert_non_null(schema);
             check_schema(schema);
+            check_example(prompt, schema);
             cJSON_Delete(schema);
         }
     }
