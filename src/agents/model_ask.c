@@ -282,6 +282,8 @@ struct model_reply model_ask(struct model *model, const struct search *search,
             if (!open && ask(model, search, &attempt, key, &err) != STATUS_OK) {
                 out.state = MODEL_FAILED;
                 set_why(out.why, "it was not asked: %s", err.message);
+            } else {
+                memcpy(out.waits_for, key, sizeof(out.waits_for));
             }
             break;
         }

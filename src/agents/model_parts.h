@@ -55,20 +55,22 @@ void model_values_fini(struct model_values *values);
 
 enum model_look { LOOK_NONE, LOOK_WANTED, LOOK_SENT, LOOK_OVER };
 
-/* A plan that was asked for. */
-struct model_request {
-    int32_t parent;
-    int number; /* of the child below parent that it will be, about */
-    char subject[MODEL_SUBJECT_BYTES];
-    int attempt;     /* of plan and repairs, from which to walk on */
-    char *complaint; /* about the attempt before, when it came back; NULL: none */
+/* How far a request has come. */
+struct model_walk {
+    bool over;
+    struct plan plan;          /* owned, once over; empty where there is a `why` */
+    char why[MODEL_WHY_BYTES]; /* nothing came of it, and the floor is wanted; "": there is a plan */
+    int64_t outcomes;          /* of the search before the answer that ended it */
 };
 
-/* A plan that was handed out, until it is a child of its parent, or comes back. */
-struct model_out {
-    int32_t parent;
-    int number;
-    char goal[HASH_TEXT_BYTES];
+/* A plan that was asked for. */
+struct model_request {
+    int32_t parent, number;
+    char subject[MODEL_SUBJECT_BYTES];
+    int attempt;                           /* of plan and repairs, from which to walk on */
+    char *complaint;                       /* about the attempt before, when it came back; NULL: none */
+    char waits_for[SEARCH_CALL_KEY_BYTES]; /* "": for nothing yet */
+    struct model_walk walk;
 };
 
 /* What a direction, by the title that goals begin with, brought in this search. */
@@ -90,8 +92,6 @@ struct model {
     int request_count, request_capacity;
     struct plan *ready;
     int ready_count, ready_capacity;
-    struct model_out *out; /* with subjects: what the controller tries, or has not yet recorded */
-    int out_count, out_capacity;
     cJSON **events;
     int event_count, event_capacity;
     int notes; /* incidents so far */
@@ -142,6 +142,7 @@ struct model_reply {
     cJSON *json;                    /* owned, when ready */
     const struct search_call *call; /* that gave it; borrowed */
     int attempt;                    /* repairs that it took */
+    char waits_for[SEARCH_CALL_KEY_BYTES]; /* when it waits */
     bool answered;                  /* there was some reply, if none that fits */
     char why[MODEL_WHY_BYTES];      /* when failed */
 };
@@ -171,13 +172,9 @@ struct model_base {
 enum status model_read_base(struct model *model, const struct search *search, int32_t parent,
                             struct model_base *out, struct error *err);
 
-/* Walks a request on. True: *plan is what came of it; `why` is not empty when that is nothing, and
- * the floor is wanted. */
-bool model_walk_plan(struct model *model, const struct search *search,
-                     const struct model_request *request, struct plan *plan,
-                     char why[MODEL_WHY_BYTES]);
-/* Whether a child of the parent came of this subject's calls. */
-bool model_is_spent(const struct search *search, int32_t parent, const char *subject, int repairs);
+/* Walks a request on: to what it waits for, or to the end in request->walk. */
+void model_walk_plan(struct model *model, const struct search *search,
+                     struct model_request *request);
 
 /* Walks through the rounds that are to be looked at; those of `requests` first. */
 enum status model_diagnose(struct model *model, const struct search *search, struct error *err);

@@ -327,6 +327,7 @@ static bool make_plan(const struct model *model, const struct planning *planning
     model_append_line(&who, search_text(reply->call->model), 128);
     memset(out, 0, sizeof(*out));
     out->parent = request->parent;
+    out->number = request->number;
     out->strategy = mem_strdup(model_text(planning->direction, "strategy"));
     out->goal = mem_strdup(buffer_text(&goal));
     out->rationale = mem_strdup(buffer_text(&rationale));
@@ -391,67 +392,32 @@ static struct model_reply ask_plan(struct model *model, const struct search *sea
     return model_ask(model, search, &question);
 }
 
-bool model_walk_plan(struct model *model, const struct search *search,
-                     const struct model_request *request, struct plan *plan,
-                     char why[MODEL_WHY_BYTES])
+void model_walk_plan(struct model *model, const struct search *search,
+                     struct model_request *request)
 {
     struct planning planning = {.request = request};
+    struct model_walk *walk = &request->walk;
     struct error err = {0};
-    bool over = true;
-    why[0] = '\0';
+    walk->outcomes = search->outcomes;
     if (model_read_base(model, search, request->parent, &planning.base, &err) != STATUS_OK) {
-        snprintf(why, MODEL_WHY_BYTES, "its base could not be read");
-        return true;
+        snprintf(walk->why, sizeof(walk->why), "its base could not be read");
+        walk->over = true;
+        return;
     }
     struct model_reply reply = ask_direction(model, search, &planning);
     if (reply.state == MODEL_READY) {
         planning.direction = reply.json;
         reply = ask_plan(model, search, &planning);
     }
-    if (reply.state == MODEL_WAITS) {
-        over = false;
-    } else if (reply.state == MODEL_FAILED) {
-        memcpy(why, reply.why, MODEL_WHY_BYTES);
-    } else if (!make_plan(model, &planning, &reply, plan)) {
-        snprintf(why, MODEL_WHY_BYTES, "no memory for a plan");
+    walk->over = reply.state != MODEL_WAITS;
+    walk->outcomes = reply.call != NULL ? reply.call->outcomes : search->outcomes;
+    memcpy(request->waits_for, reply.waits_for, sizeof(request->waits_for));
+    if (reply.state == MODEL_FAILED) {
+        memcpy(walk->why, reply.why, sizeof(walk->why));
+    } else if (reply.state == MODEL_READY && !make_plan(model, &planning, &reply, &walk->plan)) {
+        snprintf(walk->why, sizeof(walk->why), "no memory for a plan");
     }
     model_reply_fini(&reply);
     cJSON_Delete(planning.direction);
     cJSON_Delete(planning.base.recipe);
-    return over;
-}
-
-/* ---- after a restart ---- */
-
-static bool has_child_with_goal(const struct search *search, int32_t parent, const char *goal)
-{
-    const struct tree_node *nodes = search->tree.nodes;
-    struct buffer line;
-    buffer_init(&line, GOAL_BYTES);
-    model_append_line(&line, goal, GOAL_BYTES / 2);
-    bool found = false;
-    for (int32_t at = nodes[parent].first_child; at >= 0 && !found; at = nodes[at].next_sibling) {
-        const char *own = search_text(search->nodes[at].goal);
-        size_t own_bytes = strlen(own);
-        found = line.len_bytes > 0 && own_bytes > line.len_bytes &&
-                strcmp(own + own_bytes - line.len_bytes, buffer_text(&line)) == 0;
-    }
-    buffer_fini(&line);
-    return found;
-}
-
-bool model_is_spent(const struct search *search, int32_t parent, const char *subject, int repairs)
-{
-    bool spent = false;
-    for (int number = 0; number <= repairs && !spent; number++) {
-        char key[SEARCH_CALL_KEY_BYTES];
-        snprintf(key, sizeof(key), "%s/%s/%d", subject, number == 0 ? "plan" : "repair",
-                 number == 0 ? 1 : number);
-        const struct search_call *call = calls_find(search, key);
-        cJSON *json =
-            call != NULL && call->reply != NULL ? model_read_reply("plan", call->reply) : NULL;
-        spent = json != NULL && has_child_with_goal(search, parent, model_text(json, "goal"));
-        cJSON_Delete(json);
-    }
-    return spent;
 }

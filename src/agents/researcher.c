@@ -72,7 +72,7 @@ void researcher_close(struct researcher *researcher)
 }
 
 enum status researcher_request(struct researcher *researcher, const struct search *search,
-                               int32_t parent, struct error *err)
+                               int32_t parent, int32_t number, struct error *err)
 {
     bool fits = parent == -1 ? search->tree.count == 0
                              : parent >= 0 && parent < search->tree.count &&
@@ -81,7 +81,7 @@ enum status researcher_request(struct researcher *researcher, const struct searc
         return FAIL(err, STATUS_INVALID, "node %d cannot be refined: it is not closed",
                     (int)parent);
     }
-    return researcher->provider->request(researcher->state, search, parent, err);
+    return researcher->provider->request(researcher->state, search, parent, number, err);
 }
 
 bool researcher_poll(struct researcher *researcher, struct plan *out)
@@ -128,10 +128,10 @@ enum status researcher_revise(struct researcher *researcher, const struct search
     return provider->revise(researcher->state, search, plan, problem, err);
 }
 
-void researcher_forget(struct researcher *researcher, int32_t parent)
+void researcher_forget(struct researcher *researcher, int32_t number)
 {
     if (researcher->provider->forget != NULL) {
-        researcher->provider->forget(researcher->state, parent);
+        researcher->provider->forget(researcher->state, number);
     }
 }
 

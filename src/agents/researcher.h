@@ -63,6 +63,7 @@ struct researcher_facts {
 /* A plan: what becomes a node. All owned. */
 struct plan {
     int32_t parent;
+    int32_t number; /* of the request that it answers */
     char *strategy; /* from the list in researcher.c */
     char *goal;
     char *rationale;
@@ -70,7 +71,8 @@ struct plan {
     cJSON *configs[SEARCH_CANDIDATES_MAX]; /* objects of train/config.h: all fields */
     int config_count;
     char *researcher; /* who made it: "rules", or provider and model */
-    char *subject;    /* what it is known by in calls: "n0003.2"; NULL: no call was made for it */
+    char *subject;    /* what it is known by in calls: "n0003.17" for plan 17, wanted below n0003;
+                         NULL: no call was made for it */
     int revision;     /* how often it was repaired */
     bool by_model;    /* a language model wrote it: it is run dry before it becomes a node */
 };
@@ -99,10 +101,12 @@ enum status researcher_open(const struct researcher_options *options, struct res
 void researcher_close(struct researcher *researcher);
 const char *const *researcher_providers(void); /* NULL at the end */
 
-/* Begins a plan that refines `parent`. `search` is read during the call only, and is
- * always the same one, grown. Several may be under way. */
+/* Begins a plan that refines `parent`, as the number-th of the search (1 and up; 0: the baseline,
+ * parent -1). `search` is read during the call only, and is always the same one, grown. Several may
+ * be under way. The same search, number and answers give the same plan, so that one that was under
+ * way when its job ended is asked for again with its number, and nothing is asked or paid twice. */
 enum status researcher_request(struct researcher *researcher, const struct search *search,
-                               int32_t parent, struct error *err);
+                               int32_t parent, int32_t number, struct error *err);
 
 /* True and a plan in *out when one is ready. A request that failed for good gives a plan with
  * config_count 0 and the reason in rationale: nothing more can be proposed below that parent. */
@@ -117,14 +121,14 @@ enum status researcher_turn(struct researcher *researcher, const struct search *
  * search, or was given up; `rules` wants none. */
 bool researcher_is_prepared(const struct researcher *researcher, const struct search *search);
 
-/* A plan that cannot run comes back with the reason: another one with the same parent will be there
+/* A plan that cannot run comes back with the reason: another one of the same number will be there
  * to poll, repaired, or, where that was tried too often, the rules' one. Takes the plan.
  * STATUS_UNSUPPORTED (`rules`): drop it. */
 enum status researcher_revise(struct researcher *researcher, const struct search *search,
                               struct plan *plan, const char *problem, struct error *err);
 
-/* The plans that were asked for are not wanted any more. */
-void researcher_forget(struct researcher *researcher, int32_t parent);
+/* The plan of this number is not wanted any more. */
+void researcher_forget(struct researcher *researcher, int32_t number);
 
 /* True and an event for the journal in *event, owned by the caller: brief, documents,
  * node_diagnosed, prompts. (Calls have their own: calls_take_event.) */

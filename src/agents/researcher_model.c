@@ -23,6 +23,7 @@ static void model_close(void *state)
     struct model *model = state;
     for (int i = 0; i < model->request_count; i++) {
         free(model->requests[i].complaint);
+        plan_fini(&model->requests[i].walk.plan);
     }
     for (int i = 0; i < model->ready_count; i++) {
         plan_fini(&model->ready[i]);
@@ -36,7 +37,6 @@ static void model_close(void *state)
     rules_history_fini(&model->history);
     free(model->requests);
     free(model->ready);
-    free(model->out);
     free(model->events);
     free(model->looks);
     free(model);
@@ -126,6 +126,11 @@ void model_note(struct model *model, int32_t node, const char *format, ...)
 
 /* ---- plans that are ready ---- */
 
+static void name_subject(int32_t parent, int32_t number, char out[MODEL_SUBJECT_BYTES])
+{
+    snprintf(out, MODEL_SUBJECT_BYTES, "n%04d.%d", (int)parent, (int)number);
+}
+
 /* Takes the plan. */
 static enum status push_plan(struct model *model, struct plan *plan, struct error *err)
 {
@@ -144,71 +149,12 @@ static enum status push_plan(struct model *model, struct plan *plan, struct erro
     return STATUS_OK;
 }
 
-static int number_of(const char *subject)
-{
-    const char *dot = strrchr(subject, '.');
-    return dot != NULL ? atoi(dot + 1) : 0;
-}
-
-/* Without memory it is not remembered: its number may then be given again, and the Executor finds
- * a plan that was tried. */
-static void remember_out(struct model *model, const struct plan *plan)
-{
-    if (plan->subject == NULL) {
-        return;
-    }
-    if (model->out_count == model->out_capacity) {
-        int capacity = model->out_capacity > 0 ? 2 * model->out_capacity : 8;
-        struct model_out *grown = mem_realloc(model->out, (size_t)capacity, sizeof(*grown));
-        if (grown == NULL) {
-            return;
-        }
-        model->out = grown;
-        model->out_capacity = capacity;
-    }
-    struct model_out *out = &model->out[model->out_count++];
-    out->parent = plan->parent;
-    out->number = number_of(plan->subject);
-    hash_bytes(plan->goal, strlen(plan->goal), out->goal);
-}
-
-static bool is_child(const struct search *search, const struct model_out *out)
-{
-    const struct tree_node *nodes = search->tree.nodes;
-    for (int32_t at = nodes[out->parent].first_child; at >= 0; at = nodes[at].next_sibling) {
-        char goal[HASH_TEXT_BYTES];
-        const char *text = search_text(search->nodes[at].goal);
-        hash_bytes(text, strlen(text), goal);
-        if (strcmp(goal, out->goal) == 0) {
-            return true;
-        }
-    }
-    return false;
-}
-
-/* Drops those below a parent that have become children, the one with this number, or (search NULL)
- * all. */
-static void forget_out(struct model *model, const struct search *search, int32_t parent, int number)
-{
-    int kept = 0;
-    for (int i = 0; i < model->out_count; i++) {
-        const struct model_out *out = &model->out[i];
-        bool drop = out->parent == parent &&
-                    (search == NULL || out->number == number || is_child(search, out));
-        if (!drop) {
-            model->out[kept++] = *out;
-        }
-    }
-    model->out_count = kept;
-}
-
 static bool model_poll(void *state, struct plan *out)
 {
     struct model *model = state;
     if (model->ready_count == 0) {
         return false;
     }
-    remember_out(model, &model->ready[0]);
     *out = model->ready[0];
     model->ready_count--;
     memmove(model->ready, model->ready + 1, (size_t)model->ready_count * sizeof(*model->ready));
@@ -221,17 +167,19 @@ static int model_pending(const void *state)
     return model->request_count + model->ready_count;
 }
 
-/* The rules' plan below this parent, with a word on why it is theirs; "" for none. */
+/* The rules' plan for a request, with a word on why it is theirs; "" for none. */
 static enum status push_floor(struct model *model, const struct search *search, int32_t parent,
-                              const char *subject, const char *why, struct error *err)
+                              int32_t number, const char *why, struct error *err)
 {
     struct plan plan;
     memset(&plan, 0, sizeof(plan));
-    TRY(researcher_rules.request(model->rules, search, parent, err));
+    TRY(researcher_rules.request(model->rules, search, parent, number, err));
     if (!researcher_rules.poll(model->rules, &plan)) {
         return FAIL(err, STATUS_INTERNAL, "the rules have no plan below n%04d", (int)parent);
     }
     if (why[0] != '\0') {
+        char subject[MODEL_SUBJECT_BYTES];
+        name_subject(parent, number, subject);
         struct buffer text;
         buffer_init(&text, RATIONALE_BYTES);
         buffer_printf(&text, "Planned by the rules, for no plan of the language model could be "
@@ -259,43 +207,6 @@ static enum status push_floor(struct model *model, const struct search *search, 
 
 /* ---- requests ---- */
 
-/* Plans on the way below a parent; with `number` > 0 only the one of this number. */
-static int count_on_the_way(const struct model *model, int32_t parent, int number)
-{
-    int count = 0;
-    for (int i = 0; i < model->request_count; i++) {
-        const struct model_request *request = &model->requests[i];
-        count += request->parent == parent && (number == 0 || request->number == number);
-    }
-    for (int i = 0; i < model->ready_count; i++) {
-        const struct plan *plan = &model->ready[i];
-        bool same = number == 0 || number_of(search_text(plan->subject)) == number;
-        count += plan->parent == parent && same;
-    }
-    for (int i = 0; i < model->out_count; i++) {
-        const struct model_out *out = &model->out[i];
-        count += out->parent == parent && (number == 0 || out->number == number);
-    }
-    return count;
-}
-
-/* The child that this will be: after those that are there and those on the way. After a restart it
- * is the same again, and so are its keys; a number whose plan has become a child is passed over. */
-static int next_number(struct model *model, const struct search *search, int32_t parent)
-{
-    forget_out(model, search, parent, 0);
-    int number =
-        (int)search->tree.nodes[parent].child_count + 1 + count_on_the_way(model, parent, 0);
-    for (;; number++) {
-        char subject[MODEL_SUBJECT_BYTES];
-        snprintf(subject, sizeof(subject), "n%04d.%d", (int)parent, number);
-        if (count_on_the_way(model, parent, number) == 0 &&
-            !model_is_spent(search, parent, subject, model->options.repairs)) {
-            return number;
-        }
-    }
-}
-
 static enum status add_request(struct model *model, const struct model_request *request,
                                struct error *err)
 {
@@ -317,20 +228,21 @@ static enum status add_request(struct model *model, const struct model_request *
 static void remove_request(struct model *model, int index)
 {
     free(model->requests[index].complaint);
+    plan_fini(&model->requests[index].walk.plan);
     model->request_count--;
     memmove(&model->requests[index], &model->requests[index + 1],
             (size_t)(model->request_count - index) * sizeof(*model->requests));
 }
 
 static enum status model_request(void *state, const struct search *search, int32_t parent,
-                                 struct error *err)
+                                 int32_t number, struct error *err)
 {
     struct model *model = state;
     if (parent < 0) {
-        return push_floor(model, search, parent, "", "", err);
+        return push_floor(model, search, parent, number, "", err);
     }
-    struct model_request request = {.parent = parent, .number = next_number(model, search, parent)};
-    snprintf(request.subject, sizeof(request.subject), "n%04d.%d", (int)parent, request.number);
+    struct model_request request = {.parent = parent, .number = number};
+    name_subject(parent, number, request.subject);
     return add_request(model, &request, err);
 }
 
@@ -342,10 +254,12 @@ static enum status model_revise(void *state, const struct search *search, struct
         plan_fini(plan);
         return FAIL(err, STATUS_UNSUPPORTED, "only a language model's plan is repaired");
     }
-    struct model_request request = {.parent = plan->parent, .attempt = plan->revision + 1};
-    snprintf(request.subject, sizeof(request.subject), "%s", plan->subject);
-    request.number = number_of(plan->subject);
-    forget_out(model, search, plan->parent, request.number);
+    struct model_request request = {
+        .parent = plan->parent,
+        .number = plan->number,
+        .attempt = plan->revision + 1,
+    };
+    name_subject(plan->parent, plan->number, request.subject);
     plan_fini(plan);
     if (request.attempt > model->options.repairs) {
         struct buffer why;
@@ -353,7 +267,7 @@ static enum status model_revise(void *state, const struct search *search, struct
         buffer_append_text(&why, "it could not run: ");
         model_append_line(&why, problem, MODEL_WHY_BYTES / 2);
         enum status status =
-            push_floor(model, search, request.parent, request.subject, buffer_text(&why), err);
+            push_floor(model, search, request.parent, request.number, buffer_text(&why), err);
         buffer_fini(&why);
         return status;
     }
@@ -366,48 +280,66 @@ static enum status model_revise(void *state, const struct search *search, struct
     return status;
 }
 
-static void model_forget(void *state, int32_t parent)
+static void model_forget(void *state, int32_t number)
 {
     struct model *model = state;
     for (int i = model->request_count - 1; i >= 0; i--) {
-        if (model->requests[i].parent == parent) {
+        if (model->requests[i].number == number) {
             remove_request(model, i);
         }
     }
     int kept = 0;
     for (int i = 0; i < model->ready_count; i++) {
-        if (model->ready[i].parent == parent) {
+        if (model->ready[i].number == number) {
             plan_fini(&model->ready[i]);
         } else {
             model->ready[kept++] = model->ready[i];
         }
     }
     model->ready_count = kept;
-    forget_out(model, NULL, parent, 0);
 }
 
 /* ---- a turn ---- */
 
+/* Of those that are over now, the one whose last answer came first: after a restart many answers
+ * are there at once, and the plans must come in the same order. -1: none. */
+static int first_over(const struct model *model)
+{
+    int first = -1;
+    for (int i = 0; i < model->request_count; i++) {
+        const struct model_walk *walk = &model->requests[i].walk;
+        if (walk->over && (first < 0 || walk->outcomes < model->requests[first].walk.outcomes)) {
+            first = i;
+        }
+    }
+    return first;
+}
+
+static enum status hand_out(struct model *model, const struct search *search, int index,
+                            struct error *err)
+{
+    struct model_request request = model->requests[index];
+    memset(&model->requests[index].walk, 0, sizeof(request.walk)); /* its plan is taken here */
+    remove_request(model, index);
+    return request.walk.why[0] == '\0'
+               ? push_plan(model, &request.walk.plan, err)
+               : push_floor(model, search, request.parent, request.number, request.walk.why, err);
+}
+
 static enum status walk_requests(struct model *model, const struct search *search,
                                  struct error *err)
 {
-    int i = 0;
-    while (i < model->request_count) {
-        struct plan plan;
-        char why[MODEL_WHY_BYTES];
-        const struct model_request *request = &model->requests[i];
-        memset(&plan, 0, sizeof(plan));
-        if (model_look_of(model, request->parent) != LOOK_OVER ||
-            !model_walk_plan(model, search, request, &plan, why)) {
-            i++;
-            continue;
+    for (int i = 0; i < model->request_count; i++) {
+        struct model_request *request = &model->requests[i];
+        bool asked = request->waits_for[0] != '\0' &&
+                     calls_find(search, request->waits_for) == NULL &&
+                     calls_is_open(model->options.calls, request->waits_for);
+        if (!asked && model_look_of(model, request->parent) == LOOK_OVER) {
+            model_walk_plan(model, search, request);
         }
-        int32_t parent = request->parent;
-        char subject[MODEL_SUBJECT_BYTES];
-        memcpy(subject, request->subject, sizeof(subject));
-        remove_request(model, i);
-        TRY(why[0] == '\0' ? push_plan(model, &plan, err)
-                           : push_floor(model, search, parent, subject, why, err));
+    }
+    for (int first = first_over(model); first >= 0; first = first_over(model)) {
+        TRY(hand_out(model, search, first, err));
     }
     return STATUS_OK;
 }

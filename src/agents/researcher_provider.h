@@ -10,7 +10,7 @@ struct researcher_provider {
     enum status (*open)(const struct researcher_options *options, void **state, struct error *err);
     void (*close)(void *state);
     /* The rest as in researcher.h. */
-    enum status (*request)(void *state, const struct search *search, int32_t parent,
+    enum status (*request)(void *state, const struct search *search, int32_t parent, int32_t number,
                            struct error *err);
     bool (*poll)(void *state, struct plan *out);
     int (*pending)(const void *state);
@@ -21,7 +21,7 @@ struct researcher_provider {
     bool (*is_prepared)(const void *state, const struct search *search);
     enum status (*revise)(void *state, const struct search *search, struct plan *plan,
                           const char *problem, struct error *err);
-    void (*forget)(void *state, int32_t parent);
+    void (*forget)(void *state, int32_t number);
     bool (*take_event)(void *state, cJSON **event);
 };
 

@@ -7,7 +7,7 @@
  *                 paid before in this search count for more (rules_directions.c)
  *   4. plan       its configurations, each checked against everything that was tried
  *
- * The same facts, search and earlier requests give the same plan. When every direction was taken,
+ * The same facts, search, number and earlier requests give the same plan. When every direction was taken,
  * it searches at random near the best: it never runs dry. */
 #include <math.h>
 #include <stdio.h>
@@ -29,8 +29,6 @@ struct rules {
     const struct researcher_facts *facts;
     struct log *log;
     struct rules_history history;
-    int32_t last_count; /* nodes of the search at the last request */
-    int64_t since;      /* requests since the search last grew */
     struct plan *ready; /* a queue, first first */
     int ready_count, ready_capacity;
 };
@@ -121,7 +119,7 @@ static enum status start_from_node(struct rules_draft *draft, int32_t node, stru
 }
 
 static enum status draft_begin(struct rules *rules, const struct search *search, int32_t parent,
-                               struct rules_draft *draft, struct error *err)
+                               int32_t number, struct rules_draft *draft, struct error *err)
 {
     memset(draft, 0, sizeof(*draft));
     buffer_init(&draft->goal, GOAL_MAX_BYTES);
@@ -136,10 +134,8 @@ static enum status draft_begin(struct rules *rules, const struct search *search,
     bool scratch = node <= 0 || !draft->evidence.trained;
     TRY(scratch ? start_from_scratch(draft, err) : start_from_node(draft, node, err));
 
-    rules->since = rules->last_count == search->tree.count ? rules->since : 0;
-    rules->last_count = search->tree.count;
-    rng_init(&draft->rng, rules->facts->seed,
-             (uint64_t)search->tree.count << 20 | (uint64_t)rules->since);
+    draft->number = number;
+    rng_init(&draft->rng, rules->facts->seed, (uint64_t)number);
     double speed = evidence_speed(index, draft->base.method);
     draft->epochs_max =
         rules_epochs_fit(rules->facts, speed > 0.0 ? speed : rules->facts->tokens_per_second,
@@ -221,6 +217,7 @@ static enum status finish(struct rules *rules, struct rules_draft *draft,
     enum status noted =
         rules_history_note(&rules->history, buffer_text(&draft->goal), draft->parent, err);
     plan->parent = draft->parent;
+    plan->number = draft->number;
     plan->strategy = mem_strdup(direction->strategy);
     plan->researcher = mem_strdup(researcher_rules.name);
     plan->goal = buffer_take(&draft->goal);
@@ -233,7 +230,6 @@ static enum status finish(struct rules *rules, struct rules_draft *draft,
         return mem_fail(err, TEXT_MAX_BYTES, "a plan");
     }
     rules->ready_count++;
-    rules->since++;
     return STATUS_OK;
 }
 
@@ -261,7 +257,7 @@ static enum status request_baseline(struct rules *rules, struct error *err)
 }
 
 static enum status rules_request(void *state, const struct search *search, int32_t parent,
-                                 struct error *err)
+                                 int32_t number, struct error *err)
 {
     struct rules *rules = state;
     if (parent < 0) {
@@ -270,7 +266,7 @@ static enum status rules_request(void *state, const struct search *search, int32
     enum status status = STATUS_OK;
     struct rules_draft draft;
     TRY(rules_history_update(&rules->history, search, err));
-    TRY_CLEANUP(draft_begin(rules, search, parent, &draft, err));
+    TRY_CLEANUP(draft_begin(rules, search, parent, number, &draft, err));
     TRY_CLEANUP(reserve_plan(rules, err));
     const struct rules_direction *direction = choose(rules, &draft);
     rules_direction_build(direction, &draft);

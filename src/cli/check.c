@@ -211,7 +211,7 @@ static enum status make_first_plan(struct checked *checked, struct error *err)
     /* Whoever plans, the first plan of the rules is what can be said without asking anybody. */
     const struct researcher_options asked = {.provider = "rules", .facts = &checked->facts};
     TRY_CLEANUP(researcher_open(&asked, &checked->researcher, err));
-    TRY_CLEANUP(researcher_request(checked->researcher, &search, 0, err));
+    TRY_CLEANUP(researcher_request(checked->researcher, &search, 0, 1, err));
     if (!researcher_poll(checked->researcher, &checked->plan) || checked->plan.config_count == 0) {
         status = FAIL(err, STATUS_INVALID, "the researcher has no first plan for this job");
         goto cleanup;

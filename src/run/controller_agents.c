@@ -19,24 +19,6 @@ static bool only_prefetched(const struct search_allocation *allocation)
            strcmp(end, CONTROLLER_PREFETCHED_IN_PART) == 0;
 }
 
-/* Which plans were under way when a job ended is in no event: those that were not asked for again
- * are asked for here, and found to have no answer. */
-static void warn_of_interruptions(struct controller *c)
-{
-    int count = 0;
-    for (int32_t i = 0; i < c->recorded.allocation_count; i++) {
-        const struct search_allocation *allocation = &c->recorded.allocations[i];
-        count +=
-            strcmp(search_text(allocation->end), "finished") != 0 && !only_prefetched(allocation);
-    }
-    if (count > 0) {
-        log_write(c->options.log, LOG_WARNING, "run",
-                  "the recorded search was interrupted %d time%s, with plans under way that are "
-                  "not recorded: this one may go another way from there on",
-                  count, count == 1 ? "" : "s");
-    }
-}
-
 static enum status open_replay(struct controller *c, struct call_transport *out, struct error *err)
 {
     const char *folder = c->options.replay_folder;
@@ -55,7 +37,6 @@ static enum status open_replay(struct controller *c, struct call_transport *out,
         error_context(err, "--replay %s", folder);
         return status;
     }
-    warn_of_interruptions(c);
     TRY(call_replay_open(&c->recorded, folder, c->options.job->output, out, err));
     c->replay = *out;
     return STATUS_OK;
@@ -168,20 +149,19 @@ static bool waits_for_answers(const struct controller *c)
 
 /* Nobody wants the plans that were asked for and are not being recorded; but there is always a
  * baseline. */
-static void forget_plans(struct controller *c)
+static enum status withdraw_plans(struct controller *c, struct error *err)
 {
+    static const char why[] = "no further round is wanted";
     for (int i = c->requests.count - 1; i >= 0; i--) {
-        int32_t parent = c->requests.list[i].parent;
-        if (parent < 0) {
-            continue;
-        }
-        researcher_forget(c->researcher, parent);
-        if (requests_take(&c->requests, parent, NULL)) {
-            controller_forget_plan(c, parent);
+        int32_t number = c->requests.list[i].number;
+        if (number > 0 && requests_take(&c->requests, number, NULL)) {
+            researcher_forget(c->researcher, number);
+            TRY(controller_drop_plan(c, number, why, false, err));
         }
     }
-    controller_drop_trials(c);
+    TRY(controller_drop_trials(c, why, err));
     controller_drop_calls(c);
+    return STATUS_OK;
 }
 
 static enum status take_events(struct controller *c, struct error *err)
@@ -232,7 +212,7 @@ enum status controller_turn_agents(struct controller *c, struct error *err)
         return STATUS_OK;
     }
     if (!wants_agents(c) && !c->stopping) {
-        forget_plans(c);
+        TRY(withdraw_plans(c, err));
     }
     if (c->calls != NULL) { /* what was paid for is recorded, also while it stops */
         TRY(calls_turn(c->calls, &c->search, waits_for_answers(c), err));

@@ -17,6 +17,7 @@
 
 enum { ASK_DEATHS_MAX = 2, ASK_KILLERS_MAX = 2 };
 static const char died_asking[] = "the job ended twice while a worker answered; not asked again";
+static const char died_dry[] = "the job ended while it was run dry, and it is not tried again";
 static const char too_deadly[] =
     "the local model ended its jobs with one question after the other; it is asked no more";
 
@@ -129,6 +130,41 @@ void controller_drop_calls(struct controller *c)
     }
 }
 
+/* ---- calls that end their jobs ---- */
+
+/* How many jobs died while a call was under way; the one that is running has not. A call that was
+ * not lost with its job was under way in all that followed. */
+static int deaths_in_call(const struct controller *c, const struct search_call *call)
+{
+    const struct search *search = &c->search;
+    int32_t ran = search->allocation_count - 1;
+    while (ran > 0 && search->allocations[ran].started_s > call->started_s) {
+        ran--;
+    }
+    int deaths = 0;
+    int32_t last = call->ended ? ran : c->earlier - 1;
+    for (int32_t i = ran; i >= 0 && i <= last && i < c->earlier; i++) {
+        const char *end = search_text(search->allocations[i].end);
+        deaths += end[0] == '\0' || strncmp(end, "failed", strlen("failed")) == 0;
+    }
+    return deaths;
+}
+
+/* Whether a call of this key was under way when a job died; that it is lost may not be on disk yet.
+ */
+static bool ended_a_job(const struct controller *c, const char *key)
+{
+    for (int32_t i = 0; i < c->search.call_count; i++) {
+        const struct search_call *call = &c->search.calls[i];
+        bool cut = call->lost || !call->ended;
+        if (cut && strcmp(search_text(call->key), key) == 0 &&
+            deaths_in_call(c, call) > 0) {
+            return true;
+        }
+    }
+    return false;
+}
+
 /* ---- workers ---- */
 
 enum status controller_dispatch_calls(struct controller *c, struct error *err)
@@ -215,7 +251,7 @@ enum status controller_answer_call(struct controller *c, int32_t id, const cJSON
 static bool may_have_killed(const struct controller *c, int32_t id)
 {
     const struct search *search = &c->search;
-    if (controller_deaths_in_call(c, &search->calls[id]) < ASK_DEATHS_MAX) {
+    if (deaths_in_call(c, &search->calls[id]) < ASK_DEATHS_MAX) {
         return false;
     }
     int before = 0;
@@ -310,8 +346,7 @@ struct front {
     struct call_transport inner;
 };
 
-/* A transport that resumes brings back what was under way when the job before ended: the dry run
- * that may have ended it is not tried again. */
+/* The dry run that may have ended a job is not tried again. */
 static enum status front_start(void *state, const struct call *call, struct error *err)
 {
     struct front *front = state;
@@ -320,11 +355,12 @@ static enum status front_start(void *state, const struct call *call, struct erro
         return front->inner.start(front->inner.state, call, err);
     }
     TRY(ask(c, call->id, CALL_DRY, call->body, err));
-    if (controller_deaths_in_call(c, &c->search.calls[call->id]) == 0) {
+    if (!ended_a_job(c, call->key)) {
         return STATUS_OK;
     }
     struct error died;
-    FAIL(&died, STATUS_INTERRUPTED, "%s", CONTROLLER_DIED_DRY);
+    FAIL(&died, STATUS_INTERRUPTED, "%s", died_dry);
+    TRY(controller_incident(c, "dry run", err, "%s: %s", call->key, died_dry));
     return controller_answer_call(c, call->id, NULL, &died, err);
 }
 

@@ -4,6 +4,7 @@
 
 #include "base/clock.h"
 #include "base/mem.h"
+#include "base/text.h"
 #include "run/controller_state.h"
 
 static const double time_record_interval_s = 60.0;
@@ -21,17 +22,28 @@ cJSON *controller_event(const char *kind, int32_t node, int32_t candidate)
     return event;
 }
 
+void controller_add_text(cJSON *event, const char *key, const char *text)
+{
+    size_t length = strlen(text);
+    char *whole = mem_calloc(3 * length + 1, 1);
+    if (whole != NULL) {
+        text_repair(text, length, whole);
+    }
+    cJSON_AddStringToObject(event, key, whole != NULL ? whole : "");
+    free(whole);
+}
+
 cJSON *controller_failure(int32_t node, int32_t candidate, const struct error *failure,
                           const char *log_tail, double rank_seconds)
 {
     cJSON *event = controller_event("candidate_failed", node, candidate);
     cJSON *error = cJSON_AddObjectToObject(event, "error");
     cJSON_AddStringToObject(error, "code", status_name(failure->code));
-    cJSON_AddStringToObject(error, "message", failure->message);
+    controller_add_text(error, "message", failure->message);
     cJSON_AddStringToObject(error, "file", failure->file);
     cJSON_AddNumberToObject(error, "line", failure->line);
     cJSON_AddNumberToObject(error, "rank", failure->rank);
-    cJSON_AddStringToObject(event, "log_tail", log_tail);
+    controller_add_text(event, "log_tail", log_tail);
     cJSON_AddNumberToObject(event, "rank_seconds", rank_seconds);
     return event;
 }
@@ -75,11 +87,7 @@ static enum status remove_state_file(struct controller *c, int32_t node, int32_t
 
 static enum status after_planned(struct controller *c, int32_t node, struct error *err)
 {
-    int32_t parent = c->search.tree.nodes[node].parent;
-    if (parent >= 0) {
-        tree_pending(&c->search.tree, parent, -1);
-    }
-    c->plans_pending--;
+    controller_end_request(c, c->search.tree.nodes[node].parent);
     c->planning--;
     c->open_count++;
     const struct search_node *planned = &c->search.nodes[node];
@@ -116,6 +124,12 @@ static enum status after_event(struct controller *c, const cJSON *event, struct 
     const char *kind = cJSON_GetObjectItemCaseSensitive(event, "event")->valuestring;
     int32_t node = number(event, "node");
     int32_t candidate = number(event, "candidate");
+    if (strcmp(kind, "plan_requested") == 0) {
+        c->requesting--;
+    }
+    if (strcmp(kind, "plan_dropped") == 0) {
+        controller_end_request(c, c->search.requests[number(event, "number") - 1].parent);
+    }
     if (strcmp(kind, "node_planned") == 0) {
         return after_planned(c, node, err);
     }

@@ -410,6 +410,7 @@ static enum status open_search(struct controller *c, struct error *err)
         TRY(requeue_open_nodes(c, err));
         TRY(controller_find_kept_weights(c, err));
         TRY(controller_recover_agents(c, err));
+        TRY(c->options.prefetch ? STATUS_OK : controller_recover_plans(c, err));
         enum train_precision decided = TRAIN_F32;
         if (!recorded_precision(&c->search, &decided) && !c->options.prefetch) {
             TRY(record_job(c, err));

@@ -9,7 +9,7 @@
 #include "run/controller_state.h"
 
 enum {
-    REFUSED_MAX = 5, /* plans in a row that cannot run: then there is nothing more to propose */
+    REFUSALS_MAX = 5, /* plans in a row that cannot run: then there is nothing more to propose */
 };
 
 /* ---- closing a round ---- */
@@ -94,10 +94,13 @@ static bool may_plan(const struct controller *c)
            (job->parallel_nodes == 0 || open < job->parallel_nodes);
 }
 
-static enum status request_plan(struct controller *c, int32_t parent, struct error *err)
+/* The plan holds its place in the tree until its request has ended. */
+static enum status await_plan(struct controller *c, int32_t parent, int32_t number,
+                              struct error *err)
 {
-    TRY(researcher_request(c->researcher, &c->search, parent, err));
-    TRY(requests_add(&c->requests, parent, clock_monotonic_s(), err));
+    const struct request request = {parent, number, clock_monotonic_s()};
+    TRY(researcher_request(c->researcher, &c->search, parent, number, err));
+    TRY(requests_add(&c->requests, &request, err));
     if (parent >= 0) {
         tree_pending(&c->search.tree, parent, +1);
     }
@@ -105,30 +108,59 @@ static enum status request_plan(struct controller *c, int32_t parent, struct err
     return STATUS_OK;
 }
 
-enum status controller_plan(struct controller *c, struct error *err)
+static int32_t requests_so_far(const struct controller *c)
+{
+    return c->search.request_count + c->requesting;
+}
+
+static enum status request_plan(struct controller *c, int32_t parent, struct error *err)
+{
+    int32_t number = requests_so_far(c) + 1;
+    cJSON *event = controller_event("plan_requested", -1, -1);
+    cJSON_AddNumberToObject(event, "number", number);
+    cJSON_AddNumberToObject(event, "parent", parent);
+    TRY(controller_emit(c, event, err));
+    c->requesting++;
+    return await_plan(c, parent, number, err);
+}
+
+enum status controller_recover_plans(struct controller *c, struct error *err)
+{
+    for (int32_t i = 0; i < c->search.request_count; i++) {
+        const struct search_request *request = &c->search.requests[i];
+        if (search_request_is_open(request)) {
+            TRY(await_plan(c, request->parent, i + 1, err));
+        }
+    }
+    c->dry = c->search.refusals >= REFUSALS_MAX;
+    return STATUS_OK;
+}
+
+static enum status plan_baseline(struct controller *c, struct error *err)
+{
+    bool wanted = c->plans_pending == 0 && !c->stopping && c->search.last_sequence > 0;
+    return wanted ? await_plan(c, -1, 0, err) : STATUS_OK;
+}
+
+static int32_t select_parent(const struct controller *c)
 {
     const struct search *search = &c->search;
-    if (c->options.prefetch) {
-        return STATUS_OK;
-    }
-    if (search->tree.count == 0) {
-        bool wanted = c->plans_pending == 0 && !c->stopping && c->search.last_sequence > 0;
-        return wanted ? request_plan(c, -1, err) : STATUS_OK;
-    }
-    bool ready = search->tree.nodes[0].state == TREE_NODE_CLOSED && c->closing == 0 &&
-                 researcher_is_prepared(c->researcher, search);
-    if (!ready) {
-        return STATUS_OK;
-    }
     const struct tree_policy_options options = {
         .exploration = c->options.job->exploration,
         .max_children = c->options.job->max_children,
         .noise = reward_noise(search),
     };
+    struct rng rng;
+    rng_init(&rng, c->options.job->seed, (uint64_t)(search->tree.count + c->plans_pending));
+    return requests_so_far(c) < SEARCH_REQUESTS_MAX
+               ? c->options.job->policy->select(&search->tree, &options, &rng)
+               : -1;
+}
+
+static enum status plan_rounds(struct controller *c, struct error *err)
+{
     while (wants_plan(c) && may_plan(c)) {
-        struct rng rng;
-        rng_init(&rng, c->options.job->seed, (uint64_t)(search->tree.count + c->plans_pending));
-        int32_t parent = c->options.job->policy->select(&search->tree, &options, &rng);
+        int32_t parent = select_parent(c);
         if (parent < 0) {
             c->dry = c->open_count == 0 && c->plans_pending == 0;
             return STATUS_OK;
@@ -138,12 +170,91 @@ enum status controller_plan(struct controller *c, struct error *err)
     return STATUS_OK;
 }
 
+/* ---- a replay ---- */
+
+/* Plans that were given up: after a time that another search need not take as well. */
+static enum status drop_as_recorded(struct controller *c, struct error *err)
+{
+    const struct search *recorded = &c->recorded;
+    for (int i = c->requests.count - 1; i >= 0; i--) {
+        int32_t number = c->requests.list[i].number;
+        const struct search_request *same =
+            number >= 1 && number <= recorded->request_count ? &recorded->requests[number - 1]
+                                                             : NULL;
+        if (same != NULL && same->dropped != NULL &&
+            same->dropped_outcomes <= c->search.outcomes &&
+            requests_take(&c->requests, number, NULL)) {
+            researcher_forget(c->researcher, number);
+            TRY(controller_drop_plan(c, number, same->dropped, same->refused, err));
+        }
+    }
+    return STATUS_OK;
+}
+
+/* What the recorded search wanted, when it did: where its jobs ended, it decided later than one that
+ * goes on, and knew more then. */
+static enum status plan_as_recorded(struct controller *c, struct error *err)
+{
+    const struct search *recorded = &c->recorded;
+    const struct tree *tree = &c->search.tree;
+    TRY(drop_as_recorded(c, err));
+    int32_t next = requests_so_far(c);
+    for (; next < recorded->request_count && may_plan(c); next++) {
+        const struct search_request *same = &recorded->requests[next];
+        if (same->outcomes > c->search.outcomes) {
+            return STATUS_OK;
+        }
+        if (same->parent >= tree->count || tree->nodes[same->parent].state != TREE_NODE_CLOSED) {
+            c->astray = true;
+            log_write(c->options.log, LOG_WARNING, "run",
+                      "the recorded search refined n%04d here, which is not closed in this one: it "
+                      "goes its own way from here on",
+                      (int)same->parent);
+            return STATUS_OK;
+        }
+        TRY(request_plan(c, same->parent, err));
+    }
+    c->dry = c->dry || (next >= recorded->request_count && c->open_count == 0 &&
+                        c->plans_pending == 0);
+    return STATUS_OK;
+}
+
+/* A search that ended made no plans after its last one. */
+static bool follows_recorded(const struct controller *c)
+{
+    const struct search *recorded = &c->recorded;
+    return c->options.replay_folder != NULL && !c->astray && recorded->request_count > 0 &&
+           (recorded->end == SEARCH_FINISHED || requests_so_far(c) < recorded->request_count);
+}
+
+enum status controller_plan(struct controller *c, struct error *err)
+{
+    const struct search *search = &c->search;
+    if (c->options.prefetch) {
+        return STATUS_OK;
+    }
+    if (search->tree.count == 0) {
+        return plan_baseline(c, err);
+    }
+    bool ready = search->tree.nodes[0].state == TREE_NODE_CLOSED && c->closing == 0 &&
+                 researcher_is_prepared(c->researcher, search);
+    if (!ready) {
+        return STATUS_OK;
+    }
+    return follows_recorded(c) ? plan_as_recorded(c, err) : plan_rounds(c, err);
+}
+
+/* ---- what comes of it ---- */
+
 static cJSON *planned_event(const struct controller *c, const struct plan *plan,
                             const char *changes)
 {
     /* Plans that are being recorded come before this one. */
     cJSON *event = controller_event("node_planned", c->search.tree.count + c->planning, -1);
     cJSON_AddNumberToObject(event, "parent", plan->parent);
+    if (plan->number > 0) {
+        cJSON_AddNumberToObject(event, "number", plan->number);
+    }
     cJSON_AddStringToObject(event, "strategy", plan->strategy);
     cJSON_AddStringToObject(event, "goal", plan->goal);
     struct buffer rationale;
@@ -161,27 +272,34 @@ static cJSON *planned_event(const struct controller *c, const struct plan *plan,
     return event;
 }
 
-void controller_forget_plan(struct controller *c, int32_t parent)
+void controller_end_request(struct controller *c, int32_t parent)
 {
     if (parent >= 0) {
         tree_pending(&c->search.tree, parent, -1);
     }
     c->plans_pending--;
+    c->dry = c->dry || c->search.refusals >= REFUSALS_MAX;
 }
 
-void controller_drop_plan(struct controller *c, int32_t parent, const char *why)
+enum status controller_drop_plan(struct controller *c, int32_t number, const char *why,
+                                 bool refused, struct error *err)
 {
-    log_write(c->options.log, LOG_WARNING, "run", "no plan below n%04d: %s", parent, why);
-    controller_forget_plan(c, parent);
-    c->refused_plans++;
-    c->dry = c->refused_plans >= REFUSED_MAX;
+    if (number == 0) {
+        return FAIL(err, STATUS_INTERNAL, "no baseline: %s", why);
+    }
+    log_write(c->options.log, refused ? LOG_WARNING : LOG_INFO, "run", "plan %d is dropped: %s",
+              (int)number, why);
+    cJSON *event = controller_event("plan_dropped", -1, -1);
+    cJSON_AddNumberToObject(event, "number", number);
+    controller_add_text(event, "why", why);
+    cJSON_AddBoolToObject(event, "refused", refused);
+    return controller_emit(c, event, err);
 }
 
 enum status controller_record_plan(struct controller *c, const struct plan *plan,
                                    const char *changes, double asked_s, struct error *err)
 {
     ahead_learn_latency(&c->ahead, clock_monotonic_s() - asked_s);
-    c->refused_plans = 0;
     TRY(controller_emit(c, planned_event(c, plan, changes), err));
     c->planning++;
     return STATUS_OK;
@@ -195,7 +313,7 @@ enum status controller_collect_plans(struct controller *c, struct error *err)
         struct error lost;
         double asked_s = 0.0;
         bool awaited = fault_point("run.controller.plan", &lost) == STATUS_OK &&
-                       requests_take(&c->requests, plan.parent, &asked_s);
+                       requests_take(&c->requests, plan.number, &asked_s);
         enum status status = awaited ? controller_take_plan(c, &plan, asked_s, err) : STATUS_OK;
         plan_fini(&plan);
         memset(&plan, 0, sizeof(plan));

@@ -114,6 +114,7 @@ struct controller {
     int64_t next_sequence;
     int32_t closing;  /* node_closed events under way */
     int32_t planning; /* node_planned events under way */
+    int32_t requesting; /* plan_requested events under way */
 
     struct candidate_id *ready; /* first in, first out, from ready_first to ready_count */
     int64_t ready_first, ready_count, ready_capacity;
@@ -129,7 +130,7 @@ struct controller {
 
     int plans_pending; /* requested from the researcher or being recorded */
     struct requests requests;
-    int refused_plans;      /* plans in a row that could not run */
+    bool astray;            /* a replay that does not go the recorded search's way any more */
     bool dry;               /* the researcher has nothing more to propose */
     const char *end_reason; /* decided, not yet recorded; NULL: going on */
     bool test_root_sent, test_winner_sent, finish_recorded;
@@ -210,6 +211,9 @@ double controller_saved_before_s(const struct controller *c, int32_t node, int32
 /* ---- controller_events.c ---- */
 /* A new event object of a kind, with node and candidate unless they are negative. */
 cJSON *controller_event(const char *kind, int32_t node, int32_t candidate);
+/* A member that is a text for people: what is no UTF-8, as a message that was cut in the middle of a
+ * character, is replaced. */
+void controller_add_text(cJSON *event, const char *key, const char *text);
 /* A candidate_failed event. log_tail may be "". */
 cJSON *controller_failure(int32_t node, int32_t candidate, const struct error *failure,
                           const char *log_tail, double rank_seconds);
@@ -232,30 +236,30 @@ enum status controller_last_snapshot(struct controller *c, struct error *err);
 enum status controller_close_rounds(struct controller *c, struct error *err);
 enum status controller_plan(struct controller *c, struct error *err);
 enum status controller_collect_plans(struct controller *c, struct error *err);
-/* No plan comes below a parent. */
-void controller_drop_plan(struct controller *c, int32_t parent, const char *why);
+/* No plan comes of a request: it cannot run (refused), or nobody wants it any more. */
+enum status controller_drop_plan(struct controller *c, int32_t number, const char *why,
+                                 bool refused, struct error *err);
+/* A request has ended, on disk. */
+void controller_end_request(struct controller *c, int32_t parent);
+/* The plans that were on their way when the job before ended are asked for again. */
+enum status controller_recover_plans(struct controller *c, struct error *err);
 /* A candidate of an open node has ended, or the node was found open: it may be ready to close. */
 enum status controller_look_at_round(struct controller *c, int32_t node, struct error *err);
 
 /* A plan that may run becomes a node; asked_s: when it was asked for. */
 enum status controller_record_plan(struct controller *c, const struct plan *plan,
                                    const char *changes, double asked_s, struct error *err);
-/* No plan comes below a parent, and none is wanted. */
-void controller_forget_plan(struct controller *c, int32_t parent);
 
 /* ---- controller_trial.c ---- */
-/* What a dry run's failure says that may have ended its job. */
-#define CONTROLLER_DIED_DRY "the job ended while it was run dry, and it is not tried again"
 /* What the researcher proposed: checked, run dry where that is due, recorded or sent back. Leaves
  * what is left of the plan to the caller. */
 enum status controller_take_plan(struct controller *c, struct plan *plan, double asked_s,
                                  struct error *err);
 /* Goes on with those whose dry run has ended. */
 enum status controller_check_trials(struct controller *c, struct error *err);
-void controller_drop_trials(struct controller *c);
+/* Nobody wants them any more. */
+enum status controller_drop_trials(struct controller *c, const char *why, struct error *err);
 void controller_close_trials(struct controller *c);
-/* How many jobs died while a call was under way; the one that is running has not. */
-int controller_deaths_in_call(const struct controller *c, const struct search_call *call);
 
 /* ---- controller_agents.c ---- */
 enum status controller_open_agents(struct controller *c, struct error *err);

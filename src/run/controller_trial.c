@@ -42,13 +42,15 @@ void controller_close_trials(struct controller *c)
     }
 }
 
-void controller_drop_trials(struct controller *c)
+enum status controller_drop_trials(struct controller *c, const char *why, struct error *err)
 {
     while (c->trials != NULL) {
         struct trial *first = take_first(c);
-        controller_forget_plan(c, first->plan.parent);
+        int32_t number = first->plan.number;
         destroy(first);
+        TRY(controller_drop_plan(c, number, why, false, err));
     }
+    return STATUS_OK;
 }
 
 /* ---- plans that cannot run ---- */
@@ -57,25 +59,23 @@ void controller_drop_trials(struct controller *c)
 static enum status send_back(struct controller *c, struct plan *plan, const char *problem,
                              double asked_s, struct error *err)
 {
-    int32_t parent = plan->parent;
+    const struct request request = {plan->parent, plan->number, asked_s};
     struct error refused = {0};
     if (!plan->by_model) {
-        controller_drop_plan(c, parent, problem);
-        return STATUS_OK;
+        return controller_drop_plan(c, request.number, problem, true, err);
     }
-    log_write(c->options.log, LOG_INFO, "run", "the plan below n%04d cannot run: %s", parent,
-              problem);
+    log_write(c->options.log, LOG_INFO, "run", "plan %d, below n%04d, cannot run: %s",
+              (int)request.number, (int)request.parent, problem);
     enum status status = researcher_revise(c->researcher, &c->search, plan, problem, &refused);
     memset(plan, 0, sizeof(*plan));
     if (status == STATUS_UNSUPPORTED) {
-        controller_drop_plan(c, parent, problem);
-        return STATUS_OK;
+        return controller_drop_plan(c, request.number, problem, true, err);
     }
     if (status != STATUS_OK) {
         *err = refused;
         return status;
     }
-    return requests_add(&c->requests, parent, asked_s, err);
+    return requests_add(&c->requests, &request, err);
 }
 
 /* With `sure`, what passes counts as tried from now on. */
@@ -99,37 +99,6 @@ static enum status check(struct controller *c, struct plan *plan, bool sure, str
 }
 
 /* ---- dry runs ---- */
-
-/* One that was not lost with its job was under way in all that followed. */
-int controller_deaths_in_call(const struct controller *c, const struct search_call *call)
-{
-    const struct search *search = &c->search;
-    int32_t ran = search->allocation_count - 1;
-    while (ran > 0 && search->allocations[ran].started_s > call->started_s) {
-        ran--;
-    }
-    int deaths = 0;
-    int32_t last = call->ended ? ran : c->earlier - 1;
-    for (int32_t i = ran; i >= 0 && i <= last && i < c->earlier; i++) {
-        const char *end = search_text(search->allocations[i].end);
-        deaths += end[0] == '\0' || strncmp(end, "failed", strlen("failed")) == 0;
-    }
-    return deaths;
-}
-
-/* Whether this dry run was under way when a job died; that it is lost may not be on disk yet. */
-static bool ended_a_job(const struct controller *c, const char *key)
-{
-    for (int32_t i = 0; i < c->search.call_count; i++) {
-        const struct search_call *call = &c->search.calls[i];
-        bool cut = call->lost || !call->ended;
-        if (cut && strcmp(search_text(call->key), key) == 0 &&
-            controller_deaths_in_call(c, call) > 0) {
-            return true;
-        }
-    }
-    return false;
-}
 
 static cJSON *body_of(const struct plan *plan)
 {
@@ -177,12 +146,6 @@ static enum status pass(struct controller *c, struct trial *trial, struct error 
                 : send_back(c, &trial->plan, refused.message, trial->asked_s, err);
 }
 
-static enum status blame(struct controller *c, struct trial *trial, struct error *err)
-{
-    TRY(controller_incident(c, "dry run", err, "%s: %s", trial->key, CONTROLLER_DIED_DRY));
-    return send_back(c, &trial->plan, CONTROLLER_DIED_DRY, trial->asked_s, err);
-}
-
 /* Takes the plan. */
 static enum status begin_trial(struct controller *c, struct plan *plan, struct buffer *changes,
                                double asked_s, struct error *err)
@@ -211,11 +174,6 @@ static enum status begin_trial(struct controller *c, struct plan *plan, struct b
         cJSON_Delete(body);
         goto cleanup;
     }
-    if (ended_a_job(c, trial->key)) {
-        cJSON_Delete(body);
-        status = blame(c, trial, err);
-        goto cleanup;
-    }
     status = calls_ask(c->calls, &c->search, &question, &refused);
     if (status == STATUS_OK) {
         add_trial(c, trial);
@@ -235,9 +193,8 @@ enum status controller_take_plan(struct controller *c, struct plan *plan, double
                                  struct error *err)
 {
     if (plan->config_count == 0) {
-        controller_drop_plan(c, plan->parent,
-                             plan->rationale != NULL ? plan->rationale : "no reason given");
-        return STATUS_OK;
+        const char *why = plan->rationale != NULL ? plan->rationale : "no reason given";
+        return controller_drop_plan(c, plan->number, why, true, err);
     }
     bool dry = plan->by_model && plan->subject != NULL && c->calls != NULL &&
                c->options.job->researcher.dry_run;
@@ -257,16 +214,27 @@ enum status controller_take_plan(struct controller *c, struct plan *plan, double
     return status;
 }
 
+/* Where the link to the trial is whose dry run was the first to end: after a restart several may
+ * have ended, and nodes must come in the same order. NULL: none has. */
+static struct trial **find_tried(struct controller *c, const struct search_call **call)
+{
+    struct trial **found = NULL;
+    for (struct trial **link = &c->trials; *link != NULL; link = &(*link)->next) {
+        const struct search_call *ended = calls_find(&c->search, (*link)->key);
+        if (ended != NULL && (found == NULL || ended->outcomes < (*call)->outcomes)) {
+            found = link;
+            *call = ended;
+        }
+    }
+    return found;
+}
+
 enum status controller_check_trials(struct controller *c, struct error *err)
 {
-    struct trial **link = &c->trials;
-    while (*link != NULL && !c->stopping) {
+    const struct search_call *call = NULL;
+    struct trial **link = c->stopping ? NULL : find_tried(c, &call);
+    while (link != NULL) {
         struct trial *trial = *link;
-        const struct search_call *call = calls_find(&c->search, trial->key);
-        if (call == NULL) {
-            link = &trial->next;
-            continue;
-        }
         *link = trial->next;
         enum status status =
             call->reply != NULL
@@ -274,6 +242,7 @@ enum status controller_check_trials(struct controller *c, struct error *err)
                 : send_back(c, &trial->plan, search_text(call->error), trial->asked_s, err);
         destroy(trial);
         TRY(status);
+        link = find_tried(c, &call);
     }
     return STATUS_OK;
 }

@@ -28,7 +28,7 @@ enum status controller_incident(struct controller *c, const char *kind, struct e
     log_write(c->options.log, LOG_WARNING, "run", "%s: %s", kind, message);
     cJSON *event = controller_event("incident", -1, -1);
     cJSON_AddStringToObject(event, "kind", kind);
-    cJSON_AddStringToObject(event, "message", message);
+    controller_add_text(event, "message", message);
     return controller_emit(c, event, err);
 }
 
@@ -197,21 +197,19 @@ static enum status find_hung_ranks(struct controller *c, struct error *err)
 
 static enum status give_up_plans(struct controller *c, double now_s, struct error *err)
 {
-    int32_t parent = -1;
+    struct request late;
     double patience_s = controller_agents_patience_s(c);
-    while (patience_s > 0.0 && requests_give_up(&c->requests, now_s, patience_s, &parent)) {
+    while (patience_s > 0.0 && requests_give_up(&c->requests, now_s, patience_s, &late)) {
         char message[160];
         snprintf(message, sizeof(message), "the researcher has not answered for %.0f s",
                  patience_s);
-        researcher_forget(c->researcher, parent); /* all that are asked for below this parent */
-        controller_drop_plan(c, parent, message);
-        while (requests_take(&c->requests, parent, NULL)) {
-            controller_drop_plan(c, parent, message);
-        }
-        TRY(controller_incident(c, "no answer", err, "no plan below n%04d: %s", parent, message));
-        if (parent < 0) {
+        if (late.parent < 0) {
             return FAIL(err, STATUS_TIMEOUT, "the first plan never came: %s", message);
         }
+        researcher_forget(c->researcher, late.number);
+        TRY(controller_drop_plan(c, late.number, message, true, err));
+        TRY(controller_incident(c, "no answer", err, "no plan below n%04d: %s", (int)late.parent,
+                                message));
     }
     return STATUS_OK;
 }

@@ -11,7 +11,8 @@ void requests_fini(struct requests *requests)
     memset(requests, 0, sizeof(*requests));
 }
 
-enum status requests_add(struct requests *requests, int32_t parent, double now_s, struct error *err)
+enum status requests_add(struct requests *requests, const struct request *request,
+                         struct error *err)
 {
     if (requests->count == requests->capacity) {
         int capacity = requests->capacity > 0 ? 2 * requests->capacity : 8;
@@ -22,20 +23,31 @@ enum status requests_add(struct requests *requests, int32_t parent, double now_s
         requests->list = grown;
         requests->capacity = capacity;
     }
-    requests->list[requests->count++] = (struct request){.parent = parent, .asked_s = now_s};
+    requests->list[requests->count++] = *request;
     return STATUS_OK;
 }
 
-/* The first one below a parent, given up or not; -1 if there is none. */
-static int find(const struct requests *requests, int32_t parent, bool given_up)
+static struct request take(struct requests *requests, int index)
+{
+    struct request taken = requests->list[index];
+    requests->count--;
+    memmove(&requests->list[index], &requests->list[index + 1],
+            (size_t)(requests->count - index) * sizeof(*requests->list));
+    return taken;
+}
+
+bool requests_take(struct requests *requests, int32_t number, double *asked_s)
 {
     for (int i = 0; i < requests->count; i++) {
-        const struct request *request = &requests->list[i];
-        if (request->parent == parent && request->given_up == given_up) {
-            return i;
+        if (requests->list[i].number == number) {
+            struct request taken = take(requests, i);
+            if (asked_s != NULL) {
+                *asked_s = taken.asked_s;
+            }
+            return true;
         }
     }
-    return -1;
+    return false;
 }
 
 void requests_hear(struct requests *requests, double now_s)
@@ -43,31 +55,15 @@ void requests_hear(struct requests *requests, double now_s)
     requests->heard_s = now_s;
 }
 
-bool requests_take(struct requests *requests, int32_t parent, double *asked_s)
-{
-    int found = find(requests, parent, false);
-    bool awaited = found >= 0;
-    if (awaited && asked_s != NULL) {
-        *asked_s = requests->list[found].asked_s;
-    }
-    found = awaited ? found : find(requests, parent, true);
-    if (found >= 0) {
-        requests->count--;
-        memmove(&requests->list[found], &requests->list[found + 1],
-                (size_t)(requests->count - found) * sizeof(*requests->list));
-    }
-    return awaited;
-}
-
-bool requests_give_up(struct requests *requests, double now_s, double patience_s, int32_t *parent)
+bool requests_give_up(struct requests *requests, double now_s, double patience_s,
+                      struct request *out)
 {
     for (int i = 0; i < requests->count; i++) {
-        struct request *request = &requests->list[i];
+        const struct request *request = &requests->list[i];
         double since_s =
             request->asked_s > requests->heard_s ? request->asked_s : requests->heard_s;
-        if (!request->given_up && now_s - since_s >= patience_s) {
-            request->given_up = true;
-            *parent = request->parent;
+        if (now_s - since_s >= patience_s) {
+            *out = take(requests, i);
             return true;
         }
     }

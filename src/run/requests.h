@@ -9,9 +9,8 @@
 #include "base/status.h"
 
 struct request {
-    int32_t parent;
-    double asked_s; /* monotonic */
-    bool given_up;  /* its answer, should it come, is late */
+    int32_t parent, number; /* as the researcher knows it; the baseline: -1, 0 */
+    double asked_s;         /* monotonic */
 };
 
 struct requests {
@@ -23,18 +22,19 @@ struct requests {
 /* All zero is an empty list. */
 void requests_fini(struct requests *requests);
 
-enum status requests_add(struct requests *requests, int32_t parent, double now_s,
+enum status requests_add(struct requests *requests, const struct request *request,
                          struct error *err);
 
-/* An answer has come: true if somebody still waits for it, and in *asked_s (may be NULL) since
- * when. */
-bool requests_take(struct requests *requests, int32_t parent, double *asked_s);
+/* Nobody waits for it any more: it has come, or is not wanted. False if nobody did; *asked_s (may be
+ * NULL): since when. */
+bool requests_take(struct requests *requests, int32_t number, double *asked_s);
 
 /* Not the answer, but a part of it: nobody is given up for patience_s from now. */
 void requests_hear(struct requests *requests, double now_s);
 
-/* Gives up one that was asked patience_s ago or longer, if nothing was heard since then either;
- * false if there is none. */
-bool requests_give_up(struct requests *requests, double now_s, double patience_s, int32_t *parent);
+/* Takes one that was asked patience_s ago or longer, if nothing was heard since then either; false
+ * if there is none. */
+bool requests_give_up(struct requests *requests, double now_s, double patience_s,
+                      struct request *out);
 
 #endif

@@ -30,6 +30,7 @@ static void count_rows(const struct search *search, int64_t counts[RUN_TABLE_COU
     counts[RUN_DOCUMENTS] = search->document_count;
     counts[RUN_PROMPTS] = search->prompt_count;
     counts[RUN_AHEADS] = search->ahead_count;
+    counts[RUN_REQUESTS] = search->request_count;
     for (int32_t n = 0; n < search->tree.count; n++) {
         const struct search_node *node = &search->nodes[n];
         counts[RUN_CANDIDATES] += node->candidate_count;
@@ -70,6 +71,7 @@ static void take_identity(const struct search *search, struct run_image *image)
         .outcomes = search->outcomes,
         .ahead = search->ahead,
         .allocations = search->allocation_count,
+        .refusals = search->refusals,
         .winner_node = search->winner_node,
         .winner_candidate = search->winner_candidate,
         .end = (signed char)search->end,
@@ -337,6 +339,29 @@ static void take_aheads(const struct search *search, struct ahead_row *rows)
     }
 }
 
+static enum request_row_state request_state(const struct search_request *request)
+{
+    if (request->dropped != NULL) {
+        return request->refused ? REQUEST_ROW_REFUSED : REQUEST_ROW_WITHDRAWN;
+    }
+    return request->node >= 0 ? REQUEST_ROW_PLANNED : REQUEST_ROW_OPEN;
+}
+
+static void take_requests(const struct search *search, struct request_row *rows)
+{
+    for (int32_t i = 0; i < search->request_count; i++) {
+        const struct search_request *from = &search->requests[i];
+        rows[i] = (struct request_row){
+            .outcomes = from->outcomes,
+            .dropped_outcomes = from->dropped_outcomes,
+            .dropped = search_text(from->dropped),
+            .parent = from->parent,
+            .node = from->node,
+            .state = (signed char)request_state(from),
+        };
+    }
+}
+
 /* A text that is not valid UTF-8 is replaced by a repaired copy. */
 static enum status repair_text(const char **text, struct arena *texts, struct error *err)
 {
@@ -393,6 +418,7 @@ static enum status take_all(const struct search *search, struct run_image *image
     take_documents(search, image->rows[RUN_DOCUMENTS]);
     take_prompts(search, image->rows[RUN_PROMPTS]);
     take_aheads(search, image->rows[RUN_AHEADS]);
+    take_requests(search, image->rows[RUN_REQUESTS]);
     for (int i = 0; i < RUN_TABLE_COUNT; i++) {
         TRY(repair_texts(image, (enum run_table)i, err));
     }

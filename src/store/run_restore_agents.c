@@ -208,13 +208,62 @@ static enum status restore_aheads(struct restorer *from)
     return STATUS_OK;
 }
 
+/* ---- plans that were asked for ---- */
+
+static bool request_makes_sense(const struct search *search, const struct request_row *row,
+                                int64_t least)
+{
+    bool planned = row->state == REQUEST_ROW_PLANNED;
+    bool dropped = row->state == REQUEST_ROW_WITHDRAWN || row->state == REQUEST_ROW_REFUSED;
+    bool below = row->parent >= 0 && row->parent < search->tree.count;
+    bool node_fits = planned ? below && row->node >= 0 && row->node < search->tree.count &&
+                                   search->tree.nodes[row->node].parent == row->parent
+                             : row->node == -1;
+    bool end_fits = dropped ? row->dropped_outcomes >= row->outcomes &&
+                                  row->dropped_outcomes < search->outcomes
+                            : row->dropped_outcomes == 0;
+    return below && node_fits && end_fits && row->outcomes >= least &&
+           row->outcomes <= search->outcomes;
+}
+
+static enum status restore_requests(struct restorer *from)
+{
+    const struct request_row *rows = from->image->rows[RUN_REQUESTS];
+    struct search *to = from->search;
+    void *items = NULL;
+    int64_t least = 0;
+    TRY(make_items(from, RUN_REQUESTS, SEARCH_REQUESTS_MAX, sizeof(*to->requests), &items,
+                   &to->request_count));
+    to->requests = items;
+    to->request_capacity = to->request_count;
+    for (int32_t i = 0; i < to->request_count; i++) {
+        const struct request_row *row = &rows[i];
+        if (!request_makes_sense(to, row, least)) {
+            return CORRUPT(from->err, from->path, RUN_REQUESTS, i,
+                           "its node, or when it was asked for or dropped, is out of range");
+        }
+        to->requests[i] = (struct search_request){
+            .parent = row->parent,
+            .node = row->node,
+            .refused = row->state == REQUEST_ROW_REFUSED,
+            .outcomes = row->outcomes,
+            .dropped_outcomes = row->dropped_outcomes,
+        };
+        least = row->outcomes;
+        if (row->state == REQUEST_ROW_WITHDRAWN || row->state == REQUEST_ROW_REFUSED) {
+            TRY(restorer_copy(from, row->dropped, &to->requests[i].dropped));
+        }
+    }
+    return STATUS_OK;
+}
+
 /* ---- the whole ---- */
 
 static enum status restore_agent_totals(struct restorer *from)
 {
     const struct search_row *row = from->image->rows[RUN_SEARCH];
     struct search *to = from->search;
-    if (row->agent_tokens < 0 || row->outcomes < 0 || row->ahead < 0 ||
+    if (row->agent_tokens < 0 || row->outcomes < 0 || row->ahead < 0 || row->refusals < 0 ||
         !restorer_is_amount(row->agent_usd)) {
         return CORRUPT(from->err, from->path, RUN_SEARCH, 0,
                        "tokens, dollars or a count of the agents is out of range");
@@ -224,6 +273,7 @@ static enum status restore_agent_totals(struct restorer *from)
     /* Before version 3 nothing but plans and what has ended could be an outcome. */
     to->outcomes = from->image->schema < 3 ? to->tree.count + to->settled_count : row->outcomes;
     to->ahead = row->ahead;
+    to->refusals = row->refusals;
     return restorer_copy_late(from, row->brief, &to->brief);
 }
 
@@ -234,5 +284,6 @@ enum status restore_agents(struct restorer *from)
     TRY(restore_calls(from));
     TRY(restore_documents(from));
     TRY(restore_prompts(from));
-    return restore_aheads(from);
+    TRY(restore_aheads(from));
+    return restore_requests(from);
 }

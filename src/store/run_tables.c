@@ -23,6 +23,7 @@
 static const char *const end_names[] = {"RUNNING", "FINISHED", NULL};
 static const char *const node_state_names[] = {"OPEN", "CLOSED", "FAILED", NULL};
 static const char *const call_state_names[] = {"OPEN", "ANSWERED", "FAILED", "LOST", NULL};
+static const char *const request_state_names[] = {"OPEN", "PLANNED", "WITHDRAWN", "REFUSED", NULL};
 static const char *const candidate_state_names[] = {"PLANNED",  "RUNNING", "SUSPENDED",
                                                     "FINISHED", "FAILED",  NULL};
 
@@ -73,6 +74,8 @@ static const struct table_column search_columns[] = {
     LATER(3, search_row, ahead, TABLE_I64, "candidates that are planned ahead of the free workers"),
     LATER(3, search_row, brief, TABLE_TEXT,
           "what the task wants, and hypotheses, JSON; empty if none was written"),
+    LATER(4, search_row, refusals, TABLE_I32,
+          "plans that could not run since the last one became a node"),
 };
 
 static const struct table_column node_columns[] = {
@@ -267,6 +270,16 @@ static const struct table_column ahead_columns[] = {
     COLUMN(ahead_row, candidates, TABLE_I64, "candidates planned ahead from then on"),
 };
 
+static const struct table_column request_columns[] = {
+    COLUMN(request_row, parent, TABLE_I32, "node below which a plan was asked for"),
+    CHOICE(request_row, state, request_state_names,
+           "WITHDRAWN: nobody wanted it any more, REFUSED: it cannot run"),
+    COLUMN(request_row, node, TABLE_I32, "node that it became, -1 if none"),
+    COLUMN(request_row, dropped, TABLE_TEXT, "why no node came of it"),
+    COLUMN(request_row, outcomes, TABLE_I64, "outcomes of the search when it was asked for"),
+    COLUMN(request_row, dropped_outcomes, TABLE_I64, "likewise when it was dropped, else 0"),
+};
+
 #define TABLE_SINCE(version, index, name, row, columns, meaning)                                   \
     [index] = {name, meaning, sizeof(struct row), columns, COUNT(columns), version}
 #define TABLE(index, name, row, columns, meaning) TABLE_SINCE(0, index, name, row, columns, meaning)
@@ -298,4 +311,6 @@ const struct table run_tables[RUN_TABLE_COUNT] = {
                 "prompts that the search uses"),
     TABLE_SINCE(3, RUN_AHEADS, "aheads", ahead_row, ahead_columns,
                 "how far it was planned ahead of the free workers, in order"),
+    TABLE_SINCE(4, RUN_REQUESTS, "requests", request_row, request_columns,
+                "plans that were asked for, in order; the first has number 1"),
 };

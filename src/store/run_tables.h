@@ -1,7 +1,7 @@
 /* The tables of run.h5: their rows as C structs, and the columns that describe them.
  *
  *   /identity (1)  /search (1)  /nodes  /candidates  /curves  /cases  /confusions  /insights
- *   /allocations  /incidents  /calls  /documents  /prompts  /aheads
+ *   /allocations  /incidents  /calls  /documents  /prompts  /aheads  /requests
  *
  * Rows are ordered by node, candidate, then as they came: row i of /nodes is node i. FORMATS.md
  * documents them. */
@@ -26,6 +26,7 @@ enum run_table {
     RUN_DOCUMENTS,
     RUN_PROMPTS,
     RUN_AHEADS,
+    RUN_REQUESTS,
     RUN_TABLE_COUNT
 };
 
@@ -45,7 +46,7 @@ struct search_row {
     double limits[SEARCH_LIMIT_COUNT];
     int64_t agent_tokens, outcomes, ahead;
     double agent_usd;
-    int32_t allocations, winner_node, winner_candidate;
+    int32_t allocations, refusals, winner_node, winner_candidate;
     signed char end;
 };
 
@@ -131,6 +132,19 @@ struct prompt_row {
 
 struct ahead_row {
     int64_t outcomes, candidates;
+};
+
+enum request_row_state {
+    REQUEST_ROW_OPEN,
+    REQUEST_ROW_PLANNED,
+    REQUEST_ROW_WITHDRAWN,
+    REQUEST_ROW_REFUSED
+};
+struct request_row {
+    int64_t outcomes, dropped_outcomes;
+    const char *dropped;
+    int32_t parent, node;
+    signed char state;
 };
 
 #endif

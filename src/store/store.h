@@ -21,8 +21,8 @@
 #include "base/status.h"
 #include "tree/search.h"
 
-/* 2: allocations, incidents, core- and GPU-seconds in run.h5. Files of earlier versions are read. */
-enum { STORE_SCHEMA_VERSION = 3 };
+/* What each version brought: FORMATS.md. Files of earlier versions are read. */
+enum { STORE_SCHEMA_VERSION = 4 };
 
 /* ---- run.h5 (store/run_file.c) ---- */
 

@@ -60,6 +60,7 @@ void search_fini(struct search *search)
     free(search->call_slots);
     free(search->documents);
     free(search->prompts);
+    free(search->requests);
     free(search->aheads);
     tree_fini(&search->tree);
     arena_fini(&search->arena);

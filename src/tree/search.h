@@ -212,6 +212,20 @@ struct search_prompt {
     char *name, *hash, *text;
 };
 
+/* A plan that was asked for below a node: open until it is a node, or was dropped. Known by its
+ * number: its place in search->requests, from 1. */
+enum { SEARCH_REQUESTS_MAX = 10000000 };
+struct search_request {
+    int32_t parent;
+    int32_t node;  /* that it became, -1: none */
+    char *dropped; /* why no node will come of it; NULL: one came, or may come yet */
+    bool refused;  /* dropped because it cannot run, and not because nobody wants it any more */
+    int64_t outcomes; /* search->outcomes when it was asked for: a replay asks for it then */
+    int64_t dropped_outcomes; /* likewise */
+};
+
+bool search_request_is_open(const struct search_request *request);
+
 /* How far ahead was planned from then on. */
 enum { SEARCH_AHEADS_MAX = 100000 };
 struct search_ahead {
@@ -248,11 +262,14 @@ struct search {
     int32_t document_count, document_capacity;
     struct search_prompt *prompts;
     int32_t prompt_count, prompt_capacity;
+    struct search_request *requests; /* in the order in which they were asked for */
+    int32_t request_count, request_capacity;
+    int32_t refusals;     /* plans that were dropped as refused since the last one became a node */
     int64_t agent_tokens; /* of all calls: spent, and reserved by those that are open or lost */
     double agent_usd;     /* likewise; calls without a price count 0 */
-    int64_t outcomes; /* events that a decision can rest on: plans, results, closed and diagnosed
-                         rounds, brief, documents, ahead_set, calls that ended and were not lost;
-                         the same for an interrupted and a whole search */
+    int64_t outcomes; /* events that a decision can rest on: plans and dropped ones, results, closed
+                         and diagnosed rounds, brief, documents, ahead_set, calls that ended and
+                         were not lost; the same for an interrupted and a whole search */
     int64_t ahead; /* candidates that are planned ahead of the free workers, so that none waits for
                       an agent: the last of aheads */
     struct search_ahead *aheads; /* in order */
@@ -305,7 +322,10 @@ bool search_is_simulated(const struct search *search);
  *   incident             kind, message [, node, candidate, lost_s, blames]
  *   limits_set           limits{rounds, core_hours, ...: number or null}, what, by
  *   halted               id, how, by               it stops, because of the wish with this id
+ *   plan_requested       number, parent            a plan below it is wanted
+ *   plan_dropped         number, why, refused      none will come: it cannot run, or is not wanted
  *   node_planned         node, parent, strategy, goal, rationale, recipe[], configs[{}], researcher
+ *                        [, number]                of the request that it answers
  *   candidate_started    node, candidate, rank
  *   candidate_suspended  node, candidate, steps_done, rank_seconds
  *   candidate_finished   node, candidate, result{...}, weights_kept

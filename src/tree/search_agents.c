@@ -1,12 +1,10 @@
 /* Events of what the agents work with and found out: prompts, the brief, documents, why cases of a
- * round failed, and how far they plan ahead. */
+ * round failed. */
 #include <stdio.h>
 #include <string.h>
 
 #include "base/mem.h"
 #include "tree/search_event.h"
-
-enum { AHEAD_MAX = 1000000 };
 
 /* The array of the event, of at most `max` items; NULL with a problem otherwise. */
 static const cJSON *require_list(struct event *event, const char *key, int max)
@@ -268,25 +266,5 @@ enum status search_apply_node_diagnosed(struct search *search, struct event *eve
     event_take_insights(search, &insights);
     search->nodes[id].diagnosis = diagnosis;
     search->nodes[id].causes = causes;
-    return STATUS_OK;
-}
-
-/* ---- planning ahead ---- */
-
-enum status search_apply_ahead_set(struct search *search, struct event *event, struct error *err)
-{
-    int64_t candidates = event_require_int(event, "candidates", 0, AHEAD_MAX);
-    void *list = search->aheads;
-    TRY(event_check(event, err));
-    if (search->ahead_count >= SEARCH_AHEADS_MAX) {
-        return FAIL(err, STATUS_LIMIT, "%s: a search sets at most %d times how far it plans ahead",
-                    event->name, SEARCH_AHEADS_MAX);
-    }
-    TRY(event_reserve(&list, search->ahead_count, 1, &search->ahead_capacity,
-                      sizeof(*search->aheads), "how far was planned ahead", err));
-    search->aheads = list;
-    search->aheads[search->ahead_count++] =
-        (struct search_ahead){.outcomes = search->outcomes, .candidates = candidates};
-    search->ahead = candidates;
     return STATUS_OK;
 }

@@ -210,6 +210,8 @@ static enum status apply_node_planned(struct search *search, struct event *event
     int32_t parent = -1;
     int32_t id = -1;
     TRY(read_plan(search, event, &node, &parent, err));
+    struct search_request *request = search_read_answered(search, event, parent);
+    TRY(event_check(event, err));
     TRY(reserve_node(search, err));
     enum status status = tree_add(&search->tree, parent, &id, err);
     if (status != STATUS_OK) {
@@ -217,6 +219,10 @@ static enum status apply_node_planned(struct search *search, struct event *event
         return status;
     }
     search->nodes[id] = node;
+    search->refusals = 0;
+    if (request != NULL) {
+        request->node = id;
+    }
     return STATUS_OK;
 }
 
@@ -293,6 +299,8 @@ static const struct event_kind event_kinds[] = {
     {"incident", search_apply_incident, true, false},
     {"limits_set", search_apply_limits_set, true, false},
     {"halted", search_apply_halted, true, false},
+    {"plan_requested", search_apply_plan_requested, false, false},
+    {"plan_dropped", search_apply_plan_dropped, false, true},
     {"node_planned", apply_node_planned, false, true},
     {"candidate_started", search_apply_candidate_started, false, false},
     {"candidate_suspended", search_apply_candidate_suspended, false, false},

@@ -7,6 +7,7 @@
  *   search_steering.c     what somebody wanted: limits, halts
  *   search_call.c         calls of the agents, and what they cost
  *   search_agents.c       what the agents found: prompts, brief, documents, causes
+ *   search_request.c      plans that were asked for, and how far ahead
  *   search_insight.c      insights, which two kinds of events bring */
 #ifndef TREE_SEARCH_EVENT_H
 #define TREE_SEARCH_EVENT_H
@@ -55,6 +56,11 @@ enum status event_reserve_insights(struct search *search, const struct event_ins
                                    struct error *err);
 void event_take_insights(struct search *search, const struct event_insights *insights);
 
+/* The open request that a node_planned below `parent` names; NULL if it names none, or with a problem
+ * if it names another one. */
+struct search_request *search_read_answered(struct search *search, struct event *event,
+                                            int32_t parent);
+
 /* Candidate of the event, in one of the states (a bit each, see EVENT_STATE); NULL with a problem
  * otherwise. */
 #define EVENT_STATE(state) (1u << (state))
@@ -90,6 +96,10 @@ enum status search_apply_brief(struct search *search, struct event *event, struc
 enum status search_apply_documents(struct search *search, struct event *event, struct error *err);
 enum status search_apply_node_diagnosed(struct search *search, struct event *event,
                                         struct error *err);
+enum status search_apply_plan_requested(struct search *search, struct event *event,
+                                        struct error *err);
+enum status search_apply_plan_dropped(struct search *search, struct event *event,
+                                      struct error *err);
 enum status search_apply_ahead_set(struct search *search, struct event *event, struct error *err);
 
 #endif

@@ -127,7 +127,7 @@ static inline void run_baseline(struct play *play)
     struct error err = {0};
     struct plan plan;
     memset(&plan, 0, sizeof(plan));
-    assert_int_equal(researcher_request(play->researcher, &play->search, -1, &err), STATUS_OK);
+    assert_int_equal(researcher_request(play->researcher, &play->search, -1, 0, &err), STATUS_OK);
     assert_true(researcher_poll(play->researcher, &plan));
     assert_string_equal(plan.researcher, "rules");
     int32_t root = add_plan(&play->search, &plan);
@@ -152,7 +152,8 @@ static inline struct plan request(struct play *play, int32_t parent)
     struct error err = {0};
     struct plan plan;
     memset(&plan, 0, sizeof(plan));
-    if (researcher_request(play->researcher, &play->search, parent, &err) != STATUS_OK) {
+    if (researcher_request(play->researcher, &play->search, parent, ++play->requests, &err) !=
+        STATUS_OK) {
         fail_msg("%s", err.message);
     }
     play_settle(play);

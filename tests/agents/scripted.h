@@ -16,6 +16,7 @@ struct script {
     char *(*reply)(struct script *script, const char *key, const cJSON *body);
     void *context;
     bool mute; /* nothing is answered, as if all took for ever */
+    bool newest_first; /* what was asked last is answered first */
     struct call_answer waiting[SCRIPT_WAITING_MAX];
     int waiting_count;
     double tokens; /* cap */
@@ -64,10 +65,11 @@ static inline bool script_take(void *state, struct call_answer *out)
     if (script->waiting_count == 0) {
         return false;
     }
-    *out = script->waiting[0];
+    int taken = script->newest_first ? script->waiting_count - 1 : 0;
+    *out = script->waiting[taken];
     script->waiting_count--;
-    memmove(script->waiting, script->waiting + 1,
-            (size_t)script->waiting_count * sizeof(script->waiting[0]));
+    memmove(script->waiting + taken, script->waiting + taken + 1,
+            (size_t)(script->waiting_count - taken) * sizeof(script->waiting[0]));
     return true;
 }
 
@@ -110,6 +112,7 @@ struct play {
     struct search search;
     struct calls *calls;
     struct researcher *researcher;
+    int32_t requests; /* plans that were asked for */
 };
 
 static inline void play_open(struct play *play, struct script *script)

@@ -233,7 +233,7 @@ static inline struct plan request_plan(struct researcher *researcher, const stru
     struct error err = {0};
     struct plan plan;
     memset(&plan, 0, sizeof(plan));
-    if (researcher_request(researcher, search, parent, &err) != STATUS_OK) {
+    if (researcher_request(researcher, search, parent, search->tree.count, &err) != STATUS_OK) {
         fail_msg("%s", err.message);
     }
     assert_int_equal(researcher_pending(researcher), 1);

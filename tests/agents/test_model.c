@@ -84,11 +84,11 @@ static void test_restarts(void **state)
         }
         play_settle(&play);
         run_baseline(&play);
-        assert_int_equal(researcher_request(play.researcher, &play.search, 0, &err), STATUS_OK);
+        assert_int_equal(researcher_request(play.researcher, &play.search, 0, 1, &err), STATUS_OK);
         if (turns > 0) {
             play_turns(&play, turns);
             play_restart(&play);
-            assert_int_equal(researcher_request(play.researcher, &play.search, 0, &err), STATUS_OK);
+            assert_int_equal(researcher_request(play.researcher, &play.search, 0, 1, &err), STATUS_OK);
         }
         play_settle(&play);
         memset(&plan, 0, sizeof(plan));
@@ -106,7 +106,8 @@ static void test_restarts(void **state)
     free(whole);
 }
 
-/* A number whose plan has become a child is not used again after a restart. */
+/* A plan that was under way is the same after a restart, with the calls of its number; and those
+ * that nobody wants any more are forgotten by theirs. */
 static void test_numbers(void **state)
 {
     (void)state;
@@ -121,26 +122,67 @@ static void test_numbers(void **state)
         char subject[32];
         plans[i] = request(&play, 0);
         snprintf(subject, sizeof(subject), "n0000.%d", i + 1);
+        assert_int_equal(plans[i].number, i + 1);
         assert_string_equal(plans[i].subject, subject);
     }
     add_plan(&play.search, &plans[1]); /* the second is the first that is recorded */
+    int asked = script.asked;
     play_restart(&play);
+    play.requests = 2;
     struct plan next = request(&play, 0);
     assert_string_equal(next.subject, "n0000.3");
     assert_string_equal(next.goal, plans[2].goal);
+    assert_int_equal(script.asked, asked);
     plan_fini(&next);
 
-    /* Forgotten ones leave their place. */
-    assert_int_equal(researcher_request(play.researcher, &play.search, 0, &err), STATUS_OK);
+    for (int32_t number = 4; number <= 5; number++) {
+        assert_int_equal(researcher_request(play.researcher, &play.search, 0, number, &err),
+                         STATUS_OK);
+    }
+    researcher_forget(play.researcher, 4);
     assert_int_equal(researcher_pending(play.researcher), 1);
-    researcher_forget(play.researcher, 0);
-    assert_int_equal(researcher_pending(play.researcher), 0);
     play_settle(&play);
-    assert_false(researcher_poll(play.researcher, &next));
+    assert_true(researcher_poll(play.researcher, &next));
+    assert_int_equal(next.number, 5);
+    assert_false(researcher_poll(play.researcher, &plans[0]));
+    plan_fini(&next);
     for (int i = 0; i < 3; i++) {
         plan_fini(&plans[i]);
     }
     play_end(&play);
+}
+
+/* Replies that came in another order than they were asked for: the plans have theirs, also when all
+ * are there at once after a restart. */
+static void test_order(void **state)
+{
+    (void)state;
+    for (int restarts = 0; restarts < 2; restarts++) {
+        struct script script = {.reply = good_reply, .newest_first = true};
+        struct play play;
+        struct error err = {0};
+        play_begin(&play, &script);
+        play_settle(&play);
+        run_baseline(&play);
+        for (int begun = 0; begun <= restarts; begun++) {
+            if (begun == 1) {
+                play_restart(&play);
+            }
+            for (int32_t number = 1; number <= 3; number++) {
+                assert_int_equal(researcher_request(play.researcher, &play.search, 0, number, &err),
+                                 STATUS_OK);
+            }
+            play_settle(&play);
+        }
+        for (int32_t number = 3; number >= 1; number--) {
+            struct plan plan;
+            memset(&plan, 0, sizeof(plan));
+            assert_true(researcher_poll(play.researcher, &plan));
+            assert_int_equal(plan.number, number);
+            plan_fini(&plan);
+        }
+        play_end(&play);
+    }
 }
 
 /* ---- several at once ---- */
@@ -158,7 +200,7 @@ static void test_several(void **state)
     int32_t second = grow(&play, 0, 0.65);
     const int32_t parents[] = {0, first, second, first, second};
     for (int i = 0; i < 5; i++) {
-        assert_int_equal(researcher_request(play.researcher, &play.search, parents[i], &err),
+        assert_int_equal(researcher_request(play.researcher, &play.search, parents[i], i + 1, &err),
                          STATUS_OK);
     }
     assert_int_equal(researcher_pending(play.researcher), 5);
@@ -220,7 +262,7 @@ static void test_mute(void **state)
     run_baseline(&play);
     play_settle(&play);
     script.mute = true;
-    assert_int_equal(researcher_request(play.researcher, &play.search, 0, &err), STATUS_OK);
+    assert_int_equal(researcher_request(play.researcher, &play.search, 0, 1, &err), STATUS_OK);
     play_settle(&play);
     assert_int_equal(researcher_pending(play.researcher), 1);
     int asked = script.asked;
@@ -240,7 +282,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_conversation), cmocka_unit_test(test_restarts),
-        cmocka_unit_test(test_numbers),      cmocka_unit_test(test_several),
+        cmocka_unit_test(test_numbers), cmocka_unit_test(test_order),      cmocka_unit_test(test_several),
         cmocka_unit_test(test_caps),         cmocka_unit_test(test_mute),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

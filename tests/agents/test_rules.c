@@ -48,12 +48,12 @@ static void test_bad_requests(void **state)
     char *diagnosis = NULL;
     cJSON *insights = NULL;
     begin(&fixture, &facts);
-    assert_int_equal(researcher_request(fixture.researcher, &fixture.search, -1, &err),
+    assert_int_equal(researcher_request(fixture.researcher, &fixture.search, -1, 1, &err),
                      STATUS_INVALID);
-    assert_int_equal(researcher_request(fixture.researcher, &fixture.search, 1, &err),
+    assert_int_equal(researcher_request(fixture.researcher, &fixture.search, 1, 1, &err),
                      STATUS_INVALID);
     int32_t open = plan_node(&fixture.search, fixture.researcher, 0);
-    assert_int_equal(researcher_request(fixture.researcher, &fixture.search, open, &err),
+    assert_int_equal(researcher_request(fixture.researcher, &fixture.search, open, 1, &err),
                      STATUS_INVALID);
     assert_int_equal(
         researcher_diagnose(fixture.researcher, &fixture.search, 2, &diagnosis, &insights, &err),

@@ -79,7 +79,7 @@ static void test_plans_at_once(void **state)
     struct error err;
     begin(&fixture, &facts);
     for (int i = 0; i < AT_ONCE; i++) {
-        assert_int_equal(researcher_request(fixture.researcher, &fixture.search, 0, &err),
+        assert_int_equal(researcher_request(fixture.researcher, &fixture.search, 0, i + 1, &err),
                          STATUS_OK);
     }
     assert_int_equal(researcher_pending(fixture.researcher), AT_ONCE);
@@ -94,7 +94,8 @@ static void test_plans_at_once(void **state)
         plan_fini(&plans[i]);
     }
     assert_no_repeats(&fixture.search);
-    assert_int_equal(researcher_request(fixture.researcher, &fixture.search, 0, &err), STATUS_OK);
+    assert_int_equal(researcher_request(fixture.researcher, &fixture.search, 0, AT_ONCE + 1, &err),
+                     STATUS_OK);
     end(&fixture); /* with a plan that nobody fetched */
 }
 
@@ -186,7 +187,7 @@ static void test_without_memory(void **state)
         struct plan plan;
         int64_t before = mem_allocation_count();
         mem_fail_nth(n);
-        enum status status = researcher_request(fixture.researcher, &fixture.search, 1, &err);
+        enum status status = researcher_request(fixture.researcher, &fixture.search, 1, n, &err);
         mem_fail_nth(0);
         reached = mem_allocation_count() - before >= n;
         assert_true(status == STATUS_OK || status == STATUS_NO_MEMORY);

@@ -126,6 +126,13 @@ enum agent_forgery {
     FORGE_AHEAD,
     FORGE_AHEADS,
     FORGE_LATE_AHEAD,
+    FORGE_REFUSALS,
+    FORGE_REQUEST_PARENT,
+    FORGE_REQUEST_NODE,
+    FORGE_REQUEST_CHILD,
+    FORGE_LATE_REQUEST,
+    FORGE_LATE_DROP,
+    FORGE_EARLY_DROP,
     FORGE_ROWS,
     FORGE_PATH,
     FORGE_AGENT_COUNT
@@ -182,6 +189,27 @@ static void forge_agents(struct search *search, enum agent_forgery forgery)
         break;
     case FORGE_LATE_AHEAD:
         search->aheads[0].outcomes = search->outcomes;
+        break;
+    case FORGE_REFUSALS:
+        search->refusals = -1;
+        break;
+    case FORGE_REQUEST_PARENT:
+        search->requests[0].parent = search->tree.count;
+        break;
+    case FORGE_REQUEST_NODE:
+        search->requests[2].node = search->tree.count;
+        break;
+    case FORGE_REQUEST_CHILD:
+        search->requests[2].node = 1; /* of another parent */
+        break;
+    case FORGE_LATE_REQUEST:
+        search->requests[0].outcomes = search->requests[1].outcomes + 1;
+        break;
+    case FORGE_LATE_DROP:
+        search->requests[0].dropped_outcomes = search->outcomes;
+        break;
+    case FORGE_EARLY_DROP:
+        search->requests[0].dropped_outcomes = search->requests[0].outcomes - 1;
         break;
     case FORGE_ROWS:
         search->documents[0].rows = -1;

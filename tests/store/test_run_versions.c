@@ -2,6 +2,7 @@
 #include <math.h>
 
 #include "store/sample.h"
+#include "tree/life.h"
 
 enum { EVENTS = 3 + 20 * SAMPLE_EVENTS_A_NODE };
 
@@ -22,7 +23,7 @@ static void test_newer_schema(void **state)
     /* No falling back to the older generation: that would throw away what the newer program did. */
     assert_int_equal(store_run_load(*state, &found, note, sizeof(note), &err), STATUS_VERSION);
     assert_non_null(strstr(err.message, "schema version 7"));
-    assert_non_null(strstr(err.message, "reads schema version 3"));
+    assert_non_null(strstr(err.message, "reads schema version 4"));
     buffer_fini(&whole);
 }
 
@@ -113,6 +114,31 @@ static void test_file_of_version_2(void **state)
     search_fini(&found);
 }
 
+/* What the program of version 3 wrote: a life up to its second closed round. Plans that were asked
+ * for are none. */
+static void test_file_of_version_3(void **state)
+{
+    enum { EVENTS_OF_3 = 34 };
+    struct search found;
+    struct search wanted;
+    struct error err = {0};
+    (void)state;
+    if (store_run_read(TEST_SOURCE_DIR "/golden/store/run-schema-3.h5", &found, &err) !=
+        STATUS_OK) {
+        fail_msg("%s", err.message);
+    }
+    live(&wanted, EVENTS_OF_3);
+    assert_true(wanted.call_count > 0 && wanted.document_count > 0 && wanted.ahead > 0);
+    assert_same_search(&wanted, &found);
+    for (int i = EVENTS_OF_3; i < LIFE_EVENTS; i++) {
+        must_apply(&wanted, whole_life[i]);
+        must_apply(&found, whole_life[i]);
+    }
+    assert_same_search(&wanted, &found);
+    search_fini(&wanted);
+    search_fini(&found);
+}
+
 /* Only a file that says that it is old may lack what is new. */
 static void test_missing_column(void **state)
 {
@@ -136,6 +162,7 @@ int main(void)
         IN_FOLDER(test_newer_schema),
         IN_FOLDER(test_file_of_version_1),
         IN_FOLDER(test_file_of_version_2),
+        IN_FOLDER(test_file_of_version_3),
         IN_FOLDER(test_missing_column),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -110,6 +110,13 @@ static inline void dump_agents(struct buffer *out, const struct search *search)
         buffer_printf(out, " ahead %" PRId64 " at %" PRId64 "\n", search->aheads[i].candidates,
                       search->aheads[i].outcomes);
     }
+    buffer_printf(out, " refusals %d\n", (int)search->refusals);
+    for (int32_t i = 0; i < search->request_count; i++) {
+        const struct search_request *one = &search->requests[i];
+        buffer_printf(out, " request %d %d %s %d %" PRId64 " %" PRId64 "\n", (int)one->parent,
+                      (int)one->node, one->dropped != NULL ? one->dropped : "NULL", one->refused,
+                      one->outcomes, one->dropped_outcomes);
+    }
     for (int32_t i = 0; i < search->call_count; i++) {
         dump_call(out, &search->calls[i]);
     }

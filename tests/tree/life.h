@@ -35,6 +35,10 @@
     "\"goal\":\"g\",\"rationale\":\"why\",\"recipe\":[{\"op\":\"dedup\"}],\"researcher\":"         \
     "\"rules\","                                                                                   \
     "\"configs\":" configs
+#define REQUEST(number, parent)                                                                    \
+    "\"event\":\"plan_requested\",\"number\":" number ",\"parent\":" parent
+#define DROP(number, refused)                                                                      \
+    "\"event\":\"plan_dropped\",\"number\":" number ",\"why\":\"tried\",\"refused\":" refused
 #define START(node, candidate)                                                                     \
     "\"event\":\"candidate_started\",\"node\":" node ",\"candidate\":" candidate ",\"rank\":1"
 #define SCORE(value)                                                                               \
@@ -115,11 +119,17 @@ static const char *const whole_life[] = {
     FAILED("1", "2"),
     FINISH("1", "0", "0.7"),
     CLOSE("1"),
+    REQUEST("1", "0"),
+    REQUEST("2", "1"),
+    DROP("1", "true"),
+    REQUEST("3", "1"),
     LIMITS("{\"rounds\":40,\"core_hours\":2.5,\"gpu_hours\":0,\"goal_score\":-0.5,"
            "\"agent_tokens\":1000,\"agent_money_usd\":null}"),
     HALTED("0123456789abcdef"),
     "\"event\":\"weights_dropped\",\"node\":1,\"candidate\":1",
-    PLAN("2", "1", "[{}]"),
+    PLAN("2", "1", "[{}],\"number\":3"),
+    REQUEST("4", "0"),
+    DROP("2", "false"),
     FAILED("2", "0"),
     CLOSE("2"),
     "\"event\":\"finished\",\"reason\":\"rounds\",\"winner_node\":1,\"winner_candidate\":0",

@@ -423,21 +423,6 @@ static void test_node_diagnosed(void **state)
     search_fini(&search);
 }
 
-static void test_ahead_set(void **state)
-{
-    struct search search;
-    (void)state;
-    live(&search, BASE_EVENTS);
-    int64_t outcomes = search.outcomes;
-    must_apply(&search, "\"event\":\"ahead_set\",\"candidates\":12");
-    assert_int_equal(search.ahead, 12);
-    assert_int_equal(search.outcomes, outcomes + 1);
-    refuse(&search, "\"event\":\"ahead_set\",\"candidates\":-1", "/candidates");
-    refuse(&search, "\"event\":\"ahead_set\",\"candidates\":1e9", "/candidates");
-    refuse(&search, "\"event\":\"ahead_set\"", "/candidates");
-    search_fini(&search);
-}
-
 /* What counts as an outcome, and what does not: a replay goes by their number. */
 static void test_outcomes(void **state)
 {
@@ -446,9 +431,9 @@ static void test_outcomes(void **state)
     search_init(&search);
     for (int i = 0; i < LIFE_EVENTS; i++) {
         static const char *const kinds[] = {
-            "node_planned", "candidate_finished", "candidate_failed",
-            "node_closed",  "node_diagnosed",     "brief",
-            "documents",    "ahead_set",          "call_ended"};
+            "node_planned",   "candidate_finished", "candidate_failed", "node_closed",
+            "node_diagnosed", "brief",              "documents",        "ahead_set",
+            "call_ended",     "plan_dropped"};
         int64_t before = search.outcomes;
         bool expected = false;
         for (size_t k = 0; k < sizeof(kinds) / sizeof(kinds[0]); k++) {
@@ -478,7 +463,6 @@ int main(void)
         cmocka_unit_test(test_documents),
         cmocka_unit_test(test_too_many_documents),
         cmocka_unit_test(test_node_diagnosed),
-        cmocka_unit_test(test_ahead_set),
         cmocka_unit_test(test_outcomes),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
