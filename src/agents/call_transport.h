@@ -54,8 +54,8 @@ struct call_transport {
      * and goes on where it was: nothing of it is lost (relay, local). */
     bool resumes;
     enum status (*start)(void *state, const struct call *call, struct error *err);
-    /* `outcomes`: search->outcomes, for a replay, which answers when the recorded search had come
-     * as far; `idle`: nothing else can happen before an answer comes. */
+    /* `outcomes`: of the search, for a replay, which answers when the recorded search had come as
+     * far; `idle`: nothing else can happen before an answer comes. */
     enum status (*turn)(void *state, int64_t outcomes, bool idle, struct error *err);
     bool (*take)(void *state, struct call_answer *out);
     void (*cancel)(void *state, int32_t id); /* no answer is wanted, or it was taken */

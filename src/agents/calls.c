@@ -18,6 +18,7 @@
 #include "base/text.h"
 
 static const double usd_rounding = 1e-9;
+static const char refused_key[] = "refused";
 
 enum entry_phase { ENTRY_ASKED, ENTRY_SENT, ENTRY_HELD, ENTRY_ENDING };
 
@@ -27,6 +28,7 @@ struct entry {
     enum call_kind kind;
     enum entry_phase phase;
     cJSON *body;    /* until it is sent */
+    char *refused;  /* why a cap does not allow it: it is answered so, and not sent; NULL: it is */
     int64_t tokens; /* reserved */
     double usd;
     struct call_answer *failure; /* ENTRY_HELD: what it would have ended with; owned */
@@ -69,6 +71,7 @@ enum status calls_create(const struct calls_options *options, struct calls **out
 static void close_entry(struct entry *entry)
 {
     cJSON_Delete(entry->body);
+    free(entry->refused);
     free(entry->failure);
 }
 
@@ -248,6 +251,23 @@ static enum status check_caps(const struct calls *calls, const struct search *se
     return STATUS_OK;
 }
 
+/* What a cap does not allow is recorded too, as a call that cost nothing: what was left when it was
+ * asked is among what a decision rested on. Its body is the reason. */
+static enum status refuse_entry(struct entry *entry, const char *why, struct error *err)
+{
+    cJSON *body = cJSON_CreateObject();
+    entry->refused = mem_strdup(why);
+    if (entry->refused == NULL || cJSON_AddStringToObject(body, refused_key, why) == NULL) {
+        cJSON_Delete(body);
+        return mem_fail(err, strlen(why), "a refused call");
+    }
+    cJSON_Delete(entry->body);
+    entry->body = body;
+    entry->tokens = 0;
+    entry->usd = 0.0;
+    return STATUS_OK;
+}
+
 static enum status fill_entry(const struct calls *calls, const struct search *search,
                               const struct call_question *question, struct entry *entry,
                               struct error *err)
@@ -266,7 +286,13 @@ static enum status fill_entry(const struct calls *calls, const struct search *se
     const struct call call = {entry->id, entry->key, entry->kind, entry->body};
     TRY(calls->transport.bound(calls->transport.state, &call, &entry->tokens, &entry->usd, err));
     entry->tokens = entry->tokens < SEARCH_CALL_TOKENS_MAX ? entry->tokens : SEARCH_CALL_TOKENS_MAX;
-    return check_caps(calls, search, entry, err);
+    struct error refusal = {0};
+    enum status allowed = check_caps(calls, search, entry, &refusal);
+    if (allowed != STATUS_OK && calls->patient) { /* the next job may ask it */
+        *err = refusal;
+        return allowed;
+    }
+    return allowed == STATUS_OK ? STATUS_OK : refuse_entry(entry, refusal.message, err);
 }
 
 static enum status ask(struct calls *calls, const struct search *search,
@@ -279,7 +305,7 @@ static enum status ask(struct calls *calls, const struct search *search,
         status = push_event(calls, started_event(entry, question), err);
     }
     if (status != STATUS_OK) {
-        cJSON_Delete(entry->body);
+        close_entry(entry);
         return status;
     }
     calls->entry_count++;
@@ -449,7 +475,9 @@ static enum status send_one(struct calls *calls, struct entry *entry, struct err
 {
     struct error failure = {0};
     const struct call call = {entry->id, entry->key, entry->kind, entry->body};
-    enum status started = calls->transport.start(calls->transport.state, &call, &failure);
+    enum status started = entry->refused != NULL
+                              ? FAIL(&failure, STATUS_LIMIT, "%s", entry->refused)
+                              : calls->transport.start(calls->transport.state, &call, &failure);
     cJSON_Delete(entry->body);
     entry->body = NULL;
     entry->phase = ENTRY_SENT;
@@ -523,13 +551,13 @@ enum status calls_take_back(struct calls *calls, struct error *err)
     return STATUS_OK;
 }
 
-enum status calls_turn(struct calls *calls, const struct search *search, bool idle,
-                       struct error *err)
+enum status calls_turn(struct calls *calls, const struct search *search, int64_t outcomes,
+                       bool idle, struct error *err)
 {
     forget_ended(calls, search);
     TRY(send(calls, search, err));
     bool waiting = count_phase(calls, ENTRY_SENT) == calls->entry_count;
-    TRY(calls->transport.turn(calls->transport.state, search->outcomes, idle && waiting, err));
+    TRY(calls->transport.turn(calls->transport.state, outcomes, idle && waiting, err));
     TRY(receive(calls, err));
     return release_source(calls, search, err);
 }
@@ -550,6 +578,13 @@ static enum status resume_call(struct calls *calls, const struct search_call *ca
     entry->tokens = call->reserved_tokens;
     entry->usd = call->reserved_usd;
     TRY(json_parse(call->body, strlen(call->body), call->key, &entry->body, err));
+    const char *refused =
+        cJSON_GetStringValue(cJSON_GetObjectItemCaseSensitive(entry->body, refused_key));
+    enum status status = refused != NULL ? refuse_entry(entry, refused, err) : STATUS_OK;
+    if (status != STATUS_OK) {
+        close_entry(entry);
+        return status;
+    }
     calls->entry_count++;
     return STATUS_OK;
 }

@@ -51,9 +51,10 @@ struct call_question {
                     source {net/source.h}, dry {recipe, configs} */
 };
 
-/* STATUS_OK: asked, or already answered: see calls_find. STATUS_LIMIT: a cap does not allow it
- * (which, what is left, what it could take); nothing was asked. STATUS_INVALID: a body that is
- * none. */
+/* STATUS_OK: asked, or already answered: see calls_find. What a cap does not allow is answered so
+ * (which cap, what is left, what the call could take), without having been sent, and stays so in
+ * this search. STATUS_LIMIT: the transport has no answer for it (off, a replay); nothing was asked.
+ * STATUS_INVALID: a body that is none. */
 enum status calls_ask(struct calls *calls, const struct search *search,
                       struct call_question *question, struct error *err);
 
@@ -64,10 +65,11 @@ bool calls_is_open(const struct calls *calls, const char *key);
 
 /* Sends what is on disk, receives. Never blocks. After search_apply, each turn. Answers come into
  * the search one after the other, each on disk before the next, so that a replay can give them as
- * they came. idle: nothing else can happen before an answer comes (no candidate, no dry run, no
- * event on its way to the disk): a replay that went another way goes on. */
-enum status calls_turn(struct calls *calls, const struct search *search, bool idle,
-                       struct error *err);
+ * they came. outcomes: of the search, those that are on their way to the disk too. idle: nothing
+ * else can happen before an answer comes (no candidate, no dry run, no event on its way to the
+ * disk): a replay that went another way goes on. */
+enum status calls_turn(struct calls *calls, const struct search *search, int64_t outcomes,
+                       bool idle, struct error *err);
 
 /* The search ends: what is still asked is taken back, and recorded as lost if it may be charged.
  * Before its "finished". */

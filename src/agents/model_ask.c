@@ -289,7 +289,8 @@ struct model_reply model_ask(struct model *model, const struct search *search,
         }
         if (out.call->reply == NULL) {
             out.state = MODEL_FAILED;
-            set_why(out.why, "no answer came: %s", search_text(out.call->error));
+            set_why(out.why, out.call->attempts > 0 ? "no answer came: %s" : "it was not asked: %s",
+                    search_text(out.call->error));
             break;
         }
         struct json_problems problems;

@@ -58,17 +58,18 @@ enum model_look { LOOK_NONE, LOOK_WANTED, LOOK_SENT, LOOK_OVER };
 /* How far a request has come. */
 struct model_walk {
     bool over;
-    struct plan plan;          /* owned, once over; empty where there is a `why` */
-    char why[MODEL_WHY_BYTES]; /* nothing came of it, and the floor is wanted; "": there is a plan */
-    int64_t outcomes;          /* of the search before the answer that ended it */
+    struct plan plan; /* owned, once over; empty where there is a `why` */
+    char
+        why[MODEL_WHY_BYTES]; /* nothing came of it, and the floor is wanted; "": there is a plan */
+    int64_t outcomes;         /* of the search before the answer that ended it */
 };
 
 /* A plan that was asked for. */
 struct model_request {
     int32_t parent, number;
     char subject[MODEL_SUBJECT_BYTES];
-    int attempt;                           /* of plan and repairs, from which to walk on */
-    char *complaint;                       /* about the attempt before, when it came back; NULL: none */
+    int attempt;     /* of plan and repairs, from which to walk on */
+    char *complaint; /* about the attempt before, when it came back; NULL: none */
     char waits_for[SEARCH_CALL_KEY_BYTES]; /* "": for nothing yet */
     struct model_walk walk;
 };
@@ -139,12 +140,12 @@ struct model_question {
 enum model_state { MODEL_WAITS, MODEL_READY, MODEL_FAILED };
 struct model_reply {
     enum model_state state;
-    cJSON *json;                    /* owned, when ready */
-    const struct search_call *call; /* that gave it; borrowed */
-    int attempt;                    /* repairs that it took */
+    cJSON *json;                           /* owned, when ready */
+    const struct search_call *call;        /* that gave it; borrowed */
+    int attempt;                           /* repairs that it took */
     char waits_for[SEARCH_CALL_KEY_BYTES]; /* when it waits */
-    bool answered;                  /* there was some reply, if none that fits */
-    char why[MODEL_WHY_BYTES];      /* when failed */
+    bool answered;                         /* there was some reply, if none that fits */
+    char why[MODEL_WHY_BYTES];             /* when failed */
 };
 struct model_reply model_ask(struct model *model, const struct search *search,
                              const struct model_question *question);

@@ -7,8 +7,8 @@
  *                 paid before in this search count for more (rules_directions.c)
  *   4. plan       its configurations, each checked against everything that was tried
  *
- * The same facts, search, number and earlier requests give the same plan. When every direction was taken,
- * it searches at random near the best: it never runs dry. */
+ * The same facts, search, number and earlier requests give the same plan. When every direction was
+ * taken, it searches at random near the best: it never runs dry. */
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>

@@ -91,7 +91,7 @@ struct rules_draft {
     const struct researcher_facts *facts;
     const struct search *search;
     const struct rules_history *history;
-    int32_t parent, number; /* of the request */
+    int32_t parent, number;   /* of the request */
     struct evidence evidence; /* of the base's node; of the root where nothing was trained yet */
     struct train_config base; /* what is varied */
     char base_name[64];       /* "n0001-c2", or RULES_USUAL_SETTINGS */

@@ -147,20 +147,55 @@ static bool waits_for_answers(const struct controller *c)
     return c->busy_count == 0 && c->first_pending == NULL && c->ready_first == c->ready_count;
 }
 
-/* Nobody wants the plans that were asked for and are not being recorded; but there is always a
- * baseline. */
-static enum status withdraw_plans(struct controller *c, struct error *err)
+/* What agents find out can still serve a plan. That follows from the search alone, so that a replay
+ * asks what the recorded search asked. */
+static bool serves_a_plan(const struct controller *c)
+{
+    int64_t rounds = c->search.tree.count - 1;
+    return c->options.prefetch || rounds < (int64_t)controller_limit(c, SEARCH_LIMIT_ROUNDS);
+}
+
+static bool wants_agents(const struct controller *c)
+{
+    return c->end_reason == NULL && !c->no_new_rounds && serves_a_plan(c);
+}
+
+/* The plan that was asked for last, of those that nobody tries yet, else of those that are tried.
+ */
+static enum status withdraw_newest(struct controller *c, struct error *err)
 {
     static const char why[] = "no further round is wanted";
-    for (int i = c->requests.count - 1; i >= 0; i--) {
+    int32_t newest = -1;
+    for (int i = 0; i < c->requests.count; i++) {
         int32_t number = c->requests.list[i].number;
-        if (number > 0 && requests_take(&c->requests, number, NULL)) {
-            researcher_forget(c->researcher, number);
-            TRY(controller_drop_plan(c, number, why, false, err));
-        }
+        newest = number > newest ? number : newest;
     }
-    TRY(controller_drop_trials(c, why, err));
-    controller_drop_calls(c);
+    if (newest < 0) {
+        return controller_drop_trial(c, why, err);
+    }
+    (void)requests_take(&c->requests, newest, NULL);
+    researcher_forget(c->researcher, newest);
+    return controller_drop_plan(c, newest, why, false, err);
+}
+
+/* Plans for which there is no round: the search ends, or somebody set a lower limit. What is being
+ * recorded stays, and there is always a baseline. */
+static enum status withdraw_plans(struct controller *c, struct error *err)
+{
+    int64_t wanted = 0;
+    if (wants_agents(c)) {
+        double limit = controller_limit(c, SEARCH_LIMIT_ROUNDS);
+        wanted = (int64_t)limit - (c->search.tree.count - 1) - c->planning;
+    } else {
+        controller_drop_calls(c);
+    }
+    if (c->search.tree.count == 0 || !controller_knows_limits(c)) {
+        return STATUS_OK;
+    }
+    for (int64_t left = c->requests.count + controller_count_trials(c); left > 0 && left > wanted;
+         left--) {
+        TRY(withdraw_newest(c, err));
+    }
     return STATUS_OK;
 }
 
@@ -176,23 +211,24 @@ static enum status take_events(struct controller *c, struct error *err)
     return STATUS_OK;
 }
 
-/* What agents find out can still serve a plan. That follows from the search alone, so that a replay
- * asks what the recorded search asked. */
-static bool serves_a_plan(const struct controller *c)
-{
-    int64_t rounds = c->search.tree.count - 1;
-    return c->options.prefetch || rounds < (int64_t)controller_limit(c, SEARCH_LIMIT_ROUNDS);
-}
-
-static bool wants_agents(const struct controller *c)
-{
-    return c->end_reason == NULL && !c->no_new_rounds && serves_a_plan(c);
-}
-
 /* Nothing may come between its last words. */
 static bool says_last_words(const struct controller *c)
 {
     return c->finish_recorded && c->search.end != SEARCH_FINISHED;
+}
+
+int64_t controller_outcomes(const struct controller *c)
+{
+    return c->search.outcomes + c->pending_outcomes;
+}
+
+enum status controller_replay_answers(struct controller *c, struct error *err)
+{
+    if (c->options.replay_folder == NULL || c->calls == NULL) {
+        return STATUS_OK;
+    }
+    TRY(calls_turn(c->calls, &c->search, controller_outcomes(c), false, err));
+    return take_events(c, err);
 }
 
 enum status controller_turn_researcher(struct controller *c, struct error *err)
@@ -211,11 +247,11 @@ enum status controller_turn_agents(struct controller *c, struct error *err)
     if (says_last_words(c)) {
         return STATUS_OK;
     }
-    if (!wants_agents(c) && !c->stopping) {
+    if (!c->stopping) {
         TRY(withdraw_plans(c, err));
     }
     if (c->calls != NULL) { /* what was paid for is recorded, also while it stops */
-        TRY(calls_turn(c->calls, &c->search, waits_for_answers(c), err));
+        TRY(calls_turn(c->calls, &c->search, controller_outcomes(c), waits_for_answers(c), err));
     }
     TRY(controller_turn_researcher(c, err));
     return take_events(c, err);
@@ -286,7 +322,7 @@ enum status controller_set_ahead(struct controller *c, struct error *err)
     }
     int64_t wanted = c->search.ahead;
     if (c->options.replay_folder != NULL) {
-        int64_t recorded = call_replay_ahead(&c->replay, c->search.outcomes);
+        int64_t recorded = call_replay_ahead(&c->replay, controller_outcomes(c));
         wanted = recorded >= 0 ? recorded : wanted;
     } else {
         struct ahead known = c->ahead;

@@ -157,8 +157,7 @@ static bool ended_a_job(const struct controller *c, const char *key)
     for (int32_t i = 0; i < c->search.call_count; i++) {
         const struct search_call *call = &c->search.calls[i];
         bool cut = call->lost || !call->ended;
-        if (cut && strcmp(search_text(call->key), key) == 0 &&
-            deaths_in_call(c, call) > 0) {
+        if (cut && strcmp(search_text(call->key), key) == 0 && deaths_in_call(c, call) > 0) {
             return true;
         }
     }

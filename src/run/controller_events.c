@@ -60,12 +60,14 @@ enum status controller_emit(struct controller *c, cJSON *event, struct error *er
     cJSON_AddNumberToObject(event, "time_s", clock_wall_s());
     pending->sequence = c->next_sequence;
     pending->written_s = clock_monotonic_s();
+    pending->outcome = search_is_outcome(event);
     enum status status = journal_append(c->journal, event, err);
     if (status != STATUS_OK) {
         free(pending);
         return status;
     }
     c->next_sequence++;
+    c->pending_outcomes += pending->outcome;
     if (c->last_pending != NULL) {
         c->last_pending->next = pending;
     } else {
@@ -175,6 +177,7 @@ static enum status decide(struct controller *c, struct error *err)
     if (c->stopping) {
         return STATUS_OK;
     }
+    TRY(controller_replay_answers(c, err));
     TRY(controller_set_ahead(c, err));
     TRY(controller_close_rounds(c, err));
     TRY(controller_plan(c, err));
@@ -192,12 +195,13 @@ enum status controller_apply_durable(struct controller *c, struct error *err)
     }
     while (c->first_pending != NULL && c->first_pending->sequence <= durable) {
         struct pending_event *pending = c->first_pending;
-        int64_t outcomes = c->search.outcomes;
         cJSON *event = journal_take(c->journal);
         enum status status = search_apply(&c->search, event, err);
         if (status == STATUS_OK) {
             status = after_event(c, event, err);
         }
+        bool outcome = pending->outcome;
+        c->pending_outcomes -= outcome;
         c->first_pending = pending->next;
         if (c->first_pending == NULL) {
             c->last_pending = NULL;
@@ -205,7 +209,7 @@ enum status controller_apply_durable(struct controller *c, struct error *err)
         cJSON_Delete(event);
         free(pending);
         TRY(status);
-        if (c->search.outcomes != outcomes) {
+        if (outcome) {
             TRY(decide(c, err));
         }
     }

@@ -119,6 +119,7 @@ static enum status request_plan(struct controller *c, int32_t parent, struct err
     cJSON *event = controller_event("plan_requested", -1, -1);
     cJSON_AddNumberToObject(event, "number", number);
     cJSON_AddNumberToObject(event, "parent", parent);
+    cJSON_AddNumberToObject(event, "outcomes", (double)c->search.outcomes);
     TRY(controller_emit(c, event, err));
     c->requesting++;
     return await_plan(c, parent, number, err);
@@ -178,11 +179,11 @@ static enum status drop_as_recorded(struct controller *c, struct error *err)
     const struct search *recorded = &c->recorded;
     for (int i = c->requests.count - 1; i >= 0; i--) {
         int32_t number = c->requests.list[i].number;
-        const struct search_request *same =
-            number >= 1 && number <= recorded->request_count ? &recorded->requests[number - 1]
-                                                             : NULL;
+        const struct search_request *same = number >= 1 && number <= recorded->request_count
+                                                ? &recorded->requests[number - 1]
+                                                : NULL;
         if (same != NULL && same->dropped != NULL &&
-            same->dropped_outcomes <= c->search.outcomes &&
+            same->dropped_outcomes <= controller_outcomes(c) &&
             requests_take(&c->requests, number, NULL)) {
             researcher_forget(c->researcher, number);
             TRY(controller_drop_plan(c, number, same->dropped, same->refused, err));
@@ -191,8 +192,8 @@ static enum status drop_as_recorded(struct controller *c, struct error *err)
     return STATUS_OK;
 }
 
-/* What the recorded search wanted, when it did: where its jobs ended, it decided later than one that
- * goes on, and knew more then. */
+/* What the recorded search wanted, when it did: where its jobs ended, it decided later than one
+ * that goes on, and knew more then. */
 static enum status plan_as_recorded(struct controller *c, struct error *err)
 {
     const struct search *recorded = &c->recorded;
@@ -214,8 +215,8 @@ static enum status plan_as_recorded(struct controller *c, struct error *err)
         }
         TRY(request_plan(c, same->parent, err));
     }
-    c->dry = c->dry || (next >= recorded->request_count && c->open_count == 0 &&
-                        c->plans_pending == 0);
+    c->dry =
+        c->dry || (next >= recorded->request_count && c->open_count == 0 && c->plans_pending == 0);
     return STATUS_OK;
 }
 

@@ -62,6 +62,7 @@ struct controller_worker {
 struct pending_event {
     int64_t sequence;
     double written_s;
+    bool outcome;
     struct pending_event *next;
 };
 
@@ -112,8 +113,9 @@ struct controller {
     int free_count, busy_count;
     struct pending_event *first_pending, *last_pending;
     int64_t next_sequence;
-    int32_t closing;  /* node_closed events under way */
-    int32_t planning; /* node_planned events under way */
+    int64_t pending_outcomes;
+    int32_t closing;    /* node_closed events under way */
+    int32_t planning;   /* node_planned events under way */
     int32_t requesting; /* plan_requested events under way */
 
     struct candidate_id *ready; /* first in, first out, from ready_first to ready_count */
@@ -211,8 +213,8 @@ double controller_saved_before_s(const struct controller *c, int32_t node, int32
 /* ---- controller_events.c ---- */
 /* A new event object of a kind, with node and candidate unless they are negative. */
 cJSON *controller_event(const char *kind, int32_t node, int32_t candidate);
-/* A member that is a text for people: what is no UTF-8, as a message that was cut in the middle of a
- * character, is replaced. */
+/* A member that is a text for people: what is no UTF-8, as a message that was cut in the middle of
+ * a character, is replaced. */
 void controller_add_text(cJSON *event, const char *key, const char *text);
 /* A candidate_failed event. log_tail may be "". */
 cJSON *controller_failure(int32_t node, int32_t candidate, const struct error *failure,
@@ -257,8 +259,9 @@ enum status controller_take_plan(struct controller *c, struct plan *plan, double
                                  struct error *err);
 /* Goes on with those whose dry run has ended. */
 enum status controller_check_trials(struct controller *c, struct error *err);
-/* Nobody wants them any more. */
-enum status controller_drop_trials(struct controller *c, const char *why, struct error *err);
+int controller_count_trials(const struct controller *c);
+/* Drops the one that came last; there must be one. */
+enum status controller_drop_trial(struct controller *c, const char *why, struct error *err);
 void controller_close_trials(struct controller *c);
 
 /* ---- controller_agents.c ---- */
@@ -266,6 +269,11 @@ enum status controller_open_agents(struct controller *c, struct error *err);
 /* Calls that were under way when the job before ended. */
 enum status controller_recover_agents(struct controller *c, struct error *err);
 enum status controller_turn_agents(struct controller *c, struct error *err);
+/* Outcomes of the search when all its events are on disk. A replay does what the recorded search
+ * did when it has as many. */
+int64_t controller_outcomes(const struct controller *c);
+/* The answers of a replay that are due before anything else. */
+enum status controller_replay_answers(struct controller *c, struct error *err);
 /* What the researcher makes of an outcome that was just applied. */
 enum status controller_turn_researcher(struct controller *c, struct error *err);
 /* The search ends: nobody waits for an answer any more. */

@@ -28,29 +28,35 @@ static void destroy(struct trial *trial)
     free(trial);
 }
 
-static struct trial *take_first(struct controller *c)
-{
-    struct trial *first = c->trials;
-    c->trials = first->next;
-    return first;
-}
-
 void controller_close_trials(struct controller *c)
 {
     while (c->trials != NULL) {
-        destroy(take_first(c));
+        struct trial *next = c->trials->next;
+        destroy(c->trials);
+        c->trials = next;
     }
 }
 
-enum status controller_drop_trials(struct controller *c, const char *why, struct error *err)
+int controller_count_trials(const struct controller *c)
 {
-    while (c->trials != NULL) {
-        struct trial *first = take_first(c);
-        int32_t number = first->plan.number;
-        destroy(first);
-        TRY(controller_drop_plan(c, number, why, false, err));
+    int count = 0;
+    for (const struct trial *trial = c->trials; trial != NULL; trial = trial->next) {
+        count++;
     }
-    return STATUS_OK;
+    return count;
+}
+
+enum status controller_drop_trial(struct controller *c, const char *why, struct error *err)
+{
+    struct trial **link = &c->trials;
+    while ((*link)->next != NULL) {
+        link = &(*link)->next;
+    }
+    struct trial *last = *link;
+    int32_t number = last->plan.number;
+    *link = NULL;
+    destroy(last);
+    return controller_drop_plan(c, number, why, false, err);
 }
 
 /* ---- plans that cannot run ---- */

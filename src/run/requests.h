@@ -25,8 +25,8 @@ void requests_fini(struct requests *requests);
 enum status requests_add(struct requests *requests, const struct request *request,
                          struct error *err);
 
-/* Nobody waits for it any more: it has come, or is not wanted. False if nobody did; *asked_s (may be
- * NULL): since when. */
+/* Nobody waits for it any more: it has come, or is not wanted. False if nobody did; *asked_s (may
+ * be NULL): since when. */
 bool requests_take(struct requests *requests, int32_t number, double *asked_s);
 
 /* Not the answer, but a part of it: nobody is given up for patience_s from now. */

@@ -219,9 +219,9 @@ static bool request_makes_sense(const struct search *search, const struct reques
     bool node_fits = planned ? below && row->node >= 0 && row->node < search->tree.count &&
                                    search->tree.nodes[row->node].parent == row->parent
                              : row->node == -1;
-    bool end_fits = dropped ? row->dropped_outcomes >= row->outcomes &&
-                                  row->dropped_outcomes < search->outcomes
-                            : row->dropped_outcomes == 0;
+    bool end_fits =
+        dropped ? row->dropped_outcomes >= row->outcomes && row->dropped_outcomes < search->outcomes
+                : row->dropped_outcomes == 0;
     return below && node_fits && end_fits && row->outcomes >= least &&
            row->outcomes <= search->outcomes;
 }

@@ -217,9 +217,9 @@ struct search_prompt {
 enum { SEARCH_REQUESTS_MAX = 10000000 };
 struct search_request {
     int32_t parent;
-    int32_t node;  /* that it became, -1: none */
-    char *dropped; /* why no node will come of it; NULL: one came, or may come yet */
-    bool refused;  /* dropped because it cannot run, and not because nobody wants it any more */
+    int32_t node;     /* that it became, -1: none */
+    char *dropped;    /* why no node will come of it; NULL: one came, or may come yet */
+    bool refused;     /* dropped because it cannot run, and not because nobody wants it any more */
     int64_t outcomes; /* search->outcomes when it was asked for: a replay asks for it then */
     int64_t dropped_outcomes; /* likewise */
 };
@@ -322,7 +322,8 @@ bool search_is_simulated(const struct search *search);
  *   incident             kind, message [, node, candidate, lost_s, blames]
  *   limits_set           limits{rounds, core_hours, ...: number or null}, what, by
  *   halted               id, how, by               it stops, because of the wish with this id
- *   plan_requested       number, parent            a plan below it is wanted
+ *   plan_requested       number, parent [, outcomes]   a plan below it is wanted; how many outcomes
+ *                        were known then, as others may have come before it on the disk
  *   plan_dropped         number, why, refused      none will come: it cannot run, or is not wanted
  *   node_planned         node, parent, strategy, goal, rationale, recipe[], configs[{}], researcher
  *                        [, number]                of the request that it answers
@@ -358,6 +359,9 @@ bool search_is_simulated(const struct search *search);
  * listed are ignored. STATUS_INVALID, STATUS_LIMIT or STATUS_NO_MEMORY (the search is then
  * unchanged) names the key or the state that does not fit. */
 enum status search_apply(struct search *search, const cJSON *event, struct error *err);
+
+/* Whether an event counts among search->outcomes. */
+bool search_is_outcome(const cJSON *event);
 
 /* Result object of candidate_finished, shared by worker and search: keys validation{value,
  * standard_error, loss, rows, truncated, unfinished, format_failures, seconds}, curve[[step,

@@ -247,7 +247,6 @@ static void end_call(struct search *search, struct search_call *call, const stru
     call->seconds = end->seconds;
     call->attempts = end->attempts;
     call->outcomes = search->outcomes;
-    search->outcomes += call->lost ? 0 : 1;
     search->agent_tokens += search_call_tokens(call);
     /* What rounding leaves of a difference may be below 0. */
     search->agent_usd = fmax(search->agent_usd, 0.0) + search_call_usd(call);

@@ -311,7 +311,7 @@ static const struct event_kind event_kinds[] = {
     {"test_scored", search_apply_test_scored, true, false},
     {"finished", apply_finished, false, false},
     {"call_started", search_apply_call_started, false, false},
-    {"call_ended", search_apply_call_ended, true, false},
+    {"call_ended", search_apply_call_ended, true, true},
     {"prompts", search_apply_prompts, true, false},
     {"brief", search_apply_brief, false, true},
     {"documents", search_apply_documents, false, true},
@@ -327,6 +327,14 @@ static const struct event_kind *find_kind(const char *name)
         }
     }
     return NULL;
+}
+
+bool search_is_outcome(const cJSON *event)
+{
+    const char *name = cJSON_GetStringValue(cJSON_GetObjectItemCaseSensitive(event, "event"));
+    const struct event_kind *kind = name != NULL ? find_kind(name) : NULL;
+    bool lost = cJSON_IsTrue(cJSON_GetObjectItemCaseSensitive(event, "lost"));
+    return kind != NULL && kind->outcome && !lost;
 }
 
 /* What every event has, and whether its kind fits the state of the search. */
@@ -369,7 +377,7 @@ enum status search_apply(struct search *search, const cJSON *object, struct erro
     }
     if (status == STATUS_OK) {
         search->last_sequence++;
-        search->outcomes += kind->outcome;
+        search->outcomes += search_is_outcome(object);
     }
     json_problems_fini(&event.problems);
     return status;

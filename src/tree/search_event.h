@@ -56,8 +56,8 @@ enum status event_reserve_insights(struct search *search, const struct event_ins
                                    struct error *err);
 void event_take_insights(struct search *search, const struct event_insights *insights);
 
-/* The open request that a node_planned below `parent` names; NULL if it names none, or with a problem
- * if it names another one. */
+/* The open request that a node_planned below `parent` names; NULL if it names none, or with a
+ * problem if it names another one. */
 struct search_request *search_read_answered(struct search *search, struct event *event,
                                             int32_t parent);
 

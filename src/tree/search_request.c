@@ -17,6 +17,10 @@ enum status search_apply_plan_requested(struct search *search, struct event *eve
         json_problems_add(&event->problems, "/number", "found %lld, allowed is the next, %d",
                           (long long)number, (int)search->request_count + 1);
     }
+    int64_t least =
+        search->request_count > 0 ? search->requests[search->request_count - 1].outcomes : 0;
+    int64_t outcomes =
+        json_read_int(&event->reader, "outcomes", search->outcomes, least, search->outcomes);
     if (parent >= search->tree.count || search->tree.nodes[parent].state != TREE_NODE_CLOSED) {
         json_problems_add(&event->problems, "/parent",
                           "found %d, allowed is a node that was closed", (int)parent);
@@ -26,7 +30,7 @@ enum status search_apply_plan_requested(struct search *search, struct event *eve
                       sizeof(*search->requests), "plans that were asked for", err));
     search->requests = list;
     search->requests[search->request_count++] =
-        (struct search_request){.parent = parent, .node = -1, .outcomes = search->outcomes};
+        (struct search_request){.parent = parent, .node = -1, .outcomes = outcomes};
     return STATUS_OK;
 }
 
@@ -74,8 +78,9 @@ struct search_request *search_read_answered(struct search *search, struct event 
     int64_t number = event_require_int(event, "number", 1, SEARCH_REQUESTS_MAX);
     struct search_request *request = find_open(search, event, number);
     if (request != NULL && request->parent != parent) {
-        json_problems_add(&event->problems, "/parent", "found %d, but plan %lld was wanted below %d",
-                          (int)parent, (long long)number, (int)request->parent);
+        json_problems_add(&event->problems, "/parent",
+                          "found %d, but plan %lld was wanted below %d", (int)parent,
+                          (long long)number, (int)request->parent);
     }
     return request;
 }

@@ -206,7 +206,8 @@ static inline void world_ask(struct world *world, const char *key)
 static inline void world_turn(struct world *world)
 {
     struct error err = {0};
-    if (calls_turn(world->calls, &world->search, false, &err) != STATUS_OK) {
+    if (calls_turn(world->calls, &world->search, world->search.outcomes, false, &err) !=
+        STATUS_OK) {
         fail_msg("%s", err.message);
     }
 }

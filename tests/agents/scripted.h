@@ -15,7 +15,7 @@ struct script {
      * before its number ("plan", "repair"). */
     char *(*reply)(struct script *script, const char *key, const cJSON *body);
     void *context;
-    bool mute; /* nothing is answered, as if all took for ever */
+    bool mute;         /* nothing is answered, as if all took for ever */
     bool newest_first; /* what was asked last is answered first */
     struct call_answer waiting[SCRIPT_WAITING_MAX];
     int waiting_count;
@@ -196,7 +196,8 @@ static inline void play_turns(struct play *play, int most)
     bool moved = true;
     for (int i = 0; i < most && moved; i++) {
         assert_true(i < SCRIPT_TURNS_MAX - 1);
-        if (calls_turn(play->calls, &play->search, false, &err) != STATUS_OK ||
+        if (calls_turn(play->calls, &play->search, play->search.outcomes, false, &err) !=
+                STATUS_OK ||
             researcher_turn(play->researcher, &play->search, &err) != STATUS_OK) {
             fail_msg("%s", err.message);
         }

@@ -57,15 +57,42 @@ static void test_a_key_is_asked_once(void **state)
     assert_string_equal(reply_of(world, "a"), "first");
 }
 
+/* A cap does not allow it: it is answered so, is not sent, costs nothing, and stays refused. */
 static void expect_refused(struct world *world, const char *key, const char *words)
 {
-    struct error err = {0};
-    int open = calls_open(world->calls);
-    assert_int_equal(world_try(world, key, CALL_CHAT, chat_body(key), &err), STATUS_LIMIT);
-    if (strstr(err.message, words) == NULL) {
-        fail_msg("\"%s\" without \"%s\"", err.message, words);
+    int sent = world->fake.start_count;
+    int64_t outcomes = world->search.outcomes;
+    for (int again = 0; again < 2; again++) {
+        world_ask(world, key);
+        world_settle(world);
     }
-    assert_int_equal(calls_open(world->calls), open);
+    const struct search_call *call = calls_find(&world->search, key);
+    assert_non_null(call);
+    if (call->error == NULL || strstr(call->error, words) == NULL) {
+        fail_msg("\"%s\" without \"%s\"", search_text(call->error), words);
+    }
+    assert_null(call->reply);
+    assert_int_equal(search_call_tokens(call), 0);
+    assert_true(search_call_usd(call) == 0.0);
+    assert_null(strstr(call->body, "messages"));
+    for (int i = sent; i < world->fake.start_count; i++) {
+        assert_string_not_equal(world->search.calls[world->fake.ids[i]].key, key);
+    }
+    assert_true(world->search.outcomes > outcomes); /* what was decided by it came after it */
+}
+
+/* One that was refused when its job ended, and is not on disk as ended, is not sent by the next. */
+static void test_refused_and_interrupted(void **state)
+{
+    struct world *world = *state;
+    world->token_cap = 50;
+    world_ask(world, "a");
+    assert_true(world_apply(world)); /* call_started alone */
+    world->token_cap = 1000;
+    world_restart(world, true);
+    world_settle(world);
+    assert_int_equal(world->fake.start_count, 0);
+    assert_non_null(strstr(calls_find(&world->search, "a")->error, "agent_tokens has 50 left"));
 }
 
 static void test_tokens_to_the_last_one(void **state)
@@ -76,21 +103,20 @@ static void test_tokens_to_the_last_one(void **state)
     world_ask(world, "a"); /* not on disk, and counted all the same */
     world_ask(world, "b");
     expect_refused(world, "c", "agent_tokens has 200 left of 1000");
-    world_settle(world);
-    expect_refused(world, "c", "c may take 400 tokens");
+    expect_refused(world, "d", "d may take 400 tokens");
     world->fake.tokens = 201;
-    expect_refused(world, "c", "800 are spent or reserved");
+    expect_refused(world, "e", "800 are spent or reserved");
     world->fake.tokens = 200;
-    world_ask(world, "c");
+    world_ask(world, "f");
     world->fake.tokens = 1;
-    expect_refused(world, "d", "has 0 left");
+    expect_refused(world, "g", "has 0 left");
     world_settle(world);
     fake_answer(world, 1, "b", 100); /* 300 less than was reserved */
     world_settle(world);
     world->fake.tokens = 301;
-    expect_refused(world, "d", "300 left");
+    expect_refused(world, "h", "300 left");
     world->fake.tokens = 300;
-    world_ask(world, "d");
+    world_ask(world, "i");
     world_settle(world);
     assert_int_equal(world->search.agent_tokens, 1000);
     world->token_cap = 0; /* what is free may still be asked */
@@ -109,13 +135,13 @@ static void test_money_to_the_last_cent(void **state)
     world_ask(world, "b");
     expect_refused(world, "c", "agent_money_usd has 0.2 left of 1");
     world->fake.usd = 0.2;
-    world_ask(world, "c");
+    world_ask(world, "h");
     world->fake.usd = 0.01;
     expect_refused(world, "d", "has 0 left");
     world->fake.usd = NAN; /* no price is known: tokens bound it */
     world_ask(world, "e");
     world_settle(world);
-    assert_true(isnan(world->search.calls[3].reserved_usd));
+    assert_true(isnan(search_find_call(&world->search, "e")->reserved_usd));
     world->usd_cap = 0;
     world->fake.usd = NAN;
     world_ask(world, "f");
@@ -656,13 +682,13 @@ static void test_idle_is_told(void **state)
 {
     struct world *world = *state;
     struct error err = {0};
-    assert_int_equal(calls_turn(world->calls, &world->search, true, &err), STATUS_OK);
+    assert_int_equal(calls_turn(world->calls, &world->search, 0, true, &err), STATUS_OK);
     assert_true(world->fake.idle);
     world_ask(world, "a"); /* its event is on its way: something will happen */
-    assert_int_equal(calls_turn(world->calls, &world->search, true, &err), STATUS_OK);
+    assert_int_equal(calls_turn(world->calls, &world->search, 0, true, &err), STATUS_OK);
     assert_false(world->fake.idle);
     world_settle(world);
-    assert_int_equal(calls_turn(world->calls, &world->search, true, &err), STATUS_OK);
+    assert_int_equal(calls_turn(world->calls, &world->search, 0, true, &err), STATUS_OK);
     assert_true(world->fake.idle);
 }
 
@@ -675,6 +701,7 @@ int main(void)
         IN_WORLD(test_a_key_is_asked_once),
         IN_WORLD(test_tokens_to_the_last_one),
         IN_WORLD(test_money_to_the_last_cent),
+        IN_WORLD(test_refused_and_interrupted),
         IN_WORLD(test_lost_calls),
         IN_WORLD(test_calls_that_go_on),
         cmocka_unit_test(test_killed_after_each_event),

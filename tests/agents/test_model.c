@@ -88,7 +88,8 @@ static void test_restarts(void **state)
         if (turns > 0) {
             play_turns(&play, turns);
             play_restart(&play);
-            assert_int_equal(researcher_request(play.researcher, &play.search, 0, 1, &err), STATUS_OK);
+            assert_int_equal(researcher_request(play.researcher, &play.search, 0, 1, &err),
+                             STATUS_OK);
         }
         play_settle(&play);
         memset(&plan, 0, sizeof(plan));
@@ -282,8 +283,9 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_conversation), cmocka_unit_test(test_restarts),
-        cmocka_unit_test(test_numbers), cmocka_unit_test(test_order),      cmocka_unit_test(test_several),
-        cmocka_unit_test(test_caps),         cmocka_unit_test(test_mute),
+        cmocka_unit_test(test_numbers),      cmocka_unit_test(test_order),
+        cmocka_unit_test(test_several),      cmocka_unit_test(test_caps),
+        cmocka_unit_test(test_mute),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -43,7 +43,7 @@ static void test_giving_up(void **state)
     assert_int_equal(late.number, 1);
     assert_int_equal(late.parent, 0);
     assert_false(requests_give_up(&requests, 100.0, 100.0, &late)); /* told once */
-    assert_false(requests_take(&requests, 1, NULL));                 /* its answer is late */
+    assert_false(requests_take(&requests, 1, NULL));                /* its answer is late */
     assert_true(requests_take(&requests, 2, NULL));
     assert_int_equal(requests.count, 0);
     requests_fini(&requests);

@@ -159,10 +159,8 @@ int main(void)
 {
 #define IN_FOLDER(test) cmocka_unit_test_setup_teardown(test, sample_setup, sample_teardown)
     const struct CMUnitTest tests[] = {
-        IN_FOLDER(test_newer_schema),
-        IN_FOLDER(test_file_of_version_1),
-        IN_FOLDER(test_file_of_version_2),
-        IN_FOLDER(test_file_of_version_3),
+        IN_FOLDER(test_newer_schema),      IN_FOLDER(test_file_of_version_1),
+        IN_FOLDER(test_file_of_version_2), IN_FOLDER(test_file_of_version_3),
         IN_FOLDER(test_missing_column),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

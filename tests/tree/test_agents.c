@@ -430,10 +430,11 @@ static void test_outcomes(void **state)
     (void)state;
     search_init(&search);
     for (int i = 0; i < LIFE_EVENTS; i++) {
-        static const char *const kinds[] = {
-            "node_planned",   "candidate_finished", "candidate_failed", "node_closed",
-            "node_diagnosed", "brief",              "documents",        "ahead_set",
-            "call_ended",     "plan_dropped"};
+        static const char *const kinds[] = {"node_planned",     "candidate_finished",
+                                            "candidate_failed", "node_closed",
+                                            "node_diagnosed",   "brief",
+                                            "documents",        "ahead_set",
+                                            "call_ended",       "plan_dropped"};
         int64_t before = search.outcomes;
         bool expected = false;
         for (size_t k = 0; k < sizeof(kinds) / sizeof(kinds[0]); k++) {

@@ -30,6 +30,10 @@ static void test_requests(void **state)
     must_apply(&search, REQUEST("3", "0"));
     assert_int_equal(search.requests[2].outcomes, outcomes + 2);
     must_apply(&search, PLAN("2", "0", "[{}]")); /* one that nobody asked for, as before */
+    must_apply(&search, REQUEST("4", "0,\"outcomes\":5")); /* decided before it was on disk */
+    assert_int_equal(search.requests[3].outcomes, 5);
+    refuse(&search, REQUEST("5", "0,\"outcomes\":4"), "/outcomes");
+    refuse(&search, REQUEST("5", "0,\"outcomes\":7"), "/outcomes");
     assert_true(search_request_is_open(&search.requests[2]));
     search_fini(&search);
 }
