@@ -53,8 +53,8 @@ struct call_question {
 
 /* STATUS_OK: asked, or already answered: see calls_find. What a cap does not allow is answered so
  * (which cap, what is left, what the call could take), without having been sent, and stays so in
- * this search. STATUS_LIMIT: the transport has no answer for it (off, a replay); nothing was asked.
- * STATUS_INVALID: a body that is none. */
+ * this search. STATUS_LIMIT: the transport has no answer for it (a replay), or a cap does not allow
+ * a patient call; nothing was asked. STATUS_INVALID: a body that is none. */
 enum status calls_ask(struct calls *calls, const struct search *search,
                       struct call_question *question, struct error *err);
 

@@ -433,7 +433,9 @@ static void test_patience_has_limits(void **state)
     assert_int_equal(calls_open(world->calls), 0);
     assert_int_equal(world->search.outcomes, 3);
     world->token_cap = 0;
-    expect_refused(world, "b", "agent_tokens");
+    assert_int_equal(world_try(world, "b", CALL_CHAT, chat_body("b"), &err), STATUS_LIMIT);
+    world_settle(world);
+    assert_null(search_find_call(&world->search, "b")); /* the next job may ask it */
     expect_failed(world, "b may take");
 }
 
