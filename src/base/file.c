@@ -81,25 +81,6 @@ enum status file_make_folders(const char *path, struct error *err)
     }
 }
 
-static enum status read_all(int fd, const char *path, struct buffer *out, struct error *err)
-{
-    char block[64 * 1024];
-    for (;;) {
-        ssize_t got = read(fd, block, sizeof(block));
-        if (got < 0 && errno == EINTR) {
-            continue;
-        }
-        if (got < 0) {
-            return FAIL_ERRNO(err, "cannot read %s", path);
-        }
-        if (got == 0) {
-            return STATUS_OK;
-        }
-        buffer_append(out, block, (size_t)got);
-        TRY(buffer_check(out, path, err));
-    }
-}
-
 /* Opens a regular file for reading. */
 static enum status open_regular(const char *path, int *fd, size_t *size_bytes, struct error *err)
 {
@@ -118,14 +99,43 @@ static enum status open_regular(const char *path, int *fd, size_t *size_bytes, s
     return STATUS_OK;
 }
 
-enum status file_read(const char *path, struct buffer *out, struct error *err)
+enum status file_scan(const char *path, file_take_fn take, void *context, struct error *err)
 {
+    char block[64 * 1024];
     int fd = -1;
     size_t size_bytes = 0;
+    ssize_t got = 1;
     TRY(open_regular(path, &fd, &size_bytes, err));
-    enum status status = read_all(fd, path, out, err);
+    enum status status = STATUS_OK;
+    while (status == STATUS_OK && got != 0) {
+        got = read(fd, block, sizeof(block));
+        if (got > 0) {
+            status = take(context, block, (size_t)got, err);
+        } else if (got < 0 && errno != EINTR) {
+            status = FAIL_ERRNO(err, "cannot read %s", path);
+        }
+    }
     close(fd);
     return status;
+}
+
+struct reading {
+    const char *path;
+    struct buffer *out;
+};
+
+static enum status append_piece(void *context, const char *data, size_t len_bytes,
+                                struct error *err)
+{
+    const struct reading *reading = context;
+    buffer_append(reading->out, data, len_bytes);
+    return buffer_check(reading->out, reading->path, err);
+}
+
+enum status file_read(const char *path, struct buffer *out, struct error *err)
+{
+    struct reading reading = {path, out};
+    return file_scan(path, append_piece, &reading, err);
 }
 
 static enum status write_all(int fd, const char *path, const char *data, size_t len_bytes,

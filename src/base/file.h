@@ -54,7 +54,14 @@ enum status file_remove(const char *path, struct error *err);
 /* Removes a folder with all that is in it, as far as that goes; follows no links. */
 void file_remove_folder(const char *path);
 
-/* A read-only mapping of a whole file; the kernel shares its pages among processes. */
+/* Gives a regular file to `take` in pieces, from its front to its end; an error of it ends that.
+ * One that somebody cuts meanwhile ends early. */
+typedef enum status (*file_take_fn)(void *context, const char *data, size_t len_bytes,
+                                    struct error *err);
+enum status file_scan(const char *path, file_take_fn take, void *context, struct error *err);
+
+/* A read-only mapping of a whole file; the kernel shares its pages among processes. Whoever reads
+ * what somebody has cut off meanwhile is ended by SIGBUS: for files that are ours. */
 struct file_map {
     const unsigned char *data; /* NULL for an empty file */
     size_t len_bytes;

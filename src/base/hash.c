@@ -5,6 +5,7 @@
 #include <xxhash.h>
 
 #include "base/file.h"
+#include "base/mem.h"
 
 /* struct hash_state is never defined: its address is an XXH3_state_t's. */
 static XXH3_state_t *inner(struct hash_state *state)
@@ -47,11 +48,23 @@ void hash_destroy(struct hash_state *state)
     XXH3_freeState(inner(state));
 }
 
+static enum status add_piece(void *context, const char *data, size_t len_bytes, struct error *err)
+{
+    (void)err;
+    hash_update(context, data, len_bytes);
+    return STATUS_OK;
+}
+
 enum status hash_file(const char *path, char out[HASH_TEXT_BYTES], struct error *err)
 {
-    struct file_map map;
-    TRY(file_map_open(path, &map, err));
-    hash_bytes(map.data, map.len_bytes, out);
-    file_map_close(&map);
-    return STATUS_OK;
+    struct hash_state *state = hash_create();
+    if (state == NULL) {
+        return mem_fail(err, HASH_TEXT_BYTES, "a hash");
+    }
+    enum status status = file_scan(path, add_piece, state, err);
+    if (status == STATUS_OK) {
+        hash_digest(state, out);
+    }
+    hash_destroy(state);
+    return status;
 }

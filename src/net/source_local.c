@@ -21,6 +21,7 @@ enum {
     CARD_FILE_BYTES = 1 << 20,
     COUNT_MAX_BYTES = 256 << 20, /* of a file whose rows are counted */
     SAMPLE_LINE_BYTES = 1 << 20,
+    HEAD_BYTES = 4 << 20, /* of a file, where samples are looked for */
     SAMPLE_ROWS = 5
 };
 
@@ -263,25 +264,50 @@ static enum status add_document(const struct local_set *set, int count, cJSON *d
 
 /* ---- rows ---- */
 
-static int64_t count_rows(const struct file_map *map)
+/* A file of rows while it is read; whoever fills the folder may change it meanwhile. */
+struct rows {
+    int64_t count;
+    bool any;           /* something but white space in the line */
+    struct buffer head; /* its first HEAD_BYTES */
+};
+
+static enum status take_rows(void *context, const char *data, size_t len_bytes, struct error *err)
 {
-    int64_t rows = 0;
-    bool any = false; /* something but white space in the line */
-    for (size_t i = 0; i < map->len_bytes; i++) {
-        if (map->data[i] == '\n') {
-            rows += any;
-            any = false;
-        } else if (map->data[i] > ' ') {
-            any = true;
+    struct rows *rows = context;
+    (void)err;
+    size_t room = rows->head.max_bytes - rows->head.len_bytes;
+    buffer_append(&rows->head, data, len_bytes < room ? len_bytes : room);
+    for (size_t i = 0; i < len_bytes; i++) {
+        if (data[i] == '\n') {
+            rows->count += rows->any;
+            rows->any = false;
+        } else if ((unsigned char)data[i] > ' ') {
+            rows->any = true;
         }
     }
-    return rows + any;
+    return STATUS_OK;
 }
 
-static void read_first_rows(const struct file_map *map, cJSON *rows)
+/* Counts the rows of a file, and keeps its first `head_bytes` for rows_fini. */
+static enum status read_rows(const char *path, size_t head_bytes, struct rows *out,
+                             struct error *err)
 {
-    const char *at = (const char *)map->data;
-    size_t left = map->len_bytes;
+    memset(out, 0, sizeof(*out));
+    buffer_init(&out->head, head_bytes);
+    enum status status = file_scan(path, take_rows, out, err);
+    out->count += out->any;
+    return status == STATUS_OK ? buffer_check(&out->head, path, err) : status;
+}
+
+static void rows_fini(struct rows *rows)
+{
+    buffer_fini(&rows->head);
+}
+
+static void take_first_rows(const struct buffer *head, cJSON *rows)
+{
+    const char *at = buffer_text(head);
+    size_t left = head->len_bytes;
     for (int i = 0; i < 4 * SAMPLE_ROWS && left > 0 && cJSON_GetArraySize(rows) < SAMPLE_ROWS;
          i++) {
         const char *end = memchr(at, '\n', left);
@@ -313,26 +339,27 @@ static enum status add_files(const char *folder, cJSON *document, bool samples, 
     for (int i = 0; i < names.count; i++) {
         const char *name = names.names[i];
         char path[FILE_PATH_BYTES];
-        struct file_map map;
+        struct rows file = {.count = 0};
         if (!ends_with(name, ".jsonl") || cJSON_GetArraySize(splits) >= FILES_MAX ||
             file_join(folder, name, path, NULL) != STATUS_OK ||
             file_size_bytes(path) > COUNT_MAX_BYTES ||
-            file_map_open(path, &map, NULL) != STATUS_OK) {
+            read_rows(path, HEAD_BYTES, &file, NULL) != STATUS_OK) {
+            rows_fini(&file);
             continue;
         }
         cJSON *split = cJSON_CreateObject();
         char stem[256];
         snprintf(stem, sizeof(stem), "%.*s", (int)(strlen(name) - 6), name);
         cJSON_AddStringToObject(split, "split", stem);
-        cJSON_AddNumberToObject(split, "rows", (double)count_rows(&map));
+        cJSON_AddNumberToObject(split, "rows", (double)file.count);
         cJSON_AddItemToArray(splits, split);
         if (source_rate_split(stem) > best) { /* samples come from the best file to train on */
             best = source_rate_split(stem);
             cJSON_Delete(rows);
             rows = cJSON_CreateArray();
-            read_first_rows(&map, rows);
+            take_first_rows(&file.head, rows);
         }
-        file_map_close(&map);
+        rows_fini(&file);
     }
     free_names(&names);
     enum status status = samples ? source_add_samples(document, rows, err) : STATUS_OK;
@@ -409,7 +436,7 @@ static enum status name_file(const struct source_work *work, const struct local_
     char full[PATH_MAX];
     char name[300];
     char hash[HASH_TEXT_BYTES];
-    struct file_map map;
+    struct rows rows;
     const char *licence = source_string(document, "licence");
     if (!source_licence_allowed(licence, work->options->licences)) {
         return FAIL(err, STATUS_PERMISSION,
@@ -427,12 +454,12 @@ static enum status name_file(const struct source_work *work, const struct local_
         return FAIL_ERRNO(err, "cannot find %s", path);
     }
     TRY(hash_file(full, hash, err));
-    TRY(file_map_open(full, &map, err));
-    int64_t rows = count_rows(&map);
-    file_map_close(&map);
+    enum status status = read_rows(full, 0, &rows, err);
+    rows_fini(&rows);
+    TRY(status);
     cJSON_AddStringToObject(document, "split", split);
     cJSON_AddStringToObject(document, "path", full);
-    cJSON_AddNumberToObject(document, "rows", (double)rows);
+    cJSON_AddNumberToObject(document, "rows", (double)rows.count);
     cJSON_AddStringToObject(document, "hash", hash);
     cJSON_DeleteItemFromObjectCaseSensitive(document, "splits");
     return STATUS_OK;

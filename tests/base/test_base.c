@@ -449,6 +449,38 @@ static void test_the_wall_clock_can_be_made_to_jump(void **state)
     assert_true(clock_wall_s() < start_s + 0.5 * day_s);
 }
 
+static enum status cut_at_first(void *context, const char *data, size_t len_bytes,
+                                struct error *err)
+{
+    size_t *seen_bytes = context;
+    char path[FILE_PATH_BYTES];
+    (void)data;
+    path_in("cut", path);
+    if (*seen_bytes == 0 && truncate(path, 0) != 0) {
+        return FAIL_ERRNO(err, "cannot cut %s", path);
+    }
+    *seen_bytes += len_bytes;
+    return *seen_bytes < 1000000 ? STATUS_OK : FAIL(err, STATUS_LIMIT, "enough");
+}
+
+static void test_scan_of_a_file_that_is_cut(void **state)
+{
+    (void)state;
+    char path[FILE_PATH_BYTES];
+    struct error err = {0};
+    size_t seen_bytes = 0;
+    char *data = mem_calloc(1 << 20, 1);
+    path_in("cut", path);
+    assert_int_equal(file_write(path, data, 1 << 20, &err), STATUS_OK);
+    assert_int_equal(file_scan(path, cut_at_first, &seen_bytes, &err), STATUS_OK);
+    assert_true(seen_bytes > 0 && seen_bytes < 1 << 20);
+    assert_int_equal(file_write(path, data, 1 << 20, &err), STATUS_OK);
+    assert_int_equal(file_scan(path, cut_at_first, &seen_bytes, &err), STATUS_LIMIT);
+    path_in("none", path);
+    assert_int_equal(file_scan(path, cut_at_first, &seen_bytes, &err), STATUS_NOT_FOUND);
+    free(data);
+}
+
 /* ---- log and clock ---- */
 
 static void test_log_lines_are_json(void **state)
@@ -554,6 +586,7 @@ int main(void)
         cmocka_unit_test(test_a_kill_leaves_old_or_new_and_nothing_else),
         cmocka_unit_test(test_faults_fail_delay_and_hang),
         cmocka_unit_test(test_the_wall_clock_can_be_made_to_jump),
+        cmocka_unit_test(test_scan_of_a_file_that_is_cut),
         cmocka_unit_test(test_log_lines_are_json),
         cmocka_unit_test(test_log_blanks_what_steers_a_terminal),
         cmocka_unit_test(test_log_tail_keeps_the_last_whole_lines),

@@ -1,6 +1,12 @@
 /* Data sets in folders of this machine; and sources without memory. */
 #include "net/source_fixture.h"
 
+#include <signal.h>
+#include <sys/stat.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include "base/file.h"
 #include "base/hash.h"
 #include "base/mem.h"
 
@@ -86,6 +92,36 @@ static void test_odd_folders(void **state)
 }
 
 /* Each allocation fails in turn: the question fails, or is answered whole. */
+/* Whoever fills a folder of the job may cut its files while they are read. */
+static void test_files_that_are_cut(void **state)
+{
+    enum { FILE_BYTES = 4 << 20, ASKED = 30 };
+    struct world *world = *state;
+    char folder[128];
+    char path[160];
+    snprintf(folder, sizeof(folder), "%s/moving", world->folder);
+    snprintf(path, sizeof(path), "%s/train.jsonl", folder);
+    const char *const folders[] = {folder, NULL};
+    assert_int_equal(mkdir(folder, 0700), 0);
+    assert_int_equal(file_write(path, "{\"a\": 1}\n", 9, NULL), STATUS_OK);
+    open_local(world, folders, NULL);
+    pid_t child = fork();
+    while (child == 0) {
+        if (truncate(path, FILE_BYTES) != 0 || truncate(path, 0) != 0) {
+            _exit(1);
+        }
+    }
+    assert_true(child > 0);
+    for (int i = 0; i < ASKED; i++) {
+        cJSON *documents = ask_documents(
+            world, "{\"do\": \"card\", \"source\": \"local\", \"id\": \"moving\"}", NULL);
+        assert_int_equal(cJSON_GetArraySize(documents), 1);
+        cJSON_Delete(documents);
+    }
+    kill(child, SIGKILL);
+    waitpid(child, NULL, 0);
+}
+
 static void test_no_memory(void **state)
 {
     struct world *world = *state;
@@ -136,6 +172,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         WITH_WORLD(test_local),
         WITH_WORLD(test_odd_folders),
+        WITH_WORLD(test_files_that_are_cut),
         WITH_WORLD(test_no_memory),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
