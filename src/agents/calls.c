@@ -345,7 +345,7 @@ static void log_answer(const struct calls *calls, const struct entry *entry,
     log_write(calls->log, LOG_INFO, "agents",
               "call %s: %" PRId64 " tokens in, %" PRId64 " out%s, %.1f s%s", entry->key,
               answer->tokens_in, answer->tokens_out, cost, answer->seconds,
-              answer->cut ? ", cut" : "");
+              answer->cut ? ", cut (reply_tokens are spent)" : "");
 }
 
 static enum status end_entry(struct calls *calls, struct entry *entry, struct call_answer *answer,

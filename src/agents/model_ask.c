@@ -197,18 +197,24 @@ static enum status ask(struct model *model, const struct search *search,
     return calls_ask(model->options.calls, search, &asked, err);
 }
 
-/* A text that may have been cut in the middle of a character, whole again. */
+/* A text that may have been cut in the middle of a character, whole again, its lines as one. */
 static void set_why(char why[MODEL_WHY_BYTES], const char *format, const char *text)
 {
     char cut[MODEL_WHY_BYTES / 3];
     char formatted[MODEL_WHY_BYTES];
-    snprintf(cut, sizeof(cut), "%s", text);
+    size_t used = 0;
+    for (const char *at = text; *at != '\0' && used + 3 < sizeof(cut); at++) {
+        if (*at != '\n') {
+            cut[used++] = *at;
+        } else if (at[1] != '\0') {
+            cut[used++] = ';';
+            cut[used++] = ' ';
+        }
+    }
+    cut[used] = '\0';
     snprintf(formatted, sizeof(formatted), format, cut);
     formatted[(sizeof(formatted) - 1) / 3] = '\0';
-    size_t length = text_repair(formatted, strlen(formatted), why);
-    for (size_t i = 0; i < length; i++) {
-        why[i] = why[i] == '\n' ? ' ' : why[i];
-    }
+    text_repair(formatted, strlen(formatted), why);
 }
 
 /* The reply as JSON that fits, or NULL with what is wrong in `problems`. */

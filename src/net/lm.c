@@ -126,11 +126,17 @@ static bool is_this_machine(const char *host)
            strncmp(host, "[::1]:", 6) == 0;
 }
 
-/* OpenAI's form at another host: a server that follows the whole schema. */
-static bool is_foreign(const struct lm_endpoint *endpoint, const struct lm_provider *provider)
+/* What an endpoint is asked first. A server that speaks OpenAI's form at another host follows the
+ * whole schema; OpenAI's own do not take bounds of texts. */
+static unsigned fullest_form(const struct lm_endpoint *endpoint, const struct lm_provider *provider)
 {
-    return provider == &lm_provider_openai && endpoint->url[0] != '\0' &&
-           strcmp(endpoint->url, provider->url) != 0;
+    if (!endpoint->structured) {
+        return LM_FORM_EXTRAS;
+    }
+    bool foreign = provider == &lm_provider_openai && endpoint->url[0] != '\0' &&
+                   strcmp(endpoint->url, provider->url) != 0;
+    return LM_FORM_EXTRAS | LM_FORM_SCHEMA | (foreign ? LM_FORM_BOUNDS : 0u) |
+           (provider->read == lm_openai_read ? LM_FORM_JSON : 0u);
 }
 
 static enum status open_site(const struct lm_endpoint *endpoint, int index, struct lm_site *site,
@@ -149,8 +155,7 @@ static enum status open_site(const struct lm_endpoint *endpoint, int index, stru
     if (endpoint->url[0] == '\0') {
         site->endpoint.url = provider->url;
     }
-    site->form = LM_FORM_EXTRAS | (endpoint->structured ? LM_FORM_SCHEMA : 0u) |
-                 (endpoint->structured && is_foreign(endpoint, provider) ? LM_FORM_BOUNDS : 0u);
+    site->form = fullest_form(endpoint, provider);
     bool encrypted = false;
     struct error err = {0};
     if (lm_check_url(site->endpoint.url, &encrypted, &err) != STATUS_OK) {

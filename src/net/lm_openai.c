@@ -89,6 +89,10 @@ void lm_openai_put_body(const struct lm_endpoint *endpoint, const struct lm_ques
     }
     if ((form & LM_FORM_SCHEMA) != 0 && question->schema != NULL) {
         put_schema(body, question, (form & LM_FORM_BOUNDS) != 0);
+    } else if ((form & LM_FORM_JSON) != 0 && question->schema != NULL) {
+        buffer_append_text(body, ",\"response_format\":{\"type\":\"json_object\",\"schema\":");
+        lm_put_json(body, question->schema);
+        buffer_append_char(body, '}');
     }
     buffer_append_char(body, '}');
 }

@@ -126,7 +126,8 @@ static const char *const about_extras[] = {"seed", "temperature", "stream_option
 static bool complains_of_form(const struct lm_try *attempt)
 {
     const char *words = attempt->reading.problem;
-    return ((attempt->form & LM_FORM_SCHEMA) != 0 && lm_holds_one_of(words, about_schema)) ||
+    return ((attempt->form & (LM_FORM_SCHEMA | LM_FORM_JSON)) != 0 &&
+            lm_holds_one_of(words, about_schema)) ||
            ((attempt->form & LM_FORM_EXTRAS) != 0 && lm_holds_one_of(words, about_extras));
 }
 
@@ -141,8 +142,12 @@ unsigned lm_try_simpler(const struct lm_try *attempt, const char **left_out)
         return form & ~(unsigned)LM_FORM_BOUNDS;
     }
     if (!extras && (form & LM_FORM_SCHEMA) != 0) {
-        *left_out = "the schema";
+        *left_out = "the schema as a form of the reply";
         return form & ~(unsigned)LM_FORM_SCHEMA;
+    }
+    if (!extras && (form & LM_FORM_JSON) != 0) {
+        *left_out = "JSON as a form of the reply";
+        return form & ~(unsigned)LM_FORM_JSON;
     }
     *left_out = "seed, temperature and a count of tokens";
     return form & ~(unsigned)LM_FORM_EXTRAS;
@@ -211,6 +216,15 @@ static bool is_too_long(const char *words)
     return lm_holds_one_of(words, known);
 }
 
+static bool is_about_model(const char *words)
+{
+    static const char *const known[] = {
+        "model name", "model_not_found", "model not found", "unknown model", "no such model", NULL,
+    };
+    return lm_holds_one_of(words, known) ||
+           (strcasestr(words, "model") != NULL && strstr(words, "does not exist") != NULL);
+}
+
 static enum lm_verdict judge_code(struct lm_try *attempt, const struct lm_site *site,
                                   const struct http_response *response, struct error *problem)
 {
@@ -233,6 +247,8 @@ static enum lm_verdict judge_code(struct lm_try *attempt, const struct lm_site *
         verdict = LM_LASTING;
     } else if (is_own_fault && !attempt->thinks && lm_holds_one_of(words, about_thinking)) {
         verdict = LM_THINKING;
+    } else if (is_own_fault && is_about_model(words)) {
+        advice = "; check URL and model";
     } else if (is_own_fault && is_too_long(words)) {
         status = STATUS_LIMIT;
         advice = LONGER_CONTEXT;
@@ -253,6 +269,12 @@ static enum lm_verdict judge_failure(const struct http_response *response, struc
 {
     *problem = response->error;
     switch (response->status) {
+    case STATUS_TIMEOUT:
+        FAIL(problem, STATUS_TIMEOUT,
+             "%.400s (connect_seconds, stall_seconds and timeout_seconds "
+             "of the researcher say how long a model is waited for)",
+             response->error.message);
+        return LM_PASSING;
     case STATUS_LIMIT:
     case STATUS_NO_MEMORY:
         return LM_REFUSED;

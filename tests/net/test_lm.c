@@ -259,36 +259,45 @@ static void test_a_schema_is_refused(void **state)
     struct step *step = lm_fixture_fail_first(site);
     step->answer.code = 400;
     step->body = "{\"error\": {\"message\": \"response_format is not supported\"}}";
-    site->steps[2] = site->steps[1];
-    site->steps[1] = site->steps[0];
-    site->step_count = 3;
-    lm_fixture_expect(fixture, STATUS_OK, 3, "fine");
+    site->steps[3] = site->steps[1];
+    site->steps[1] = site->steps[2] = site->steps[0];
+    site->step_count = 4;
+    lm_fixture_expect(fixture, STATUS_OK, 4, "fine");
     assert_non_null(strstr(site->bodies[0], "\"maxLength\""));
     assert_null(strstr(site->bodies[1], "\"maxLength\""));
     assert_non_null(strstr(site->bodies[1], "\"json_schema\""));
     assert_null(strstr(site->bodies[2], "\"json_schema\""));
-    assert_non_null(strstr(site->bodies[2], "\"seed\":7"));
+    assert_non_null(strstr(site->bodies[2], "{\"type\":\"json_object\",\"schema\":{"));
+    assert_null(strstr(site->bodies[3], "\"response_format\""));
+    assert_non_null(strstr(site->bodies[3], "\"seed\":7"));
     /* It is not tried again. */
     lm_fixture_expect(fixture, STATUS_OK, 1, "fine");
-    assert_null(strstr(site->bodies[3], "\"json_schema\""));
+    assert_null(strstr(site->bodies[4], "\"response_format\""));
 
     /* That is all that can be left out; and a refusal is not remembered where it did not help. */
     lm_fixture_restart(fixture);
     site->steps[0].wire.text = NULL;
     site->steps[0].answer.code = 400;
     site->steps[0].body = "{\"detail\": \"I do not like it\"}";
-    lm_fixture_expect(fixture, STATUS_INVALID, 4, "I do not like it");
-    assert_null(strstr(site->bodies[3], "\"seed\""));
+    lm_fixture_expect(fixture, STATUS_INVALID, 5, "I do not like it");
+    assert_null(strstr(site->bodies[4], "\"seed\""));
     site->steps[0].wire.text = "fine";
     lm_fixture_expect(fixture, STATUS_OK, 1, "fine");
-    assert_non_null(strstr(site->bodies[4], "\"json_schema\""));
+    assert_non_null(strstr(site->bodies[5], "\"json_schema\""));
     /* Another kind of server may take what this one does not. */
     lm_fixture_restart(fixture);
     fixture->options.endpoint_count = 2;
     site->steps[0].wire.text = NULL;
     site->steps[0].answer.code = 400;
-    lm_fixture_expect(fixture, STATUS_OK, 5, "fine");
+    lm_fixture_expect(fixture, STATUS_OK, 6, "fine");
     assert_int_equal(fixture->sites[1].count, 1);
+    /* No form helps against a name that is wrong. */
+    lm_fixture_restart(fixture);
+    fixture->options.endpoint_count = 1;
+    site->steps[0].wire.text = NULL;
+    site->steps[0].answer.code = 400;
+    site->steps[0].body = "{\"error\": {\"message\": \"the model `first` does not exist\"}}";
+    lm_fixture_expect(fixture, STATUS_INVALID, 1, "; check URL and model");
 }
 
 /* Who takes no seed keeps the schema. */
@@ -370,7 +379,7 @@ static void test_a_model_that_thinks(void **state)
     site->steps[0].wire.text = NULL;
     site->steps[0].answer.code = 400;
     site->steps[0].body = "{\"error\": {\"message\": \"max_completion_tokens\"}}";
-    lm_fixture_expect(fixture, STATUS_INVALID, 5, "max_completion_tokens");
+    lm_fixture_expect(fixture, STATUS_INVALID, 6, "max_completion_tokens");
 }
 
 static void test_a_schema_is_not_asked_for(void **state)

@@ -55,7 +55,7 @@ static void test_stalls(void **state)
         step = lm_fixture_fail_first(&fixture->sites[0]);
         step->answer.stall = true;
         step->answer.end_bytes = -1;
-        lm_fixture_expect(fixture, STATUS_TIMEOUT, 1, "not a byte for 0.5 s");
+        lm_fixture_expect(fixture, STATUS_TIMEOUT, 1, "not a byte for 0.5 s (connect_seconds");
         fixture->options.tries = 4;
     }
 }

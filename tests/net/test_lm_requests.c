@@ -259,12 +259,12 @@ static void test_each_without_a_schema(void **state)
     struct lm_fixture *fixture = *state;
     static const struct {
         const char *provider, *complaint, *answer, *text, *gone;
-        int refusals; /* OpenAI's form is first asked without bounds of texts */
+        int refusals; /* OpenAI's form is first asked without bounds of texts, and for JSON alone */
     } cases[] = {
         {"openai",
          "{\"error\":{\"message\":\"Invalid schema for response_format 'plan'\",\"type\":"
          "\"invalid_request_error\",\"param\":\"response_format\",\"code\":null}}",
-         openai_whole, "Hello!", "response_format", 2},
+         openai_whole, "Hello!", "response_format", 3},
         {"anthropic",
          "{\"type\":\"error\",\"error\":{\"type\":\"invalid_request_error\",\"message\":"
          "\"tools.0.input_schema: JSON schema is invalid\"}}",
