@@ -32,40 +32,60 @@ static bool is_closed(const cJSON *schema)
            cJSON_GetArraySize(required) == cJSON_GetArraySize(properties);
 }
 
-/* Makes a schema one that OpenAI's "strict" allows, in place: what only narrows a text is left to
- * our own check. False where it cannot be, because an object is open or has a property that may
+/* Whether it is one that OpenAI's "strict" allows: no object is open or has a property that may
  * lack. */
-static bool make_strict(cJSON *schema)
+static bool is_strict(const cJSON *schema)
 {
-    cJSON_DeleteItemFromObjectCaseSensitive(schema, "minLength");
-    cJSON_DeleteItemFromObjectCaseSensitive(schema, "maxLength");
-    if (!is_closed(schema)) {
-        return false;
-    }
     const char *const parts[] = {"properties", "anyOf"};
     for (size_t i = 0; i < sizeof(parts) / sizeof(parts[0]); i++) {
-        cJSON *child = NULL;
+        const cJSON *child = NULL;
         cJSON_ArrayForEach (child, lm_get(schema, parts[i])) {
-            if (!make_strict(child)) {
+            if (!is_strict(child)) {
                 return false;
             }
         }
     }
     const cJSON *items = lm_get(schema, "items");
-    return items == NULL || make_strict((cJSON *)items);
+    return is_closed(schema) && (items == NULL || is_strict(items));
 }
 
-static void put_schema(struct buffer *body, const struct lm_question *question, bool bounds)
+/* Takes out what only narrows a text, and is left to our own check then. */
+static void drop_bounds(cJSON *schema)
 {
-    cJSON *strict = cJSON_Duplicate(question->schema, true);
-    bool is_strict = strict != NULL && make_strict(strict);
-    buffer_append_text(body, ",\"response_format\":{\"type\":\"json_schema\",\"json_schema\":{");
-    buffer_append_text(body, "\"name\":");
-    lm_put_schema_name(body, question->schema_name);
-    buffer_printf(body, ",\"strict\":%s,\"schema\":", is_strict ? "true" : "false");
-    lm_put_json(body, is_strict && !bounds ? strict : question->schema);
-    buffer_append_text(body, "}}");
-    cJSON_Delete(strict);
+    const char *const parts[] = {"properties", "anyOf"};
+    cJSON_DeleteItemFromObjectCaseSensitive(schema, "minLength");
+    cJSON_DeleteItemFromObjectCaseSensitive(schema, "maxLength");
+    for (size_t i = 0; i < sizeof(parts) / sizeof(parts[0]); i++) {
+        cJSON *child = NULL;
+        cJSON_ArrayForEach (child, lm_get(schema, parts[i])) {
+            drop_bounds(child);
+        }
+    }
+    cJSON *items = cJSON_GetObjectItemCaseSensitive(schema, "items");
+    if (items != NULL) {
+        drop_bounds(items);
+    }
+}
+
+static void put_schema(struct buffer *body, const struct lm_question *question, unsigned form)
+{
+    cJSON *schema = cJSON_Duplicate(question->schema, true);
+    if ((form & LM_FORM_BOUNDS) == 0) {
+        drop_bounds(schema);
+    }
+    if ((form & LM_FORM_SCHEMA) != 0) {
+        buffer_append_text(body, ",\"response_format\":{\"type\":\"json_schema\",\"json_schema\":{"
+                                 "\"name\":");
+        lm_put_schema_name(body, question->schema_name);
+        buffer_printf(body, ",\"strict\":%s,\"schema\":", is_strict(schema) ? "true" : "false");
+        lm_put_json(body, schema);
+        buffer_append_text(body, "}}");
+    } else {
+        buffer_append_text(body, ",\"response_format\":{\"type\":\"json_object\",\"schema\":");
+        lm_put_json(body, schema);
+        buffer_append_char(body, '}');
+    }
+    cJSON_Delete(schema);
 }
 
 void lm_openai_put_body(const struct lm_endpoint *endpoint, const struct lm_question *question,
@@ -87,12 +107,8 @@ void lm_openai_put_body(const struct lm_endpoint *endpoint, const struct lm_ques
             buffer_printf(body, ",\"seed\":%lld", (long long)question->seed);
         }
     }
-    if ((form & LM_FORM_SCHEMA) != 0 && question->schema != NULL) {
-        put_schema(body, question, (form & LM_FORM_BOUNDS) != 0);
-    } else if ((form & LM_FORM_JSON) != 0 && question->schema != NULL) {
-        buffer_append_text(body, ",\"response_format\":{\"type\":\"json_object\",\"schema\":");
-        lm_put_json(body, question->schema);
-        buffer_append_char(body, '}');
+    if ((form & (LM_FORM_SCHEMA | LM_FORM_JSON)) != 0 && question->schema != NULL) {
+        put_schema(body, question, form);
     }
     buffer_append_char(body, '}');
 }

@@ -268,6 +268,7 @@ static void test_a_schema_is_refused(void **state)
     assert_non_null(strstr(site->bodies[1], "\"json_schema\""));
     assert_null(strstr(site->bodies[2], "\"json_schema\""));
     assert_non_null(strstr(site->bodies[2], "{\"type\":\"json_object\",\"schema\":{"));
+    assert_null(strstr(site->bodies[2], "\"maxLength\""));
     assert_null(strstr(site->bodies[3], "\"response_format\""));
     assert_non_null(strstr(site->bodies[3], "\"seed\":7"));
     /* It is not tried again. */
