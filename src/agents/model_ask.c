@@ -167,7 +167,7 @@ static enum status make_body(struct model *model, const struct search *search,
     model_values_fini(&values);
     TRY(status);
     /* Another one each time: a reply that is wrong as the one before has the same complaints. */
-    double seed = (double)((model->facts->seed + attempt->number) & 0x7fffffff);
+    double seed = (double)((model->facts->seed + (uint64_t)attempt->number) & 0x7fffffff);
     bool whole =
         cJSON_AddNumberToObject(*body, "max_tokens", (double)model->options.reply_tokens) != NULL &&
         cJSON_AddNumberToObject(*body, "temperature", model->options.temperature) != NULL &&
