@@ -63,7 +63,12 @@ plan '' > replies/plan.json
 # ---- dry runs that end their job ----
 
 deaths=0
-until timeout 120 env TREX_FAULT=run.worker.dry=kill "$trex" search job.json --out deaths --simulate 0.05 > out.txt 2>&1; do
+until
+    code=0
+    TREX_FAULT=run.worker.dry=kill timeout 120 "$trex" search job.json --out deaths --simulate 0.05 > out.txt 2>&1 || code=$?
+    [ "$code" = 0 ]
+do
+    [ "$code" != 124 ] || { cat out.txt; die "it has neither died nor ended in two minutes"; }
     deaths=$((deaths + 1))
     [ "$deaths" -lt 40 ] || { cat out.txt; die "a dry run that kills is tried for ever"; }
 done
@@ -76,8 +81,10 @@ expect 0 "the search has ended" "$trex" search job.json --out deathsagain --repl
 [ "$(shape deaths)" = "$(shape deathsagain)" ] || { shape deaths; shape deathsagain; die "the replay of deaths has another tree"; }
 
 # Seen by rank 0: the rank is told of with its call, and no candidate is blamed.
-timeout 120 env TREX_FAULT=run.worker.dry=kill mpirun -n 3 "$trex" search job.json --out seen --simulate 0.2 > out.txt 2>&1 &&
-    die "the rank did not die"
+code=0
+TREX_FAULT=run.worker.dry=kill timeout 120 mpirun -n 3 "$trex" search job.json --out seen --simulate 0.2 > out.txt 2>&1 ||
+    code=$?
+[ "$code" != 0 ] && [ "$code" != 124 ] || { cat out.txt; die "a search whose rank died ended with $code"; }
 expect 0 'the search has ended' mpirun -n 3 "$trex" search job.json --out seen --simulate 0.2
 grep -qE '"kills":[1-9]' < <("$tree" show seen --json | tr -d '\t\n') && die "a candidate was blamed for a dry run"
 ok "no candidate was blamed"

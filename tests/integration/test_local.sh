@@ -102,10 +102,15 @@ well signalled
 
 # until_done RUN MOST COMMAND...: a batch script would start it again each time.
 until_done() {
-    local run=$1 most=$2
+    local run=$1 most=$2 code
     deaths=0
     shift 2
-    until timeout 120 "$@" --out "$run" > out.txt 2>&1; do
+    until
+        code=0
+        timeout 120 "$@" --out "$run" > out.txt 2>&1 || code=$?
+        [ "$code" = 0 ]
+    do
+        [ "$code" != 124 ] || { cat out.txt; die "$run: it has neither died nor ended in two minutes"; }
         deaths=$((deaths + 1))
         [ "$deaths" -le "$most" ] || { cat out.txt; die "$run: it died $deaths times, and goes on so"; }
     done
