@@ -2,6 +2,7 @@
 root=$(cd "$(dirname "$0")/../.." && pwd)
 . "$root/tests/integration/common.sh"
 cluster=$root/tests/slurm/cluster
+unset OMPI_MCA_btl_vader_backing_directory # a node has a /dev/shm of its own, which ends with it
 trap 'code=$?; "$cluster" stop "$scratch/c" || true; kill $(jobs -p) 2> /dev/null || true
     [ -n "${KEEP-}" ] || rm -rf "$scratch"; exit $code' EXIT
 
