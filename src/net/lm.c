@@ -136,7 +136,7 @@ static unsigned fullest_form(const struct lm_endpoint *endpoint, const struct lm
     bool foreign = provider == &lm_provider_openai && endpoint->url[0] != '\0' &&
                    strcmp(endpoint->url, provider->url) != 0;
     return LM_FORM_EXTRAS | LM_FORM_SCHEMA | (foreign ? LM_FORM_BOUNDS : 0u) |
-           (provider->read == lm_openai_read ? LM_FORM_JSON : 0u);
+           (provider != &lm_provider_gemini ? LM_FORM_JSON : 0u);
 }
 
 static enum status open_site(const struct lm_endpoint *endpoint, int index, struct lm_site *site,

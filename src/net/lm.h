@@ -8,8 +8,8 @@
  * first at the same, then at the next endpoint; one that fails for good there (401, 403, 404, a
  * certificate) goes to the next endpoint at once. What an endpoint calls the request's own fault
  * (400, 422, an error that names the schema) is asked there again with less: without bounds of
- * texts, as JSON alone, as text, without seed and temperature; then, or if the prompt is longer than
- * its context, it goes to the next endpoint, which may be another kind of server. */
+ * texts, in another form of JSON, as text, without seed and temperature; then, or if the prompt is
+ * longer than its context, it goes to the next endpoint, which may be another kind of server. */
 #ifndef NET_LM_H
 #define NET_LM_H
 

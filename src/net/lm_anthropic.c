@@ -1,5 +1,7 @@
 /* Anthropic's messages. The schema is the input of a tool that the model has to call: its input is
- * then the reply. Source: docs.anthropic.com/en/api/messages-streaming. */
+ * then the reply. That is what old and new models, and others that speak this form, take; where it
+ * is refused (a model that thinks may not be made to call), the form of the reply is asked for.
+ * Source: docs.anthropic.com/en/api/messages-streaming. */
 #include <math.h>
 #include <string.h>
 
@@ -47,6 +49,11 @@ static void write_request(const struct lm_endpoint *endpoint, const struct lm_qu
     }
     if ((form & LM_FORM_SCHEMA) != 0 && question->schema != NULL) {
         put_tool(body, question);
+    } else if ((form & LM_FORM_JSON) != 0 && question->schema != NULL) {
+        buffer_append_text(body,
+                           ",\"output_config\":{\"format\":{\"type\":\"json_schema\",\"schema\":");
+        lm_put_json(body, question->schema);
+        buffer_append_text(body, "}}");
     }
     buffer_append_char(body, '}');
 }

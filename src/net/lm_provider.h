@@ -10,7 +10,8 @@
 enum lm_form {
     LM_FORM_PLAIN = 0,
     LM_FORM_EXTRAS = 1, /* seed, temperature and whatever else not every endpoint knows */
-    LM_FORM_JSON = 2, /* OpenAI's older way: any JSON; the schema beside it, which some follow */
+    LM_FORM_JSON = 2, /* another way to ask for it: JSON mode of OpenAI, with the schema beside it,
+                         which some follow; the form of the reply of Anthropic */
     LM_FORM_SCHEMA = 4,
     LM_FORM_BOUNDS = 8 /* in the schema: how long texts may be. Grammars of servers keep to them;
                           the "strict" schemas of OpenAI itself may not hold them */

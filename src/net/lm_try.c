@@ -117,8 +117,8 @@ void lm_try_fini(struct lm_try *attempt)
 /* ---- what came of it ---- */
 
 static const char *const about_schema[] = {
-    "response_format", "schema",           "structured", "grammar",          "guided",
-    "tool_choice",     "function_calling", "tools",      "responseMimeType", NULL,
+    "output_config", "response_format",  "schema", "structured",       "grammar", "guided",
+    "tool_choice",   "function_calling", "tools",  "responseMimeType", NULL,
 };
 static const char *const about_extras[] = {"seed", "temperature", "stream_options", NULL};
 
@@ -142,11 +142,11 @@ unsigned lm_try_simpler(const struct lm_try *attempt, const char **left_out)
         return form & ~(unsigned)LM_FORM_BOUNDS;
     }
     if (!extras && (form & LM_FORM_SCHEMA) != 0) {
-        *left_out = "the schema as a form of the reply";
+        *left_out = "the schema";
         return form & ~(unsigned)LM_FORM_SCHEMA;
     }
     if (!extras && (form & LM_FORM_JSON) != 0) {
-        *left_out = "JSON as a form of the reply";
+        *left_out = "asking for JSON";
         return form & ~(unsigned)LM_FORM_JSON;
     }
     *left_out = "seed, temperature and a count of tokens";

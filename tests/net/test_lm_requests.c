@@ -260,19 +260,20 @@ static void test_each_without_a_schema(void **state)
     static const struct {
         const char *provider, *complaint, *answer, *text, *gone;
         int refusals; /* OpenAI's form is first asked without bounds of texts, and for JSON alone */
+        const char *there; /* what stands in its place; NULL: nothing */
     } cases[] = {
         {"openai",
          "{\"error\":{\"message\":\"Invalid schema for response_format 'plan'\",\"type\":"
          "\"invalid_request_error\",\"param\":\"response_format\",\"code\":null}}",
-         openai_whole, "Hello!", "response_format", 3},
+         openai_whole, "Hello!", "response_format", 3, NULL},
         {"anthropic",
          "{\"type\":\"error\",\"error\":{\"type\":\"invalid_request_error\",\"message\":"
          "\"tools.0.input_schema: JSON schema is invalid\"}}",
-         anthropic_stream, "Hello!", "tools", 1},
+         anthropic_stream, "Hello!", "tools", 1, "output_config/format/schema/required/0"},
         {"gemini",
          "[{\"error\":{\"code\":400,\"message\":\"Unknown name \\\"responseJsonSchema\\\"\","
          "\"status\":\"INVALID_ARGUMENT\"}}]",
-         gemini_stream, "Hello!", "generationConfig/responseJsonSchema", 1},
+         gemini_stream, "Hello!", "generationConfig/responseJsonSchema", 1, NULL},
     };
     for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
         lm_destroy(fixture->lm);
@@ -296,9 +297,28 @@ static void test_each_without_a_schema(void **state)
         assert_int_equal(site->count, cases[i].refusals + 1);
         assert_non_null(at(first, cases[i].gone));
         assert_null(at(second, cases[i].gone));
+        assert_true(cases[i].there == NULL || at(second, cases[i].there) != NULL);
         cJSON_Delete(first);
         cJSON_Delete(second);
     }
+}
+
+/* Newer models of Anthropic take no temperature: the tool stays. */
+static void test_anthropic_without_temperature(void **state)
+{
+    struct lm_fixture *fixture = *state;
+    struct site *site = &fixture->sites[0];
+    use(fixture, "anthropic", "a-model", NULL);
+    site->step_count = 2;
+    site->steps[0].answer.code = 400;
+    site->steps[0].body = "{\"type\":\"error\",\"error\":{\"type\":\"invalid_request_error\","
+                          "\"message\":\"temperature: not for this model\"}}";
+    site->steps[1].body = anthropic_tool;
+    cJSON *body = ask(fixture, "{\"goal\": \"more\"}");
+    assert_int_equal(site->count, 2);
+    assert_null(at(body, "temperature"));
+    assert_string_equal(text_at(body, "tools/0/name"), "plan");
+    cJSON_Delete(body);
 }
 
 static void test_urls(void **state)
@@ -326,10 +346,15 @@ static void test_urls(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        TEST(test_openai_is_sent),        TEST(test_openai_models_that_think),
-        TEST(test_azure_is_sent),         TEST(test_openai_schemas),
-        TEST(test_anthropic_is_sent),     TEST(test_gemini_is_sent),
-        TEST(test_each_without_a_schema), cmocka_unit_test(test_urls),
+        TEST(test_openai_is_sent),
+        TEST(test_openai_models_that_think),
+        TEST(test_azure_is_sent),
+        TEST(test_openai_schemas),
+        TEST(test_anthropic_is_sent),
+        TEST(test_gemini_is_sent),
+        TEST(test_anthropic_without_temperature),
+        TEST(test_each_without_a_schema),
+        cmocka_unit_test(test_urls),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
