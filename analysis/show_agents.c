@@ -5,9 +5,10 @@
 #include <string.h>
 
 #include "analysis/show.h"
+#include "base/buffer.h"
 #include "base/clock.h"
 
-enum { INDENT = 2, KEY_WIDTH = 30, NAME_WIDTH = 40, ERROR_WIDTH = 60 };
+enum { INDENT = 2, KEY_WIDTH = 30, NAME_WIDTH = 40, ERROR_WIDTH = 60, BRIEF_LINE_BYTES = 8192 };
 
 static const char *state_of(const struct search_call *call)
 {
@@ -202,6 +203,32 @@ void show_prompts(const struct view *view, int32_t node)
 
 /* ---- --brief ---- */
 
+/* A text, or an object of texts as a line each, those after the first further in. */
+static void print_entry(const cJSON *entry)
+{
+    if (!cJSON_IsObject(entry)) {
+        char *printed = cJSON_IsString(entry) ? NULL : json_print_line(entry);
+        paint_block(printed != NULL ? printed : search_text(entry->valuestring), 2 * INDENT,
+                    paint_columns());
+        cJSON_free(printed);
+        return;
+    }
+    const cJSON *member = NULL;
+    cJSON_ArrayForEach (member, entry) {
+        struct buffer line;
+        buffer_init(&line, BRIEF_LINE_BYTES);
+        for (const char *c = search_text(member->string); *c != '\0'; c++) {
+            buffer_append_char(&line, *c == '_' ? ' ' : *c);
+        }
+        char *printed = cJSON_IsString(member) ? NULL : json_print_line(member);
+        buffer_append_text(&line, ": ");
+        buffer_append_text(&line, printed != NULL ? printed : search_text(member->valuestring));
+        paint_block(buffer_text(&line), (member == entry->child ? 2 : 3) * INDENT, paint_columns());
+        cJSON_free(printed);
+        buffer_fini(&line);
+    }
+}
+
 static void print_brief(const char *text)
 {
     cJSON *brief = NULL;
@@ -227,10 +254,7 @@ static void print_brief(const char *text)
         print_heading(item->string);
         const cJSON *line = NULL;
         cJSON_ArrayForEach (line, item) {
-            char *printed = cJSON_IsString(line) ? NULL : json_print_line(line);
-            paint_block(cJSON_IsString(line) ? line->valuestring : search_text(printed), 2 * INDENT,
-                        paint_columns());
-            cJSON_free(printed);
+            print_entry(line);
         }
     }
     cJSON_Delete(brief);

@@ -228,10 +228,12 @@ static void check_configs(const struct model *model, const struct planning *plan
         if (plan_set_has(&model->history.tried, seen[count])) {
             json_problems_add(problems, pointer, "it was tried before with this recipe");
         }
-        for (int i = 0; i < count; i++) {
-            if (strcmp(seen[i], seen[count]) == 0) {
-                json_problems_add(problems, pointer, "it is the same as /configs/%d", i);
-            }
+        int same = 0;
+        while (same < count && strcmp(seen[same], seen[count]) != 0) {
+            same++;
+        }
+        if (same < count) {
+            json_problems_add(problems, pointer, "it is the same as /configs/%d", same);
         }
         count++;
     }

@@ -156,8 +156,10 @@ static void test_hostile_texts(void **state)
                   escape, escape, escape, escape, escape, escape, escape);
     must_apply(&search, buffer_text(&body));
     buffer_clear(&body);
-    buffer_printf(&body, "\"event\":\"brief\",\"brief\":{\"%s\":\"%s\",\"l\":[\"%s\",1],\"n\":2}",
-                  escape, escape, escape);
+    buffer_printf(&body,
+                  "\"event\":\"brief\",\"brief\":{\"%s\":\"%s\",\"l\":[\"%s\",1,{"
+                  "\"claim\":\"c\",\"refuted_if\":\"%s\",\"rows\":3}],\"n\":2}",
+                  escape, escape, escape, escape);
     must_apply(&search, buffer_text(&body));
     buffer_clear(&body);
     buffer_printf(&body,
@@ -175,6 +177,8 @@ static void test_hostile_texts(void **state)
         expect(f, arguments, 0, "a·[2Jb");
         assert_null(strchr(buffer_text(&f->out), '\033'));
     }
+    expect(f, "show agents --brief", 0,
+           "    1\n    claim: c\n      refuted if: a·[2Jb\n      rows: 3\n");
     buffer_fini(&body);
     search_fini(&search);
 }
