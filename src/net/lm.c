@@ -520,6 +520,10 @@ static void go_elsewhere(struct lm *lm, struct asking *asking, const struct erro
 static void ask_simpler(struct lm *lm, struct asking *asking, const struct error *problem)
 {
     const char *left_out = "";
+    if (asking->tries >= lm->options.tries) {
+        end_asking(lm, asking, problem);
+        return;
+    }
     asking->forms[asking->site] = lm_try_simpler(&asking->attempt, &left_out);
     log_write(lm->options.log, LOG_WARNING, "net", "%s; again without %s", problem->message,
               left_out);
@@ -540,7 +544,8 @@ static void settle(struct lm *lm, struct asking *asking, const struct http_respo
     asking->state = WAITING;
     lm->open--;
     pay(lm, asking, response);
-    asking->tries += verdict == LM_PASSING || asking->attempt.reading.began;
+    bool served = response->code >= 200 && response->code < 300; /* and put down: see pay() */
+    asking->tries += verdict == LM_PASSING || served;
     switch (verdict) {
     case LM_ANSWERED:
         take_text(lm, asking);

@@ -343,6 +343,13 @@ static void test_a_schema_breaks_the_server(void **state)
         assert_null(strstr(site->bodies[1], "\"maxLength\""));
         assert_non_null(strstr(site->bodies[1], "\"json_schema\""));
     }
+    /* What was served counts as a try, which a question has so many of. */
+    lm_fixture_restart(fixture);
+    site->steps[0].wire.text = NULL;
+    site->steps[0].body = cases[1].body;
+    fixture->options.tries = 2;
+    lm_fixture_expect(fixture, STATUS_EXTERNAL, 2, "the grammar cannot be built");
+    fixture->options.tries = 4;
     /* After words of a reply it is an error as any other: the reply may have been all but done. */
     lm_fixture_restart(fixture);
     struct step *step = lm_fixture_fail_first(site);
