@@ -136,7 +136,7 @@ void controller_close_agents(struct controller *c)
     calls_destroy(c->calls);
     controller_close_calls(c);
     model_destroy(c->speaker);
-    search_fini(&c->recorded);
+    controller_close_replay(c);
 }
 
 /* ---- the turn ---- */
@@ -217,11 +217,6 @@ static bool says_last_words(const struct controller *c)
     return c->finish_recorded && c->search.end != SEARCH_FINISHED;
 }
 
-int64_t controller_outcomes(const struct controller *c)
-{
-    return c->search.outcomes + c->pending_outcomes;
-}
-
 enum status controller_replay_answers(struct controller *c, struct error *err)
 {
     if (c->options.replay_folder == NULL || c->calls == NULL) {
@@ -251,10 +246,12 @@ enum status controller_turn_agents(struct controller *c, struct error *err)
         TRY(withdraw_plans(c, err));
     }
     if (c->calls != NULL) { /* what was paid for is recorded, also while it stops */
-        TRY(calls_turn(c->calls, &c->search, controller_outcomes(c), waits_for_answers(c), err));
+        bool idle = c->held == NULL && waits_for_answers(c);
+        TRY(calls_turn(c->calls, &c->search, controller_outcomes(c), idle, err));
     }
     TRY(controller_turn_researcher(c, err));
-    return take_events(c, err);
+    TRY(take_events(c, err));
+    return c->held != NULL && waits_for_answers(c) ? controller_go_astray(c, err) : STATUS_OK;
 }
 
 enum status controller_end_agents(struct controller *c, struct error *err)

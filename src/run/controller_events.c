@@ -48,7 +48,26 @@ cJSON *controller_failure(int32_t node, int32_t candidate, const struct error *f
     return event;
 }
 
+/* A node is the next after those that are recorded, or on their way to the disk. */
+static void number_node(struct controller *c, cJSON *event)
+{
+    const char *kind = cJSON_GetStringValue(cJSON_GetObjectItemCaseSensitive(event, "event"));
+    if (kind != NULL && strcmp(kind, "node_planned") == 0) {
+        cJSON_AddNumberToObject(event, "node", c->search.tree.count + c->planning);
+        c->planning++;
+    }
+}
+
 enum status controller_emit(struct controller *c, cJSON *event, struct error *err)
+{
+    if (event != NULL && controller_must_hold(c, event)) {
+        return controller_hold(c, event, err);
+    }
+    TRY(controller_write(c, event, err));
+    return c->held != NULL ? controller_release(c, err) : STATUS_OK;
+}
+
+enum status controller_write(struct controller *c, cJSON *event, struct error *err)
 {
     struct pending_event *pending = mem_calloc(1, sizeof(*pending));
     if (event == NULL || pending == NULL) {
@@ -56,11 +75,12 @@ enum status controller_emit(struct controller *c, cJSON *event, struct error *er
         free(pending);
         return mem_fail(err, sizeof(*pending), "an event");
     }
+    number_node(c, event);
     cJSON_AddNumberToObject(event, "sequence", (double)c->next_sequence);
     cJSON_AddNumberToObject(event, "time_s", clock_wall_s());
     pending->sequence = c->next_sequence;
     pending->written_s = clock_monotonic_s();
-    pending->outcome = search_is_outcome(event);
+    pending->outcome = search_read_outcome(event).kind != SEARCH_OUTCOME_NONE;
     enum status status = journal_append(c->journal, event, err);
     if (status != STATUS_OK) {
         free(pending);

@@ -31,7 +31,7 @@ const char *controller_budget_spent(const struct controller *c)
 bool controller_idle(const struct controller *c)
 {
     return c->open_count == 0 && c->plans_pending == 0 && c->first_pending == NULL &&
-           c->ready_first == c->ready_count && c->busy_count == 0;
+           c->held == NULL && c->ready_first == c->ready_count && c->busy_count == 0;
 }
 
 /* Decides that the search ends; candidates that wait are dropped, running ones finish. */
@@ -105,7 +105,7 @@ enum status controller_finish(struct controller *c, struct error *err)
         return STATUS_OK;
     }
     bool rounds_open = c->open_count > 0 || c->plans_pending > 0 || c->ready_first < c->ready_count;
-    if (rounds_open || c->first_pending != NULL) {
+    if (rounds_open || c->first_pending != NULL || c->held != NULL) {
         return STATUS_OK;
     }
     if (!search_best(&c->search, &c->winner_node, &c->winner_candidate)) {

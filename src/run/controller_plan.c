@@ -83,7 +83,7 @@ static bool wants_plan(const struct controller *c)
     return c->unfinished + coming < c->options.leader_count + controller_ahead(c);
 }
 
-static bool may_plan(const struct controller *c)
+bool controller_may_plan(const struct controller *c)
 {
     const struct job *job = c->options.job;
     int64_t rounds = c->search.tree.count - 1 + c->plans_pending;
@@ -108,14 +108,14 @@ static enum status await_plan(struct controller *c, int32_t parent, int32_t numb
     return STATUS_OK;
 }
 
-static int32_t requests_so_far(const struct controller *c)
+int32_t controller_requests(const struct controller *c)
 {
     return c->search.request_count + c->requesting;
 }
 
-static enum status request_plan(struct controller *c, int32_t parent, struct error *err)
+enum status controller_request_plan(struct controller *c, int32_t parent, struct error *err)
 {
-    int32_t number = requests_so_far(c) + 1;
+    int32_t number = controller_requests(c) + 1;
     cJSON *event = controller_event("plan_requested", -1, -1);
     cJSON_AddNumberToObject(event, "number", number);
     cJSON_AddNumberToObject(event, "parent", parent);
@@ -153,79 +153,22 @@ static int32_t select_parent(const struct controller *c)
     };
     struct rng rng;
     rng_init(&rng, c->options.job->seed, (uint64_t)(search->tree.count + c->plans_pending));
-    return requests_so_far(c) < SEARCH_REQUESTS_MAX
+    return controller_requests(c) < SEARCH_REQUESTS_MAX
                ? c->options.job->policy->select(&search->tree, &options, &rng)
                : -1;
 }
 
 static enum status plan_rounds(struct controller *c, struct error *err)
 {
-    while (wants_plan(c) && may_plan(c)) {
+    while (wants_plan(c) && controller_may_plan(c)) {
         int32_t parent = select_parent(c);
         if (parent < 0) {
             c->dry = c->open_count == 0 && c->plans_pending == 0;
             return STATUS_OK;
         }
-        TRY(request_plan(c, parent, err));
+        TRY(controller_request_plan(c, parent, err));
     }
     return STATUS_OK;
-}
-
-/* ---- a replay ---- */
-
-/* Plans that were given up: after a time that another search need not take as well. */
-static enum status drop_as_recorded(struct controller *c, struct error *err)
-{
-    const struct search *recorded = &c->recorded;
-    for (int i = c->requests.count - 1; i >= 0; i--) {
-        int32_t number = c->requests.list[i].number;
-        const struct search_request *same = number >= 1 && number <= recorded->request_count
-                                                ? &recorded->requests[number - 1]
-                                                : NULL;
-        if (same != NULL && same->dropped != NULL &&
-            same->dropped_outcomes <= controller_outcomes(c) &&
-            requests_take(&c->requests, number, NULL)) {
-            researcher_forget(c->researcher, number);
-            TRY(controller_drop_plan(c, number, same->dropped, same->refused, err));
-        }
-    }
-    return STATUS_OK;
-}
-
-/* What the recorded search wanted, when it did: where its jobs ended, it decided later than one
- * that goes on, and knew more then. */
-static enum status plan_as_recorded(struct controller *c, struct error *err)
-{
-    const struct search *recorded = &c->recorded;
-    const struct tree *tree = &c->search.tree;
-    TRY(drop_as_recorded(c, err));
-    int32_t next = requests_so_far(c);
-    for (; next < recorded->request_count && may_plan(c); next++) {
-        const struct search_request *same = &recorded->requests[next];
-        if (same->outcomes > c->search.outcomes) {
-            return STATUS_OK;
-        }
-        if (same->parent >= tree->count || tree->nodes[same->parent].state != TREE_NODE_CLOSED) {
-            c->astray = true;
-            log_write(c->options.log, LOG_WARNING, "run",
-                      "the recorded search refined n%04d here, which is not closed in this one: it "
-                      "goes its own way from here on",
-                      (int)same->parent);
-            return STATUS_OK;
-        }
-        TRY(request_plan(c, same->parent, err));
-    }
-    c->dry =
-        c->dry || (next >= recorded->request_count && c->open_count == 0 && c->plans_pending == 0);
-    return STATUS_OK;
-}
-
-/* A search that ended made no plans after its last one. */
-static bool follows_recorded(const struct controller *c)
-{
-    const struct search *recorded = &c->recorded;
-    return c->options.replay_folder != NULL && !c->astray && recorded->request_count > 0 &&
-           (recorded->end == SEARCH_FINISHED || requests_so_far(c) < recorded->request_count);
 }
 
 enum status controller_plan(struct controller *c, struct error *err)
@@ -242,16 +185,14 @@ enum status controller_plan(struct controller *c, struct error *err)
     if (!ready) {
         return STATUS_OK;
     }
-    return follows_recorded(c) ? plan_as_recorded(c, err) : plan_rounds(c, err);
+    return controller_follows_plans(c) ? controller_plan_as_recorded(c, err) : plan_rounds(c, err);
 }
 
 /* ---- what comes of it ---- */
 
-static cJSON *planned_event(const struct controller *c, const struct plan *plan,
-                            const char *changes)
+static cJSON *planned_event(const struct plan *plan, const char *changes)
 {
-    /* Plans that are being recorded come before this one. */
-    cJSON *event = controller_event("node_planned", c->search.tree.count + c->planning, -1);
+    cJSON *event = controller_event("node_planned", -1, -1); /* its node: controller_emit */
     cJSON_AddNumberToObject(event, "parent", plan->parent);
     if (plan->number > 0) {
         cJSON_AddNumberToObject(event, "number", plan->number);
@@ -301,9 +242,7 @@ enum status controller_record_plan(struct controller *c, const struct plan *plan
                                    const char *changes, double asked_s, struct error *err)
 {
     ahead_learn_latency(&c->ahead, clock_monotonic_s() - asked_s);
-    TRY(controller_emit(c, planned_event(c, plan, changes), err));
-    c->planning++;
-    return STATUS_OK;
+    return controller_emit(c, planned_event(plan, changes), err);
 }
 
 enum status controller_collect_plans(struct controller *c, struct error *err)

@@ -6,6 +6,7 @@
  *   controller_events.c    event -> journal -> search_apply -> what follows from it
  *   controller_plan.c      select, ask for plans, close a round
  *   controller_agents.c    the turn of calls and researcher; planning ahead
+ *   controller_replay.c    the plans and the order of another search
  *   controller_trial.c     a plan from its arrival until it is a node: checks, dry run, repair
  *   controller_calls.c     calls that a worker answers: dry runs, questions to a local model
  *   controller_dispatch.c  orders to workers
@@ -68,6 +69,7 @@ struct pending_event {
 
 struct rank_call;
 struct trial;
+struct held_event;
 
 struct candidate_id {
     int32_t node, candidate;
@@ -132,9 +134,10 @@ struct controller {
 
     int plans_pending; /* requested from the researcher or being recorded */
     struct requests requests;
-    bool astray;            /* a replay that does not go the recorded search's way any more */
-    bool dry;               /* the researcher has nothing more to propose */
-    const char *end_reason; /* decided, not yet recorded; NULL: going on */
+    bool astray;             /* a replay that does not go the recorded search's way any more */
+    struct held_event *held; /* events of a replay that wait for their turn, in order */
+    bool dry;                /* the researcher has nothing more to propose */
+    const char *end_reason;  /* decided, not yet recorded; NULL: going on */
     bool test_root_sent, test_winner_sent, finish_recorded;
     int32_t winner_node, winner_candidate;
 
@@ -221,6 +224,8 @@ cJSON *controller_failure(int32_t node, int32_t candidate, const struct error *f
                           const char *log_tail, double rank_seconds);
 /* Numbers it, hands it to the journal, keeps it until it is on disk. Takes it. */
 enum status controller_emit(struct controller *c, cJSON *event, struct error *err);
+/* The same at once, whatever the turn. */
+enum status controller_write(struct controller *c, cJSON *event, struct error *err);
 /* Applies what has reached the disk. */
 enum status controller_apply_durable(struct controller *c, struct error *err);
 /* Writes down how long this allocation has lasted. */
@@ -243,6 +248,11 @@ enum status controller_drop_plan(struct controller *c, int32_t number, const cha
                                  bool refused, struct error *err);
 /* A request has ended, on disk. */
 void controller_end_request(struct controller *c, int32_t parent);
+/* Whether another plan may be asked for now. */
+bool controller_may_plan(const struct controller *c);
+/* How many were, those that are on their way to the disk too. */
+int32_t controller_requests(const struct controller *c);
+enum status controller_request_plan(struct controller *c, int32_t parent, struct error *err);
 /* The plans that were on their way when the job before ended are asked for again. */
 enum status controller_recover_plans(struct controller *c, struct error *err);
 /* A candidate of an open node has ended, or the node was found open: it may be ready to close. */
@@ -269,9 +279,6 @@ enum status controller_open_agents(struct controller *c, struct error *err);
 /* Calls that were under way when the job before ended. */
 enum status controller_recover_agents(struct controller *c, struct error *err);
 enum status controller_turn_agents(struct controller *c, struct error *err);
-/* Outcomes of the search when all its events are on disk. A replay does what the recorded search
- * did when it has as many. */
-int64_t controller_outcomes(const struct controller *c);
 /* The answers of a replay that are due before anything else. */
 enum status controller_replay_answers(struct controller *c, struct error *err);
 /* What the researcher makes of an outcome that was just applied. */
@@ -291,6 +298,22 @@ int64_t controller_ahead(const struct controller *c);
 /* Records another number where what was measured asks for it. */
 enum status controller_set_ahead(struct controller *c, struct error *err);
 void controller_learn_ahead(struct controller *c, int32_t node, const struct candidate *candidate);
+
+/* ---- controller_replay.c ---- */
+/* Outcomes of the search when all its events are on disk. A replay does what the recorded search
+ * did when it has as many. */
+int64_t controller_outcomes(const struct controller *c);
+/* Whether plans are those of a recorded search, which asked for them and dropped them then. */
+bool controller_follows_plans(const struct controller *c);
+enum status controller_plan_as_recorded(struct controller *c, struct error *err);
+/* Whether it is not the event's turn; keeping it until it is (takes it); letting go of all whose
+ * turn it is. */
+bool controller_must_hold(const struct controller *c, const cJSON *event);
+enum status controller_hold(struct controller *c, cJSON *event, struct error *err);
+enum status controller_release(struct controller *c, struct error *err);
+/* It does not follow the recorded search any more. */
+enum status controller_go_astray(struct controller *c, struct error *err);
+void controller_close_replay(struct controller *c);
 
 /* ---- controller_calls.c ---- */
 bool controller_works_on_call(const struct controller_worker *worker);

@@ -115,6 +115,7 @@ enum status controller_begin_stop(struct controller *c, const struct error *fail
     c->predicted_s = controller_drain_s(c);
     c->patience_s = stop_patience_s(deadline_left_s(c->options.deadline), c->predicted_s);
     tell_margin(c);
+    TRY(controller_release(c, err)); /* what has come is kept, in whatever order */
     return send_stops(c, err);
 }
 

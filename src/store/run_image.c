@@ -31,6 +31,7 @@ static void count_rows(const struct search *search, int64_t counts[RUN_TABLE_COU
     counts[RUN_PROMPTS] = search->prompt_count;
     counts[RUN_AHEADS] = search->ahead_count;
     counts[RUN_REQUESTS] = search->request_count;
+    counts[RUN_OUTCOMES] = search->order_count;
     for (int32_t n = 0; n < search->tree.count; n++) {
         const struct search_node *node = &search->nodes[n];
         counts[RUN_CANDIDATES] += node->candidate_count;
@@ -362,6 +363,14 @@ static void take_requests(const struct search *search, struct request_row *rows)
     }
 }
 
+static void take_outcomes(const struct search *search, struct outcome_row *rows)
+{
+    for (int32_t i = 0; i < search->order_count; i++) {
+        const struct search_outcome *from = &search->order[i];
+        rows[i] = (struct outcome_row){from->id, from->candidate, (signed char)from->kind};
+    }
+}
+
 /* A text that is not valid UTF-8 is replaced by a repaired copy. */
 static enum status repair_text(const char **text, struct arena *texts, struct error *err)
 {
@@ -419,6 +428,7 @@ static enum status take_all(const struct search *search, struct run_image *image
     take_prompts(search, image->rows[RUN_PROMPTS]);
     take_aheads(search, image->rows[RUN_AHEADS]);
     take_requests(search, image->rows[RUN_REQUESTS]);
+    take_outcomes(search, image->rows[RUN_OUTCOMES]);
     for (int i = 0; i < RUN_TABLE_COUNT; i++) {
         TRY(repair_texts(image, (enum run_table)i, err));
     }

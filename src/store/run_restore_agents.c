@@ -257,6 +257,52 @@ static enum status restore_requests(struct restorer *from)
     return STATUS_OK;
 }
 
+/* ---- the order of outcomes ---- */
+
+static bool outcome_makes_sense(const struct search *search, const struct outcome_row *row)
+{
+    bool of_candidate = row->kind == SEARCH_OUTCOME_FINISHED || row->kind == SEARCH_OUTCOME_FAILED;
+    bool candidate_fits = of_candidate
+                              ? row->candidate >= 0 && row->candidate < SEARCH_CANDIDATES_MAX
+                              : row->candidate == -1;
+    switch ((enum search_outcome_kind)row->kind) {
+    case SEARCH_OUTCOME_NONE:
+    case SEARCH_OUTCOME_COUNT:
+        return false;
+    case SEARCH_OUTCOME_BRIEF:
+    case SEARCH_OUTCOME_DOCUMENTS:
+    case SEARCH_OUTCOME_AHEAD:
+        return candidate_fits && row->id == -1;
+    case SEARCH_OUTCOME_CALL:
+        return candidate_fits && row->id >= 0 && row->id < search->call_count;
+    case SEARCH_OUTCOME_DROPPED:
+        return candidate_fits && row->id >= 1 && row->id <= search->request_count;
+    default:
+        return candidate_fits && row->id >= 0 && row->id < search->tree.count;
+    }
+}
+
+static enum status restore_outcomes(struct restorer *from)
+{
+    const struct outcome_row *rows = from->image->rows[RUN_OUTCOMES];
+    struct search *to = from->search;
+    void *items = NULL;
+    const int64_t most = INT32_MAX / 2;
+    TRY(make_items(from, RUN_OUTCOMES, to->outcomes < most ? to->outcomes : most,
+                   sizeof(*to->order), &items, &to->order_count));
+    to->order = items;
+    to->order_capacity = to->order_count;
+    for (int32_t i = 0; i < to->order_count; i++) {
+        if (!outcome_makes_sense(to, &rows[i])) {
+            return CORRUPT(from->err, from->path, RUN_OUTCOMES, i,
+                           "its node, candidate, plan or call is out of range");
+        }
+        to->order[i] =
+            (struct search_outcome){rows[i].id, (int8_t)rows[i].candidate, (uint8_t)rows[i].kind};
+    }
+    return STATUS_OK;
+}
+
 /* ---- the whole ---- */
 
 static enum status restore_agent_totals(struct restorer *from)
@@ -285,5 +331,6 @@ enum status restore_agents(struct restorer *from)
     TRY(restore_documents(from));
     TRY(restore_prompts(from));
     TRY(restore_aheads(from));
-    return restore_requests(from);
+    TRY(restore_requests(from));
+    return restore_outcomes(from);
 }

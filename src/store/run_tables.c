@@ -24,6 +24,9 @@ static const char *const end_names[] = {"RUNNING", "FINISHED", NULL};
 static const char *const node_state_names[] = {"OPEN", "CLOSED", "FAILED", NULL};
 static const char *const call_state_names[] = {"OPEN", "ANSWERED", "FAILED", "LOST", NULL};
 static const char *const request_state_names[] = {"OPEN", "PLANNED", "WITHDRAWN", "REFUSED", NULL};
+static const char *const outcome_names[] = {"NONE",      "PLANNED", "DROPPED",   "FINISHED",
+                                            "FAILED",    "CLOSED",  "DIAGNOSED", "BRIEF",
+                                            "DOCUMENTS", "AHEAD",   "CALL",      NULL};
 static const char *const candidate_state_names[] = {"PLANNED",  "RUNNING", "SUSPENDED",
                                                     "FINISHED", "FAILED",  NULL};
 
@@ -280,6 +283,12 @@ static const struct table_column request_columns[] = {
     COLUMN(request_row, dropped_outcomes, TABLE_I64, "likewise when it was dropped, else 0"),
 };
 
+static const struct table_column outcome_columns[] = {
+    CHOICE(outcome_row, kind, outcome_names, "what came to be known"),
+    COLUMN(outcome_row, id, TABLE_I32, "its node, call, or number of a dropped plan; else -1"),
+    COLUMN(outcome_row, candidate, TABLE_I32, "its candidate, -1 if none"),
+};
+
 #define TABLE_SINCE(version, index, name, row, columns, meaning)                                   \
     [index] = {name, meaning, sizeof(struct row), columns, COUNT(columns), version}
 #define TABLE(index, name, row, columns, meaning) TABLE_SINCE(0, index, name, row, columns, meaning)
@@ -313,4 +322,6 @@ const struct table run_tables[RUN_TABLE_COUNT] = {
                 "how far it was planned ahead of the free workers, in order"),
     TABLE_SINCE(4, RUN_REQUESTS, "requests", request_row, request_columns,
                 "plans that were asked for, in order; the first has number 1"),
+    TABLE_SINCE(4, RUN_OUTCOMES, "outcomes", outcome_row, outcome_columns,
+                "all that decisions rest on, in the order in which it came to be known"),
 };

@@ -2,6 +2,7 @@
  *
  *   /identity (1)  /search (1)  /nodes  /candidates  /curves  /cases  /confusions  /insights
  *   /allocations  /incidents  /calls  /documents  /prompts  /aheads  /requests
+ *   /outcomes
  *
  * Rows are ordered by node, candidate, then as they came: row i of /nodes is node i. FORMATS.md
  * documents them. */
@@ -27,6 +28,7 @@ enum run_table {
     RUN_PROMPTS,
     RUN_AHEADS,
     RUN_REQUESTS,
+    RUN_OUTCOMES,
     RUN_TABLE_COUNT
 };
 
@@ -140,6 +142,11 @@ enum request_row_state {
     REQUEST_ROW_WITHDRAWN,
     REQUEST_ROW_REFUSED
 };
+struct outcome_row {
+    int32_t id, candidate;
+    signed char kind;
+};
+
 struct request_row {
     int64_t outcomes, dropped_outcomes;
     const char *dropped;

@@ -61,6 +61,7 @@ void search_fini(struct search *search)
     free(search->documents);
     free(search->prompts);
     free(search->requests);
+    free(search->order);
     free(search->aheads);
     tree_fini(&search->tree);
     arena_fini(&search->arena);

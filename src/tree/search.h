@@ -233,6 +233,27 @@ struct search_ahead {
     int64_t candidates;
 };
 
+/* What an outcome was: a replay has them in the same order. */
+enum search_outcome_kind {
+    SEARCH_OUTCOME_NONE, /* or not known: in a file of a version before 4 */
+    SEARCH_OUTCOME_PLANNED,
+    SEARCH_OUTCOME_DROPPED,
+    SEARCH_OUTCOME_FINISHED,
+    SEARCH_OUTCOME_FAILED,
+    SEARCH_OUTCOME_CLOSED,
+    SEARCH_OUTCOME_DIAGNOSED,
+    SEARCH_OUTCOME_BRIEF,
+    SEARCH_OUTCOME_DOCUMENTS,
+    SEARCH_OUTCOME_AHEAD,
+    SEARCH_OUTCOME_CALL,
+    SEARCH_OUTCOME_COUNT
+};
+struct search_outcome {
+    int32_t id;       /* node; number of a plan that was dropped; call; else -1 */
+    int8_t candidate; /* -1: none */
+    uint8_t kind;
+};
+
 /* What the search is of, fixed by its first event. Resuming with another identity is refused. */
 struct search_identity {
     char *job;        /* the job file as it was read, JSON, without secrets */
@@ -274,6 +295,8 @@ struct search {
                       an agent: the last of aheads */
     struct search_ahead *aheads; /* in order */
     int32_t ahead_count, ahead_capacity;
+    struct search_outcome *order; /* the last order_count of all outcomes */
+    int32_t order_count, order_capacity;
     struct search_settled *settled; /* in the order in which it happened; after a load, of nodes */
     int64_t settled_count, settled_capacity;
     int32_t best_node;                /* with the best candidate of all, -1: none has finished */
@@ -360,8 +383,10 @@ bool search_is_simulated(const struct search *search);
  * unchanged) names the key or the state that does not fit. */
 enum status search_apply(struct search *search, const cJSON *event, struct error *err);
 
-/* Whether an event counts among search->outcomes. */
-bool search_is_outcome(const cJSON *event);
+/* What an event is among search->outcomes; SEARCH_OUTCOME_NONE: it does not count there. */
+struct search_outcome search_read_outcome(const cJSON *event);
+/* The outcome that came after `before` others. */
+struct search_outcome search_outcome_after(const struct search *search, int64_t before);
 
 /* Result object of candidate_finished, shared by worker and search: keys validation{value,
  * standard_error, loss, rows, truncated, unfinished, format_failures, seconds}, curve[[step,

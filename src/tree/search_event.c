@@ -286,37 +286,37 @@ static enum status apply_node_closed(struct search *search, struct event *event,
 struct event_kind {
     const char *name;
     enum status (*apply)(struct search *search, struct event *event, struct error *err);
-    bool after_end; /* also allowed once the search has finished */
-    bool outcome;   /* a decision can rest on it */
+    bool after_end;                   /* also allowed once the search has finished */
+    enum search_outcome_kind outcome; /* a decision can rest on it */
 };
 
 static const struct event_kind event_kinds[] = {
-    {"started", apply_started, false, false},
-    {"job_resolved", apply_job_resolved, true, false},
-    {"allocation_started", search_apply_allocation_started, true, false},
-    {"allocation_progress", search_apply_allocation_progress, true, false},
-    {"allocation_ended", search_apply_allocation_ended, true, false},
-    {"incident", search_apply_incident, true, false},
-    {"limits_set", search_apply_limits_set, true, false},
-    {"halted", search_apply_halted, true, false},
-    {"plan_requested", search_apply_plan_requested, false, false},
-    {"plan_dropped", search_apply_plan_dropped, false, true},
-    {"node_planned", apply_node_planned, false, true},
-    {"candidate_started", search_apply_candidate_started, false, false},
-    {"candidate_suspended", search_apply_candidate_suspended, false, false},
-    {"candidate_finished", search_apply_candidate_finished, false, true},
-    {"candidate_failed", search_apply_candidate_failed, false, true},
-    {"node_closed", apply_node_closed, false, true},
-    {"weights_dropped", search_apply_weights_dropped, true, false},
-    {"test_scored", search_apply_test_scored, true, false},
-    {"finished", apply_finished, false, false},
-    {"call_started", search_apply_call_started, false, false},
-    {"call_ended", search_apply_call_ended, true, true},
-    {"prompts", search_apply_prompts, true, false},
-    {"brief", search_apply_brief, false, true},
-    {"documents", search_apply_documents, false, true},
-    {"node_diagnosed", search_apply_node_diagnosed, true, true},
-    {"ahead_set", search_apply_ahead_set, false, true},
+    {"started", apply_started, false, SEARCH_OUTCOME_NONE},
+    {"job_resolved", apply_job_resolved, true, SEARCH_OUTCOME_NONE},
+    {"allocation_started", search_apply_allocation_started, true, SEARCH_OUTCOME_NONE},
+    {"allocation_progress", search_apply_allocation_progress, true, SEARCH_OUTCOME_NONE},
+    {"allocation_ended", search_apply_allocation_ended, true, SEARCH_OUTCOME_NONE},
+    {"incident", search_apply_incident, true, SEARCH_OUTCOME_NONE},
+    {"limits_set", search_apply_limits_set, true, SEARCH_OUTCOME_NONE},
+    {"halted", search_apply_halted, true, SEARCH_OUTCOME_NONE},
+    {"plan_requested", search_apply_plan_requested, false, SEARCH_OUTCOME_NONE},
+    {"plan_dropped", search_apply_plan_dropped, false, SEARCH_OUTCOME_DROPPED},
+    {"node_planned", apply_node_planned, false, SEARCH_OUTCOME_PLANNED},
+    {"candidate_started", search_apply_candidate_started, false, SEARCH_OUTCOME_NONE},
+    {"candidate_suspended", search_apply_candidate_suspended, false, SEARCH_OUTCOME_NONE},
+    {"candidate_finished", search_apply_candidate_finished, false, SEARCH_OUTCOME_FINISHED},
+    {"candidate_failed", search_apply_candidate_failed, false, SEARCH_OUTCOME_FAILED},
+    {"node_closed", apply_node_closed, false, SEARCH_OUTCOME_CLOSED},
+    {"weights_dropped", search_apply_weights_dropped, true, SEARCH_OUTCOME_NONE},
+    {"test_scored", search_apply_test_scored, true, SEARCH_OUTCOME_NONE},
+    {"finished", apply_finished, false, SEARCH_OUTCOME_NONE},
+    {"call_started", search_apply_call_started, false, SEARCH_OUTCOME_NONE},
+    {"call_ended", search_apply_call_ended, true, SEARCH_OUTCOME_CALL},
+    {"prompts", search_apply_prompts, true, SEARCH_OUTCOME_NONE},
+    {"brief", search_apply_brief, false, SEARCH_OUTCOME_BRIEF},
+    {"documents", search_apply_documents, false, SEARCH_OUTCOME_DOCUMENTS},
+    {"node_diagnosed", search_apply_node_diagnosed, true, SEARCH_OUTCOME_DIAGNOSED},
+    {"ahead_set", search_apply_ahead_set, false, SEARCH_OUTCOME_AHEAD},
 };
 
 static const struct event_kind *find_kind(const char *name)
@@ -329,12 +329,50 @@ static const struct event_kind *find_kind(const char *name)
     return NULL;
 }
 
-bool search_is_outcome(const cJSON *event)
+static int32_t read_id(const cJSON *event, const char *key, double max)
 {
+    const cJSON *item = cJSON_GetObjectItemCaseSensitive(event, key);
+    double value = cJSON_IsNumber(item) ? item->valuedouble : -1.0;
+    return value >= 0.0 && value <= max ? (int32_t)value : -1;
+}
+
+struct search_outcome search_read_outcome(const cJSON *event)
+{
+    static const char *const keys[SEARCH_OUTCOME_COUNT] = {
+        [SEARCH_OUTCOME_PLANNED] = "node",  [SEARCH_OUTCOME_DROPPED] = "number",
+        [SEARCH_OUTCOME_FINISHED] = "node", [SEARCH_OUTCOME_FAILED] = "node",
+        [SEARCH_OUTCOME_CLOSED] = "node",   [SEARCH_OUTCOME_DIAGNOSED] = "node",
+        [SEARCH_OUTCOME_CALL] = "call",
+    };
+    struct search_outcome out = {.id = -1, .candidate = -1, .kind = SEARCH_OUTCOME_NONE};
     const char *name = cJSON_GetStringValue(cJSON_GetObjectItemCaseSensitive(event, "event"));
     const struct event_kind *kind = name != NULL ? find_kind(name) : NULL;
     bool lost = cJSON_IsTrue(cJSON_GetObjectItemCaseSensitive(event, "lost"));
-    return kind != NULL && kind->outcome && !lost;
+    if (kind == NULL || lost) {
+        return out;
+    }
+    out.kind = (uint8_t)kind->outcome;
+    out.id = keys[kind->outcome] != NULL ? read_id(event, keys[kind->outcome], INT32_MAX) : -1;
+    if (kind->outcome == SEARCH_OUTCOME_FINISHED || kind->outcome == SEARCH_OUTCOME_FAILED) {
+        out.candidate = (int8_t)read_id(event, "candidate", SEARCH_CANDIDATES_MAX - 1);
+    }
+    return out;
+}
+
+struct search_outcome search_outcome_after(const struct search *search, int64_t before)
+{
+    int64_t at = before - (search->outcomes - search->order_count);
+    const struct search_outcome none = {.id = -1, .candidate = -1, .kind = SEARCH_OUTCOME_NONE};
+    return at >= 0 && at < search->order_count ? search->order[at] : none;
+}
+
+static enum status reserve_order(struct search *search, struct error *err)
+{
+    void *list = search->order;
+    TRY(event_reserve(&list, search->order_count, 1, &search->order_capacity,
+                      sizeof(*search->order), "outcomes", err));
+    search->order = list;
+    return STATUS_OK;
 }
 
 /* What every event has, and whether its kind fits the state of the search. */
@@ -371,13 +409,20 @@ enum status search_apply(struct search *search, const cJSON *object, struct erro
     const struct event_kind *kind = NULL;
     json_problems_init(&event.problems);
     json_reader_init(&event.reader, object, "", &event.problems);
+    const struct search_outcome outcome = search_read_outcome(object);
     enum status status = read_header(search, &event, &kind, err);
+    if (status == STATUS_OK && outcome.kind != SEARCH_OUTCOME_NONE) {
+        status = reserve_order(search, err);
+    }
     if (status == STATUS_OK) {
         status = kind->apply(search, &event, err);
     }
     if (status == STATUS_OK) {
         search->last_sequence++;
-        search->outcomes += search_is_outcome(object);
+    }
+    if (status == STATUS_OK && outcome.kind != SEARCH_OUTCOME_NONE) {
+        search->order[search->order_count++] = outcome;
+        search->outcomes++;
     }
     json_problems_fini(&event.problems);
     return status;

@@ -133,6 +133,12 @@ enum agent_forgery {
     FORGE_LATE_REQUEST,
     FORGE_LATE_DROP,
     FORGE_EARLY_DROP,
+    FORGE_OUTCOME_KIND,
+    FORGE_OUTCOME_NODE,
+    FORGE_OUTCOME_CANDIDATE,
+    FORGE_OUTCOME_CALL,
+    FORGE_OUTCOME_PLAN,
+    FORGE_MORE_OUTCOMES,
     FORGE_ROWS,
     FORGE_PATH,
     FORGE_AGENT_COUNT
@@ -207,6 +213,25 @@ static void forge_agents(struct search *search, enum agent_forgery forgery)
         break;
     case FORGE_LATE_DROP:
         search->requests[0].dropped_outcomes = search->outcomes;
+        break;
+    case FORGE_OUTCOME_KIND:
+        search->order[0].kind = SEARCH_OUTCOME_NONE;
+        break;
+    case FORGE_OUTCOME_NODE:
+        search->order[0].id = search->tree.count;
+        break;
+    case FORGE_OUTCOME_CANDIDATE:
+        search->order[1].candidate = -1; /* of one that finished */
+        break;
+    case FORGE_OUTCOME_CALL:
+        search->order[0] = (struct search_outcome){search->call_count, -1, SEARCH_OUTCOME_CALL};
+        break;
+    case FORGE_OUTCOME_PLAN:
+        search->order[0] = (struct search_outcome){0, -1, SEARCH_OUTCOME_DROPPED};
+        break;
+    case FORGE_MORE_OUTCOMES:
+        search->outcomes = search->order_count - 1;
+        search->ahead_count = search->request_count = 0;
         break;
     case FORGE_EARLY_DROP:
         search->requests[0].dropped_outcomes = search->requests[0].outcomes - 1;

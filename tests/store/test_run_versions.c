@@ -105,6 +105,7 @@ static void test_file_of_version_2(void **state)
         fail_msg("%s", err.message);
     }
     sample_search(&wanted, 74);
+    wanted.order_count = 0; /* which came first is not told */
     assert_true(wanted.outcomes > 40 && wanted.incident_count > 0 && wanted.halt_id[0] != '\0');
     assert_same_search(&wanted, &found);
     sample_advance(&found, EVENTS);
@@ -128,6 +129,7 @@ static void test_file_of_version_3(void **state)
         fail_msg("%s", err.message);
     }
     live(&wanted, EVENTS_OF_3);
+    wanted.order_count = 0;
     assert_true(wanted.call_count > 0 && wanted.document_count > 0 && wanted.ahead > 0);
     assert_same_search(&wanted, &found);
     for (int i = EVENTS_OF_3; i < LIFE_EVENTS; i++) {

@@ -111,6 +111,10 @@ static inline void dump_agents(struct buffer *out, const struct search *search)
                       search->aheads[i].outcomes);
     }
     buffer_printf(out, " refusals %d\n", (int)search->refusals);
+    for (int64_t i = 0; i < search->outcomes; i++) {
+        struct search_outcome one = search_outcome_after(search, i);
+        buffer_printf(out, " outcome %d %d %d\n", one.kind, (int)one.id, one.candidate);
+    }
     for (int32_t i = 0; i < search->request_count; i++) {
         const struct search_request *one = &search->requests[i];
         buffer_printf(out, " request %d %d %s %d %" PRId64 " %" PRId64 "\n", (int)one->parent,

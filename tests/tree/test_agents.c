@@ -445,7 +445,28 @@ static void test_outcomes(void **state)
         expected = expected && strstr(whole_life[i], "\"lost\":true") == NULL;
         must_apply(&search, whole_life[i]);
         assert_int_equal(search.outcomes, before + expected);
+        assert_int_equal(search.order_count, search.outcomes);
     }
+    const struct search_outcome expected[] = {{0, -1, SEARCH_OUTCOME_PLANNED},
+                                              {0, 0, SEARCH_OUTCOME_FINISHED},
+                                              {0, -1, SEARCH_OUTCOME_CLOSED},
+                                              {1, -1, SEARCH_OUTCOME_PLANNED},
+                                              {0, -1, SEARCH_OUTCOME_CALL},
+                                              {-1, -1, SEARCH_OUTCOME_BRIEF},
+                                              {-1, -1, SEARCH_OUTCOME_DOCUMENTS},
+                                              {1, -1, SEARCH_OUTCOME_CALL},
+                                              {0, -1, SEARCH_OUTCOME_DIAGNOSED},
+                                              {-1, -1, SEARCH_OUTCOME_AHEAD},
+                                              {1, 1, SEARCH_OUTCOME_FINISHED},
+                                              {1, 2, SEARCH_OUTCOME_FAILED}};
+    for (int i = 0; i < (int)(sizeof(expected) / sizeof(expected[0])); i++) {
+        struct search_outcome found = search_outcome_after(&search, i);
+        assert_int_equal(found.kind, expected[i].kind);
+        assert_int_equal(found.id, expected[i].id);
+        assert_int_equal(found.candidate, expected[i].candidate);
+    }
+    assert_int_equal(search_outcome_after(&search, search.outcomes).kind, SEARCH_OUTCOME_NONE);
+    assert_int_equal(search_outcome_after(&search, -1).kind, SEARCH_OUTCOME_NONE);
     search_fini(&search);
 }
 
