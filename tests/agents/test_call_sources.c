@@ -108,6 +108,7 @@ static void answer_never(void *context, const struct server_request *request,
     (void)context;
     (void)request;
     answer->stall = true;
+    answer->end_bytes = -1;
 }
 
 /* A server that says nothing holds up nobody. */
