@@ -173,7 +173,7 @@ check_replay() { # RUN
     expect 0 'the search has ended' env -u TREX_TEST_KEY "$trex" search job.json --replay "$1" --out "$1-again" --simulate 0.05
     decided "$1" > recorded.txt
     decided "$1-again" > replayed.txt
-    diff recorded.txt replayed.txt > diff.txt || { head -40 diff.txt; die "the replay of $1 has another tree"; }
+    diff recorded.txt replayed.txt > diff.txt || { cat out.txt; head -40 diff.txt; die "the replay of $1 has another tree"; }
     ok "a replay of $1 has the same tree"
 }
 
