@@ -77,7 +77,7 @@ static enum status blame(struct controller *c, int index, const char *kind, cons
     cJSON *event =
         controller_event("incident", works ? worker->node : -1, works ? worker->candidate : -1);
     cJSON_AddStringToObject(event, "kind", kind);
-    cJSON_AddStringToObject(event, "message", text);
+    controller_add_text(event, "message", text);
     if (works) {
         cJSON_AddNumberToObject(event, "lost_s", lost_seconds(c, worker));
         cJSON_AddBoolToObject(event, "blames", guilty);
@@ -102,9 +102,10 @@ enum status controller_lose_device(struct controller *c, int index, const struct
     return controller_begin_stop(c, failure, err, "%s", reason);
 }
 
-/* Marks those that have been silent for too long as lost, with an incident each. If there are
- * several it is a node, the network or the file system, and none of their candidates. */
-static enum status lose_silent(struct controller *c, const char *kind,
+/* Marks those that have been silent for too long as lost, with an incident each. Its candidate has
+ * to answer for one alone, where `blames`; if there are several it is a node, the network or the
+ * file system. */
+static enum status lose_silent(struct controller *c, const char *kind, bool blames,
                                bool (*silent)(const struct controller *c,
                                               const struct controller_worker *worker),
                                int *count, struct error *err)
@@ -123,7 +124,7 @@ static enum status lose_silent(struct controller *c, const char *kind,
                  clock_monotonic_s() - worker->heard_s, message_phases[worker->phase],
                  (long long)worker->done, (long long)worker->total,
                  *count > 1 ? ", and others neither" : "");
-        TRY(blame(c, i, kind, message, *count == 1, err));
+        TRY(blame(c, i, kind, message, blames && *count == 1, err));
     }
     return STATUS_OK;
 }
@@ -163,7 +164,7 @@ enum status controller_find_dead_rank(struct controller *c, struct error *err)
     if (!can_tell_dead(c)) {
         return STATUS_OK;
     }
-    TRY(lose_silent(c, "rank lost", says_nothing_since_term, &count, err));
+    TRY(lose_silent(c, "rank lost", true, says_nothing_since_term, &count, err));
     snprintf(c->stop_reason, sizeof(c->stop_reason), "failed: %d rank%s died", count,
              count > 1 ? "s" : "");
     FAIL(&c->failure, STATUS_MPI, "%d rank%s died", count, count > 1 ? "s" : "");
@@ -181,7 +182,8 @@ static bool hangs(const struct controller *c, const struct controller_worker *wo
 static enum status find_hung_ranks(struct controller *c, struct error *err)
 {
     int count = 0;
-    TRY(lose_silent(c, "rank hung", hangs, &count, err));
+    /* While it stops, one may be held up by others that have gone. */
+    TRY(lose_silent(c, "rank hung", !c->stopping, hangs, &count, err));
     if (count == 0) {
         return STATUS_OK;
     }
@@ -232,6 +234,13 @@ static enum status check_clock(struct controller *c, double now_s, struct error 
 
 /* ---- the watch ---- */
 
+static enum status watch_agents(struct controller *c, double now_s, struct error *err)
+{
+    TRY(give_up_plans(c, now_s, err));
+    /* Workers must not run dry once before anything is known. */
+    return c->ahead.candidates == 0 ? controller_set_ahead(c, err) : STATUS_OK;
+}
+
 enum status controller_watch(struct controller *c, struct error *err)
 {
     double now_s = clock_monotonic_s();
@@ -243,15 +252,14 @@ enum status controller_watch(struct controller *c, struct error *err)
     bool slept = c->watched_s > 0.0 && floor_s > 0.0 && pause_s > 0.5 * floor_s;
     c->watched_s = now_s;
     TRY(check_clock(c, now_s, err));
-    if (c->stopping || c->finish_recorded) {
+    if (c->finish_recorded) {
         return STATUS_OK;
     }
     if (slept || c->rank_calls != NULL) { /* workers are watched themselves */
         requests_hear(&c->requests, now_s);
     }
-    TRY(give_up_plans(c, now_s, err));
-    if (c->ahead.candidates == 0) { /* workers must not run dry once before anything is known */
-        TRY(controller_set_ahead(c, err));
+    if (!c->stopping) {
+        TRY(watch_agents(c, now_s, err));
     }
     if (slept) { /* it was this process that stood still: the others begin anew */
         for (int i = 0; i < c->options.leader_count; i++) {

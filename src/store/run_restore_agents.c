@@ -97,11 +97,15 @@ static enum status check_ledger(struct restorer *from)
     const struct search *search = from->search;
     int64_t tokens = 0;
     double usd = 0.0;
+    double moved = 0.0; /* through the sum, which rounded each time */
     for (int32_t i = 0; i < search->call_count; i++) {
-        tokens += search_call_tokens(&search->calls[i]);
-        usd += search_call_usd(&search->calls[i]);
+        const struct search_call *call = &search->calls[i];
+        tokens += search_call_tokens(call);
+        usd += search_call_usd(call);
+        moved += isnan(call->reserved_usd) ? 0.0 : call->reserved_usd;
     }
-    if (tokens != search->agent_tokens || !(fabs(usd - search->agent_usd) <= 1e-9 * (1.0 + usd))) {
+    double rounding = 1e-9 * (1.0 + usd) + 1e-12 * moved;
+    if (tokens != search->agent_tokens || !(fabs(usd - search->agent_usd) <= rounding)) {
         return CORRUPT(from->err, from->path, RUN_SEARCH, 0,
                        "tokens or dollars of the agents are not those of their calls");
     }

@@ -129,7 +129,7 @@ grep -q . < <(chats killed 'ended twice while a worker answered') || { chats kil
 grep -q '"question"' < <(incidents killed) || { incidents killed; die "nobody was told"; }
 until_done seen 4 env TREX_FAULT=run.worker.answer=kill mpirun -n 3 "$trex" search job.json
 sed -i 's/"threads": 1/"threads": 1, "watchdog_seconds": 4/' job.json
-until_done hung 4 env TREX_FAULT=run.worker.answer=hang mpirun -n 2 "$trex" search job.json
+until_done hung 4 env TREX_FAULT=run.worker.answer=hang mpirun -n 3 "$trex" search job.json
 grep -q '"rank hung"' < <(incidents hung) || { incidents hung; die "a hanging rank was not found"; }
 
 # ---- answers that take too long, and a cap ----

@@ -265,6 +265,26 @@ static void test_agents_that_make_no_sense(void **state)
     }
 }
 
+/* A large reserve passes through the sum of what was spent and rounds it: that is no damage. */
+static void test_large_reserve(void **state)
+{
+    char path[FILE_PATH_BYTES];
+    struct search search;
+    struct search found;
+    struct error err = {0};
+    sample_path(*state, "run.h5", path);
+    live(&search, 1);
+    must_apply(&search, ASK("0", "a", "-1", "10", "0.123456789"));
+    must_apply(&search, ASK("1", "b", "-1", "10", "1e9"));
+    must_apply(&search, ANSWER("1", "\"cost_usd\":0.1,\"reply\":\"{}\""));
+    assert_int_equal(store_run_save(*state, &search, &err), STATUS_OK);
+    if (store_run_read(path, &found, &err) != STATUS_OK) {
+        fail_msg("%s", err.message);
+    }
+    search_fini(&found);
+    search_fini(&search);
+}
+
 int main(void)
 {
 #define IN_FOLDER(test) cmocka_unit_test_setup_teardown(test, sample_setup, sample_teardown)
@@ -273,6 +293,7 @@ int main(void)
         IN_FOLDER(test_journal_of_all_kinds),
         IN_FOLDER(test_long_calls),
         IN_FOLDER(test_agents_that_make_no_sense),
+        IN_FOLDER(test_large_reserve),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
