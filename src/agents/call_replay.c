@@ -95,6 +95,7 @@ static enum status give(struct replay *replay, const struct replay_call *call, s
     answer.tokens_in = recorded->tokens_in;
     answer.tokens_out = recorded->tokens_out;
     answer.seconds = recorded->seconds;
+    answer.rank_seconds = recorded->rank_seconds;
     answer.attempts = recorded->attempts;
     if (!was_answered(recorded)) {
         answer.status = FAIL(&answer.error, STATUS_NOT_FOUND,

@@ -180,6 +180,9 @@ cJSON *call_ended_event(const struct call_answer *answer, bool lost)
         call_add_usd(event, "cost_usd", usd) &&
         cJSON_AddNumberToObject(event, "seconds", within(answer->seconds, CALL_SECONDS_MAX)) !=
             NULL &&
+        (answer->rank_seconds == 0.0 ||
+         cJSON_AddNumberToObject(event, "rank_seconds",
+                                 within(answer->rank_seconds, CALL_SECONDS_MAX)) != NULL) &&
         cJSON_AddNumberToObject(event, "attempts",
                                 within(answer->attempts, SEARCH_CALL_ATTEMPTS_MAX)) != NULL &&
         cJSON_AddStringToObject(event, replied ? "reply" : "error",

@@ -42,6 +42,7 @@ struct call_answer {
     int64_t tokens_in, tokens_out;
     double cost_usd; /* NaN: unknown */
     double seconds;
+    double rank_seconds; /* that ranks of this job worked on it */
     int attempts;
     struct error error;
 };

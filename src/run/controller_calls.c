@@ -26,7 +26,8 @@ struct rank_call {
     enum call_kind kind;
     cJSON *body;
     bool under_way, answered;
-    double asked_s;
+    double asked_s, begun_s; /* when the worker that has it got it */
+    double worked_s;         /* by those that had it before, which left off */
     struct call_answer answer;
     struct rank_call *next;
 };
@@ -183,6 +184,7 @@ enum status controller_dispatch_calls(struct controller *c, struct error *err)
             return mem_fail(err, 4096, "an order");
         }
         call->under_way = true;
+        call->begun_s = clock_monotonic_s();
         TRY(controller_send_call(c, call->kind == CALL_DRY ? WORK_DRY : WORK_ASK, call->id, body,
                                  err));
     }
@@ -192,8 +194,9 @@ enum status controller_dispatch_calls(struct controller *c, struct error *err)
 void controller_put_call_back(struct controller *c, int32_t id)
 {
     struct rank_call *call = *find(c, id);
-    if (call != NULL) {
+    if (call != NULL && call->under_way) {
         call->under_way = false;
+        call->worked_s += clock_monotonic_s() - call->begun_s;
     }
 }
 
@@ -236,7 +239,10 @@ enum status controller_answer_call(struct controller *c, int32_t id, const cJSON
     answer->status = failure->code;
     answer->error = *failure;
     answer->attempts = 1;
-    answer->seconds = clock_monotonic_s() - call->asked_s;
+    double now_s = clock_monotonic_s();
+    double worked_s = call->worked_s + (call->under_way ? now_s - call->begun_s : 0.0);
+    answer->seconds = now_s - call->asked_s;
+    answer->rank_seconds = worked_s * c->options.ranks_per_candidate;
     snprintf(answer->provider, sizeof(answer->provider), "%s",
              call->kind == CALL_DRY ? "worker" : "local");
     call->answered = true;

@@ -297,6 +297,7 @@ static void take_calls(const struct search *search, struct call_row *rows)
             .reserved_usd = from->reserved_usd,
             .started_s = from->started_s,
             .seconds = from->seconds,
+            .rank_seconds = from->rank_seconds,
             .call = i,
             .node = from->node,
             .attempts = from->attempts,

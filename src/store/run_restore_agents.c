@@ -58,7 +58,7 @@ static bool call_is_right(const struct search *search, const struct call_row *ro
            row->outcomes >= 0 && row->outcomes <= search->outcomes &&
            restorer_is_amount_or_unknown(row->cost_usd) &&
            restorer_is_amount_or_unknown(row->reserved_usd) && restorer_is_amount(row->started_s) &&
-           restorer_is_amount(row->seconds);
+           restorer_is_amount(row->seconds) && restorer_is_amount(row->rank_seconds);
 }
 
 static enum status restore_call(struct restorer *from, const struct call_row *row,
@@ -75,6 +75,7 @@ static enum status restore_call(struct restorer *from, const struct call_row *ro
     to->reserved_usd = row->reserved_usd;
     to->started_s = row->started_s;
     to->seconds = row->seconds;
+    to->rank_seconds = row->rank_seconds;
     to->attempts = row->attempts;
     to->outcomes = row->outcomes;
     TRY(restorer_copy(from, row->key, &to->key));

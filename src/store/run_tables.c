@@ -246,6 +246,8 @@ static const struct table_column call_columns[] = {
     COLUMN(call_row, error, TABLE_TEXT, "why there is no reply"),
     COLUMN(call_row, body, TABLE_TEXT, "question, JSON: messages and schema, or to a source"),
     COLUMN(call_row, reply, TABLE_TEXT, "reply as it came"),
+    LATER(4, call_row, rank_seconds, TABLE_F64,
+          "seconds times ranks of this job that worked on it"),
 };
 
 static const struct table_column document_columns[] = {

@@ -118,7 +118,7 @@ enum call_row_state { CALL_ROW_OPEN, CALL_ROW_ANSWERED, CALL_ROW_FAILED, CALL_RO
 struct call_row {
     const char *key, *purpose, *kind, *body, *reply, *provider, *model, *host, *error;
     int64_t tokens_in, tokens_out, reserved_tokens, outcomes;
-    double cost_usd, reserved_usd, started_s, seconds;
+    double cost_usd, reserved_usd, started_s, seconds, rank_seconds;
     int32_t call, node, attempts;
     signed char state;
 };

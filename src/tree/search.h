@@ -190,6 +190,7 @@ struct search_call {
     int64_t reserved_tokens;       /* upper bound, which counts while it is open or was lost */
     double cost_usd, reserved_usd; /* likewise; NaN: no price is known */
     double started_s, seconds;     /* wall time of its event; from the asking to the answer */
+    double rank_seconds;           /* that ranks of the job worked on it */
     int32_t attempts;
     int64_t outcomes; /* search->outcomes before it ended: a replay answers it there */
 };
@@ -301,10 +302,10 @@ struct search {
     int64_t settled_count, settled_capacity;
     int32_t best_node;                /* with the best candidate of all, -1: none has finished */
     int64_t last_sequence;            /* number of the last event applied; 0: none */
-    double rank_seconds;              /* spent by candidates, failed ones included */
+    double rank_seconds;              /* spent by candidates, failed ones included, and on calls */
     double allocation_seconds;        /* wall time of all allocations up to the last event */
     double earlier_seconds;           /* of it, before the allocation that is running */
-    double core_seconds, gpu_seconds; /* spent by candidates, like rank_seconds */
+    double core_seconds, gpu_seconds; /* likewise */
     struct search_allocation *allocations; /* in order */
     int32_t allocation_count, allocation_capacity;
     struct search_incident *incidents; /* in order, at most SEARCH_INCIDENTS_MAX */
@@ -362,15 +363,13 @@ bool search_is_simulated(const struct search *search);
  *
  *   call_started         call, key, purpose, kind, node, body{}, reserved_tokens, reserved_usd|null
  *   call_ended           call, seconds, reply or error [, lost, provider, model, host, tokens_in,
- *                        tokens_out, cost_usd, attempts]     lost: with an error; allowed after the
- *                        end, like the next and node_diagnosed
- *   prompts              prompts[{name, hash, text}]         those of the same name are replaced
- *   brief                brief{...}                          replaces an earlier one
- *   documents            documents[{kind, source, id, title [, url, licence, text, note, path,
- *                        rows]}]                    same kind, source and id: it is replaced
- *   node_diagnosed       node, diagnosis, causes[] [, insights[{text, nodes[]}], retired[indices of
- *                        insights that were there before]]    of a closed node, as often as wanted
- *   ahead_set            candidates
+ *                        tokens_out, cost_usd, attempts, rank_seconds]     lost: with an error;
+ * allowed after the end, like the next and node_diagnosed prompts              prompts[{name, hash,
+ * text}]         those of the same name are replaced brief                brief{...} replaces an
+ * earlier one documents            documents[{kind, source, id, title [, url, licence, text, note,
+ * path, rows]}]                    same kind, source and id: it is replaced node_diagnosed node,
+ * diagnosis, causes[] [, insights[{text, nodes[]}], retired[indices of insights that were there
+ * before]]    of a closed node, as often as wanted ahead_set            candidates
  *
  * What stands in brackets may be absent or null: one thread, no GPU, spans unknown. With `blames`
  * true the candidate's kills go up by one. limits_set says all limits that hold from then on, and

@@ -166,3 +166,17 @@ enum status search_apply_incident(struct search *search, struct event *event, st
     }
     return STATUS_OK;
 }
+
+/* ---- what work costs ---- */
+
+void search_add_cost(struct search *search, double rank_seconds, double *core_seconds,
+                     double *gpu_seconds)
+{
+    const struct search_allocation *allocation =
+        search->allocation_count > 0 ? &search->allocations[search->allocation_count - 1] : NULL;
+    *core_seconds = rank_seconds * (allocation != NULL ? allocation->threads : 1);
+    *gpu_seconds = rank_seconds * (allocation != NULL ? allocation->gpus : 0);
+    search->rank_seconds += rank_seconds;
+    search->core_seconds += *core_seconds;
+    search->gpu_seconds += *gpu_seconds;
+}

@@ -217,6 +217,7 @@ static enum status read_end(struct event *event, struct arena *arena, struct sea
     out->cost_usd = read_usd(event, "cost_usd");
     out->seconds = event_require_seconds(event, "seconds");
     out->attempts = (int32_t)json_read_int(reader, "attempts", 0, 0, SEARCH_CALL_ATTEMPTS_MAX);
+    out->rank_seconds = json_read_number(reader, "rank_seconds", 0.0, 0.0, SEARCH_SECONDS_MAX);
     TRY(event_read_line(event, "provider", false, arena, &out->provider, err));
     TRY(event_read_line(event, "model", false, arena, &out->model, err));
     TRY(event_read_line(event, "host", false, arena, &out->host, err));
@@ -246,10 +247,14 @@ static void end_call(struct search *search, struct search_call *call, const stru
     call->cost_usd = end->cost_usd;
     call->seconds = end->seconds;
     call->attempts = end->attempts;
+    call->rank_seconds = end->rank_seconds;
     call->outcomes = search->outcomes;
     search->agent_tokens += search_call_tokens(call);
     /* What rounding leaves of a difference may be below 0. */
     search->agent_usd = fmax(search->agent_usd, 0.0) + search_call_usd(call);
+    double core_seconds = 0.0;
+    double gpu_seconds = 0.0;
+    search_add_cost(search, end->rank_seconds, &core_seconds, &gpu_seconds);
 }
 
 enum status search_apply_call_ended(struct search *search, struct event *event, struct error *err)

@@ -55,20 +55,14 @@ enum status search_apply_candidate_started(struct search *search, struct event *
     return STATUS_OK;
 }
 
-/* Cores and GPUs are counted as the running allocation has them: one core and no GPU a rank where
- * it does not say. */
 static void add_cost(struct search *search, struct candidate *candidate, double rank_seconds)
 {
-    const struct search_allocation *allocation =
-        search->allocation_count > 0 ? &search->allocations[search->allocation_count - 1] : NULL;
-    double core_seconds = rank_seconds * (allocation != NULL ? allocation->threads : 1);
-    double gpu_seconds = rank_seconds * (allocation != NULL ? allocation->gpus : 0);
+    double core_seconds = 0.0;
+    double gpu_seconds = 0.0;
+    search_add_cost(search, rank_seconds, &core_seconds, &gpu_seconds);
     candidate->rank_seconds += rank_seconds;
     candidate->core_seconds += core_seconds;
     candidate->gpu_seconds += gpu_seconds;
-    search->rank_seconds += rank_seconds;
-    search->core_seconds += core_seconds;
-    search->gpu_seconds += gpu_seconds;
 }
 
 enum status search_apply_candidate_suspended(struct search *search, struct event *event,

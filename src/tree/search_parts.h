@@ -15,6 +15,11 @@ bool candidate_is_over(const struct candidate *candidate);
 enum status search_reserve_settled(struct search *search, struct error *err);
 void search_settle(struct search *search, int32_t node, int32_t candidate);
 
+/* Counts the time of ranks. Cores and GPUs, *core_seconds and *gpu_seconds of it, are as the
+ * running allocation has them: one core and no GPU a rank where it does not say. */
+void search_add_cost(struct search *search, double rank_seconds, double *core_seconds,
+                     double *gpu_seconds);
+
 /* Whether value a of the metric is better than b. */
 bool search_value_better(double a, double b, bool larger_is_better);
 

@@ -51,7 +51,8 @@ lose_rank "$job" 0 2
 lose_node "$job" n2 1
 lose_node "$job" n1 2
 let_end "$run"
-expect_end "$job" 200 0 2
+# A node that is slow to come up again may cost a start of the job more.
+expect_end "$job" 200 0 2+
 expect 0 '' "$tree" verify "$run"
 wanted=$((3 * $(rounds_of "$run") + 1))
 [ "$(finished "$run" | wc -l)" = $wanted ] || lost "$job" "$(finished "$run" | wc -l) candidates finished, not $wanted"

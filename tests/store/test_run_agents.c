@@ -118,6 +118,7 @@ enum agent_forgery {
     FORGE_CALL_COST,
     FORGE_RESERVED,
     FORGE_CALL_TIME,
+    FORGE_CALL_WORK,
     FORGE_ATTEMPTS,
     FORGE_CALL_OUTCOMES,
     FORGE_LEDGER_TOKENS,
@@ -171,6 +172,9 @@ static void forge_agents(struct search *search, enum agent_forgery forgery)
         break;
     case FORGE_CALL_TIME:
         call->seconds = NAN;
+        break;
+    case FORGE_CALL_WORK:
+        call->rank_seconds = -1.0;
         break;
     case FORGE_ATTEMPTS:
         call->attempts = -1;

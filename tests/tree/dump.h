@@ -95,10 +95,10 @@ static inline void dump_call(struct buffer *out, const struct search_call *call)
                   call->kind, call->body, (int)call->node, call->ended, call->lost,
                   call->reply != NULL ? call->reply : "NULL", search_text(call->provider),
                   search_text(call->model), search_text(call->host), search_text(call->error));
-    buffer_printf(out, " %" PRId64 " %" PRId64 " %" PRId64 " %a %a %a %a %d %" PRId64 "\n",
+    buffer_printf(out, " %" PRId64 " %" PRId64 " %" PRId64 " %a %a %a %a %a %d %" PRId64 "\n",
                   call->tokens_in, call->tokens_out, call->reserved_tokens, call->cost_usd,
-                  call->reserved_usd, call->started_s, call->seconds, (int)call->attempts,
-                  call->outcomes);
+                  call->reserved_usd, call->started_s, call->seconds, call->rank_seconds,
+                  (int)call->attempts, call->outcomes);
 }
 
 static inline void dump_agents(struct buffer *out, const struct search *search)

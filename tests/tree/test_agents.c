@@ -242,6 +242,25 @@ static void test_refused_answers(void **state)
 }
 
 /* An answer may come after the end, a question not. */
+/* Ranks that answer or try something cost what ranks that train cost. */
+static void test_time_of_ranks(void **state)
+{
+    struct search search;
+    (void)state;
+    live(&search, BASE_EVENTS); /* in an allocation of 4 threads and a GPU a rank */
+    double ranks = search.rank_seconds;
+    double cores = search.core_seconds;
+    double gpus = search.gpu_seconds;
+    must_apply(&search, ASK("0", "a", "0", "0", "0"));
+    refuse(&search, ANSWER("0", "\"rank_seconds\":-1,\"reply\":\"{}\""), "/rank_seconds");
+    must_apply(&search, ANSWER("0", "\"rank_seconds\":2.5,\"reply\":\"{}\""));
+    assert_true(search.calls[0].rank_seconds == 2.5);
+    assert_true(search.rank_seconds == ranks + 2.5);
+    assert_true(search.core_seconds == cores + 10.0);
+    assert_true(search.gpu_seconds == gpus + 2.5);
+    search_fini(&search);
+}
+
 static void test_after_the_end(void **state)
 {
     struct search search;
@@ -447,18 +466,13 @@ static void test_outcomes(void **state)
         assert_int_equal(search.outcomes, before + expected);
         assert_int_equal(search.order_count, search.outcomes);
     }
-    const struct search_outcome expected[] = {{0, -1, SEARCH_OUTCOME_PLANNED},
-                                              {0, 0, SEARCH_OUTCOME_FINISHED},
-                                              {0, -1, SEARCH_OUTCOME_CLOSED},
-                                              {1, -1, SEARCH_OUTCOME_PLANNED},
-                                              {0, -1, SEARCH_OUTCOME_CALL},
-                                              {-1, -1, SEARCH_OUTCOME_BRIEF},
-                                              {-1, -1, SEARCH_OUTCOME_DOCUMENTS},
-                                              {1, -1, SEARCH_OUTCOME_CALL},
-                                              {0, -1, SEARCH_OUTCOME_DIAGNOSED},
-                                              {-1, -1, SEARCH_OUTCOME_AHEAD},
-                                              {1, 1, SEARCH_OUTCOME_FINISHED},
-                                              {1, 2, SEARCH_OUTCOME_FAILED}};
+    const struct search_outcome expected[] = {
+        {0, -1, SEARCH_OUTCOME_PLANNED},    {0, 0, SEARCH_OUTCOME_FINISHED},
+        {0, -1, SEARCH_OUTCOME_CLOSED},     {1, -1, SEARCH_OUTCOME_PLANNED},
+        {0, -1, SEARCH_OUTCOME_CALL},       {-1, -1, SEARCH_OUTCOME_BRIEF},
+        {-1, -1, SEARCH_OUTCOME_DOCUMENTS}, {1, -1, SEARCH_OUTCOME_CALL},
+        {0, -1, SEARCH_OUTCOME_DIAGNOSED},  {-1, -1, SEARCH_OUTCOME_AHEAD},
+        {1, 1, SEARCH_OUTCOME_FINISHED},    {1, 2, SEARCH_OUTCOME_FAILED}};
     for (int i = 0; i < (int)(sizeof(expected) / sizeof(expected[0])); i++) {
         struct search_outcome found = search_outcome_after(&search, i);
         assert_int_equal(found.kind, expected[i].kind);
@@ -480,6 +494,7 @@ int main(void)
         cmocka_unit_test(test_refused_questions),
         cmocka_unit_test(test_refused_answers),
         cmocka_unit_test(test_after_the_end),
+        cmocka_unit_test(test_time_of_ranks),
         cmocka_unit_test(test_prompts),
         cmocka_unit_test(test_brief),
         cmocka_unit_test(test_documents),
