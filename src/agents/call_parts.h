@@ -18,6 +18,16 @@ bool call_queue_take(struct call_queue *queue, struct call_answer *out);
 void call_queue_drop(struct call_queue *queue, int32_t id);
 void call_queue_fini(struct call_queue *queue);
 
+struct call_cost {
+    int64_t tokens;
+    double usd; /* NaN: no price is known, and nothing is counted */
+};
+/* STATUS_LIMIT where a call that may take `most` does not fit in what `taken` leaves of the caps;
+ * what costs nothing always fits. */
+enum status call_caps_check(double (*limit)(const void *context, enum search_limit_id id),
+                            const void *context, const char *key, const struct call_cost *most,
+                            const struct call_cost *taken, struct error *err);
+
 /* A failed answer that cost nothing, for *failure. */
 struct call_answer call_answer_failed(int32_t id, const struct error *failure);
 

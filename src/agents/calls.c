@@ -17,7 +17,6 @@
 #include "base/mem.h"
 #include "base/text.h"
 
-static const double usd_rounding = 1e-9;
 static const char refused_key[] = "refused";
 
 enum entry_phase { ENTRY_ASKED, ENTRY_SENT, ENTRY_HELD, ENTRY_ENDING };
@@ -207,48 +206,17 @@ static cJSON *started_event(const struct entry *entry, const struct call_questio
 
 /* ---- asking ---- */
 
-/* Reserved by calls whose call_started is not yet in the search, which counts the others. */
-static void sum_pending(const struct calls *calls, const struct search *search, int64_t *tokens,
-                        double *usd)
+/* Spent, and reserved by what is open: the search counts those whose call_started it has. */
+static struct call_cost cost_so_far(const struct calls *calls, const struct search *search)
 {
-    *tokens = 0;
-    *usd = 0.0;
+    struct call_cost cost = {search->agent_tokens, search->agent_usd};
     for (int i = 0; i < calls->entry_count; i++) {
         if (calls->entries[i].id >= search->call_count) {
-            *tokens += calls->entries[i].tokens;
-            *usd += isnan(calls->entries[i].usd) ? 0.0 : calls->entries[i].usd;
+            cost.tokens += calls->entries[i].tokens;
+            cost.usd += isnan(calls->entries[i].usd) ? 0.0 : calls->entries[i].usd;
         }
     }
-}
-
-/* What costs nothing is always allowed. */
-static enum status check_caps(const struct calls *calls, const struct search *search,
-                              const struct entry *entry, struct error *err)
-{
-    int64_t pending_tokens = 0;
-    double pending_usd = 0.0;
-    if (calls->limit == NULL) {
-        return STATUS_OK;
-    }
-    sum_pending(calls, search, &pending_tokens, &pending_usd);
-    double cap = calls->limit(calls->context, SEARCH_LIMIT_AGENT_TOKENS);
-    double taken = (double)(search->agent_tokens + pending_tokens);
-    if (entry->tokens > 0 && !(taken + (double)entry->tokens <= cap)) {
-        return FAIL(err, STATUS_LIMIT,
-                    "%s may take %" PRId64 " tokens, %s has %.0f left of %.0f (%.0f are spent or "
-                    "reserved)",
-                    entry->key, entry->tokens, search_limits[SEARCH_LIMIT_AGENT_TOKENS].name,
-                    fmax(cap - taken, 0.0), cap, taken);
-    }
-    cap = calls->limit(calls->context, SEARCH_LIMIT_AGENT_MONEY);
-    taken = search->agent_usd + pending_usd;
-    if (entry->usd > 0.0 && !(taken + entry->usd <= cap + usd_rounding)) {
-        return FAIL(err, STATUS_LIMIT,
-                    "%s may take %.6g USD, %s has %.6g left of %.6g (%.6g are spent or reserved)",
-                    entry->key, entry->usd, search_limits[SEARCH_LIMIT_AGENT_MONEY].name,
-                    fmax(cap - taken, 0.0), cap, taken);
-    }
-    return STATUS_OK;
+    return cost;
 }
 
 /* What a cap does not allow is recorded too, as a call that cost nothing: what was left when it was
@@ -286,8 +254,13 @@ static enum status fill_entry(const struct calls *calls, const struct search *se
     const struct call call = {entry->id, entry->key, entry->kind, entry->body};
     TRY(calls->transport.bound(calls->transport.state, &call, &entry->tokens, &entry->usd, err));
     entry->tokens = entry->tokens < SEARCH_CALL_TOKENS_MAX ? entry->tokens : SEARCH_CALL_TOKENS_MAX;
+    const struct call_cost most = {entry->tokens, entry->usd};
+    const struct call_cost taken = cost_so_far(calls, search);
     struct error refusal = {0};
-    enum status allowed = check_caps(calls, search, entry, &refusal);
+    enum status allowed =
+        calls->limit == NULL
+            ? STATUS_OK
+            : call_caps_check(calls->limit, calls->context, entry->key, &most, &taken, &refusal);
     if (allowed != STATUS_OK && calls->patient) { /* the next job may ask it */
         *err = refusal;
         return allowed;

@@ -2,20 +2,8 @@
 #ifndef NET_LM_TRY_H
 #define NET_LM_TRY_H
 
-#include "net/lm_provider.h"
+#include "net/lm_site.h"
 #include "net/lm_stream.h"
-
-/* An endpoint with what is known of it. */
-struct lm_site {
-    struct lm_endpoint endpoint; /* its URL filled in */
-    const struct lm_provider *provider;
-    char *key; /* "" for none; owned, and wiped */
-    char host[HTTP_HOST_BYTES];
-    double input_usd, output_usd; /* NaN: unknown */
-    unsigned form;                /* of enum lm_form: the fullest that it has not refused */
-    double closed_until_s;        /* it said when to come back */
-    double poor_until_s;          /* it failed: others come first */
-};
 
 enum lm_verdict {
     LM_ANSWERED,
