@@ -3,6 +3,7 @@
 #define AGENTS_CALL_PARTS_H
 
 #include "agents/call_transport.h"
+#include "tree/search_limit.h"
 
 #define CALL_SECONDS_MAX 1e9 /* of one call, in a record */
 

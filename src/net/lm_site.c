@@ -6,6 +6,7 @@
 
 #include "base/mem.h"
 #include "net/http_url.h"
+#include "net/lm_try.h"
 
 enum {
     KEY_MAX_BYTES = 4096,
