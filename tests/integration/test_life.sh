@@ -11,7 +11,7 @@ run() {
     shift 2
     timeout 200 mpirun -n 1 "$trex" search job.json --out "$run" : -n 2 env X=1 "$@" "$trex" search job.json --out "$run" \
         > log.txt 2>&1 || got=$?
-    [ "$got" = "$code" ] || { cat log.txt; die "$run ended with $got, not $code: $*"; }
+    [ "$got" = "$code" ] || launcher_died "$got" log.txt || { cat log.txt; die "$run ended with $got, not $code: $*"; }
     "$tree" verify "$run" > verify.txt 2>&1 || { cat verify.txt log.txt; die "verify fails after $*"; }
 }
 
