@@ -13,7 +13,11 @@ declare -A armed_kind armed_rank armed_ends
 
 pick_rank() { # sets pid and rank
     local list
-    mapfile -t list < <(rank_list | sort -k 2n)
+    for _ in $(seq 600); do # a fault that was armed may have struck just now: they start again
+        mapfile -t list < <(rank_list | sort -k 2n)
+        [ ${#list[@]} = 0 ] || break
+        sleep 0.1
+    done
     [ ${#list[@]} -gt 0 ] || violation "no rank runs"
     draw ${#list[@]}
     read -r pid rank _ <<< "${list[drawn]}"
