@@ -266,4 +266,28 @@ static inline const char *reply_of(const struct world *world, const char *key)
     return call != NULL ? search_text(call->reply) : NULL;
 }
 
+/* A cap does not allow it: it is answered so, is not sent, costs nothing, and stays refused. */
+static inline void expect_refused(struct world *world, const char *key, const char *words)
+{
+    int sent = world->fake.start_count;
+    int64_t outcomes = world->search.outcomes;
+    for (int again = 0; again < 2; again++) {
+        world_ask(world, key);
+        world_settle(world);
+    }
+    const struct search_call *call = calls_find(&world->search, key);
+    assert_non_null(call);
+    if (call->error == NULL || strstr(call->error, words) == NULL) {
+        fail_msg("\"%s\" without \"%s\"", search_text(call->error), words);
+    }
+    assert_null(call->reply);
+    assert_int_equal(search_call_tokens(call), 0);
+    assert_true(search_call_usd(call) == 0.0);
+    assert_null(strstr(call->body, "messages"));
+    for (int i = sent; i < world->fake.start_count; i++) {
+        assert_string_not_equal(world->search.calls[world->fake.ids[i]].key, key);
+    }
+    assert_true(world->search.outcomes > outcomes); /* what was decided by it came after it */
+}
+
 #endif
